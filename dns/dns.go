@@ -1,0 +1,3 @@
+// Package dns answers the guests' queries. The owner of this package completes
+// this doc.
+package dns

@@ -1,0 +1,95 @@
+// Package hv says what sluice asks of a hypervisor: to start a guest with one
+// network card, to hand over the other end of that card as a link, and to give
+// one byte stream to the agent inside.
+//
+// A backend is a package below this one with a type that implements
+// [Hypervisor]; package hvtest holds the conformance suite that each of them
+// passes. There is no registration: the platform's table is sluice.Backends.
+//
+// What it will not do: configure the guest's network (the agent does), or know
+// what travels over the card.
+package hv
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+
+	"github.com/sluicenet/sluice/vnet/link"
+)
+
+// A Hypervisor starts guests. Its methods may be called by several goroutines.
+type Hypervisor interface {
+	// Name returns the backend's name, for example "namespace".
+	Name() string
+	// Probe reports whether guests can be started here, by trying what matters.
+	Probe(ctx context.Context) Report
+	// Start starts a guest and returns when its card and its agent's stream
+	// exist. ctx governs the start only. The caller must Close the VM.
+	// The error wraps errors.ErrUnsupported where the host can't do it.
+	Start(ctx context.Context, cfg Config) (VM, error)
+}
+
+// A Report is what a backend found out about itself on this host.
+type Report struct {
+	Usable bool
+	// Reason says why not, or what makes it usable; one line.
+	Reason string
+	// Fix is the command or setting that would make it usable; "" if none is
+	// known or needed.
+	Fix string
+}
+
+// Config describes a guest. The zero value of every field but Name is useful.
+type Config struct {
+	Name string // of the sandbox; names the guest's processes for a reader of ps
+	// NIC is the guest's network card; nil gives it none, only loopback.
+	NIC *NIC
+	// Root is the directory that becomes the guest's root. Empty: a backend
+	// without its own kernel shows the host's files read-only, others fail.
+	Root string
+	// Hide names host paths, beyond a backend's own list, that a guest which
+	// sees the host's files must not: empty directories cover them.
+	Hide []string
+	// CPUs and MemoryMiB size the guest; 0 is the backend's default.
+	CPUs      uint8
+	MemoryMiB uint32
+	// Stdio are the standard files of the guest's first process where the
+	// backend can pass files on; nil entries are /dev/null. They stay the
+	// caller's.
+	Stdio [3]*os.File
+	// Logger gets the backend's own remarks; nil is silent.
+	Logger *slog.Logger
+}
+
+// NIC describes a guest's network card.
+type NIC struct {
+	MAC net.HardwareAddr
+	MTU uint16 // bytes of IP packet; 0 means 1500
+}
+
+// A VM is a running guest. Its methods may be called by several goroutines.
+type VM interface {
+	// NIC returns the other end of the guest's card and how frames travel on
+	// it; nil if Config.NIC was nil. The file becomes the caller's with the
+	// first call; later calls return nil.
+	NIC() (*os.File, link.Format)
+	// Agent returns the byte stream to the guest's agent. It becomes the
+	// caller's with the first call; later calls return nil.
+	Agent() net.Conn
+	// Kill ends the guest at once. It does not wait.
+	Kill() error
+	// Wait waits until the guest has ended and says how. Any number of calls
+	// return the same.
+	Wait(ctx context.Context) (Exit, error)
+	// Close kills the guest if it runs, waits for it and frees everything. It
+	// is idempotent.
+	Close() error
+}
+
+// An Exit says how a guest ended.
+type Exit struct {
+	Code   int // exit code of the guest's first process; -1 if a signal ended it
+	Signal int // number of that signal; 0 if none
+}

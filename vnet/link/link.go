@@ -1,0 +1,125 @@
+// Package link carries Ethernet frames between a guest's network card and
+// sluice.
+//
+// [Open] turns the file that a hypervisor hands over, and its [Format], into a
+// [Link]. Every Link looks like a card with segmentation offload: what is
+// written may be a TCP segment of up to 64 KiB whose checksum is partial. A TAP
+// passes that on to the guest's kernel in the 12-byte virtio-net header; the
+// formats without a header segment and finish checksums in software, here.
+//
+// What it will not do: look at a frame's meaning. Frames that are read are the
+// guest's word, lengths aside; package vnet's guard judges them.
+package link
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// MaxFrame is the largest Ethernet frame that any link carries, in bytes: 14
+// bytes of header and an IP packet of 65535 bytes, rounded up to what libkrun
+// accepts.
+const MaxFrame = 65550
+
+// A Format says how frames are laid out in a file. The zero Format is not
+// valid.
+type Format uint8
+
+const (
+	_ Format = iota
+	// TAP is one frame per read or write, behind a 12-byte virtio-net header
+	// (virtio 1.2, section 5.1.6), little-endian.
+	TAP
+	// Datagram is one bare frame per datagram.
+	Datagram
+	// Stream is a byte stream of frames, each behind its length as an unsigned
+	// 32-bit big-endian number.
+	Stream
+)
+
+// String returns the format's name in lower case.
+func (f Format) String() string {
+	switch f {
+	case TAP:
+		return "tap"
+	case Datagram:
+		return "datagram"
+	case Stream:
+		return "stream"
+	}
+	return fmt.Sprintf("Format(%d)", uint8(f))
+}
+
+// A GSOType says how a frame is to be cut into segments. Its values are those
+// of the virtio-net header, without the ECN bit.
+type GSOType uint8
+
+const (
+	GSONone  GSOType = 0
+	GSOTCPv4 GSOType = 1
+	GSOTCPv6 GSOType = 4
+	GSOUDP   GSOType = 5 // UDP_SEGMENT: many datagrams in one frame
+)
+
+// An Offload is what a frame leaves to be done: the virtio-net header, decoded.
+// The zero Offload describes an ordinary frame with complete checksums.
+type Offload struct {
+	// NeedsChecksum reports that the transport checksum field holds only the
+	// pseudo-header's sum: the sum from ChecksumStart to the frame's end goes
+	// to ChecksumStart+ChecksumOffset.
+	NeedsChecksum  bool
+	ChecksumStart  uint16 // bytes from the frame's first; valid iff NeedsChecksum
+	ChecksumOffset uint16 // bytes from ChecksumStart; valid iff NeedsChecksum
+	// ChecksumValid reports that the sender's side vouches for the checksum
+	// (VIRTIO_NET_HDR_F_DATA_VALID). Only a read sets it.
+	ChecksumValid bool
+	GSO           GSOType
+	ECN           bool   // VIRTIO_NET_HDR_GSO_ECN
+	SegmentSize   uint16 // payload bytes per segment; valid iff GSO != GSONone
+}
+
+// A Frame is one Ethernet frame.
+type Frame struct {
+	Offload Offload
+	// Data begins the frame and, after a read, is all of it.
+	Data []byte
+	// More continues the frame on a write, so that a sender's pieces need not
+	// be copied together. A read leaves it alone.
+	More [][]byte
+}
+
+// A Link reads frames from a guest's card and writes frames to it.
+//
+// One goroutine may read while any number write. After Close, and after the
+// guest's end is gone, every call returns an error matching [net.ErrClosed] or
+// [io.EOF]. A malformed stream ends the link with [ErrMalformed].
+type Link interface {
+	// ReadFrames waits for a frame, then reads as many as are there and fit in
+	// frames, and returns their number. Frame i is put into the memory of
+	// frames[i].Data up to its capacity; a frame that does not fit gets fresh
+	// memory, as with append. The caller owns the memory before and after.
+	ReadFrames(frames []Frame) (int, error)
+
+	// WriteFrames writes the frames in order and returns how many were taken.
+	// It never waits for the guest for longer than its queue allows: a frame
+	// that finds no room is dropped and counted in Dropped. The frames' memory
+	// is the caller's again when it returns.
+	WriteFrames(frames []Frame) (int, error)
+
+	// Dropped returns how many frames found no room towards the guest.
+	Dropped() uint64
+
+	// Close closes the file. It is idempotent and wakes blocked calls.
+	Close() error
+}
+
+// ErrMalformed is matched by the error that ends a link whose guest broke its
+// format, for example by a length above [MaxFrame].
+var ErrMalformed = errors.New("malformed stream of frames")
+
+// Open returns the link over f in the given format. It takes ownership of f,
+// also when it fails.
+func Open(f *os.File, format Format) (Link, error) {
+	return nil, errors.ErrUnsupported
+}
