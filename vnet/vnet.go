@@ -2,10 +2,18 @@ package vnet
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
 	"github.com/sluicenet/sluice/policy"
 	"github.com/sluicenet/sluice/vnet/link"
@@ -106,4 +114,125 @@ type FlowInfo struct {
 	BytesOut, BytesIn uint64 // from and to the guest
 	Duration          time.Duration
 	End               string // fin, rst, timeout, refused, unreachable, denied, closed
+}
+
+// A Network serves one guest's card. Its methods may be called by several
+// goroutines.
+type Network struct {
+	cfg       Config
+	counters  counters
+	guard     *guard
+	endpoint  *endpoint
+	stack     *stack.Stack
+	forwarder *tcp.Forwarder
+	tcp       *tcpTable
+	builder   *builder // immutable
+	neighbour *neighbour
+
+	nextID  atomic.Uint64
+	rules   atomic.Pointer[rules]
+	rulesMu sync.Mutex // held while rules are replaced
+
+	ctx    context.Context // done when the network closes
+	cancel context.CancelCauseFunc
+	flows  sync.WaitGroup // TCP flows
+	reader sync.WaitGroup // the reader's goroutine
+	failed chan struct{}  // closed by the reader when the link has ended
+	err    error          // why, set before failed is closed
+	close  sync.Once
+}
+
+// New starts a network over cfg.Link, which it closes, also when it fails.
+func New(cfg Config) (*Network, error) {
+	n, err := newNetwork(cfg)
+	if err != nil {
+		return nil, errors.Join(err, cfg.Link.Close())
+	}
+	n.reader.Go(n.read)
+	return n, nil
+}
+
+func newNetwork(cfg Config) (*Network, error) {
+	if cfg.MTU == 0 {
+		cfg.MTU = 1500
+	}
+	if cfg.MTU < 1280 || cfg.MTU > 65520 {
+		return nil, fmt.Errorf("MTU %d: want 1280 to 65520", cfg.MTU)
+	}
+	if cfg.Dialer == nil {
+		cfg.Dialer = NewDialer()
+	}
+	if cfg.Host == nil {
+		cfg.Host = &policy.Host{Gateways: []netip.Addr{cfg.Block.Gateway4, cfg.Block.Gateway6}}
+	}
+	n := &Network{cfg: cfg, tcp: newTCPTable(), guard: newGuard(cfg.Block, cfg.MTU), failed: make(chan struct{})}
+	n.builder = newBuilder(cfg.Block, cfg.MTU)
+	n.neighbour = &neighbour{guard: n.guard, builder: n.builder}
+	n.ctx, n.cancel = context.WithCancelCause(context.Background())
+	n.rules.Store(&rules{policy: cfg.Policy, host: cfg.Host, generation: 1})
+	n.endpoint = newEndpoint(cfg.Link, cfg.MTU, tcpip.LinkAddress(cfg.Block.GatewayMAC), tcpip.LinkAddress(cfg.Block.GuestMAC), &n.counters)
+	s, err := newStack(n.endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("start TCP stack: %w", err)
+	}
+	n.stack = s
+	n.forwarder = tcp.NewForwarder(s, maxWindow, forwarderInFlight, n.serveTCP)
+	s.SetTransportProtocolHandler(tcp.ProtocolNumber, n.onTCP)
+	return n, nil
+}
+
+// read is the reader's goroutine.
+func (n *Network) read() {
+	n.err = newReader(n).run()
+	close(n.failed)
+}
+
+// Done is closed when the guest's card is gone or has broken its format; Err
+// says why.
+func (n *Network) Done() <-chan struct{} { return n.failed }
+
+// Err returns what ended the link, or nil if the guest's end was closed. It is
+// valid once Done is closed.
+func (n *Network) Err() error { return n.err }
+
+// Close ends every flow with a reset towards the host, closes the link and
+// returns when all goroutines have ended. It is idempotent.
+func (n *Network) Close() error {
+	var err error
+	n.close.Do(func() {
+		n.cancel(cutError(endClosed))
+		err = n.cfg.Link.Close()
+		n.reader.Wait()
+		n.flows.Wait()
+		n.stack.Destroy()
+	})
+	return err
+}
+
+// send writes frames of ours to the guest. What the link does not take is lost,
+// and counted.
+func (n *Network) send(out *batch) {
+	if k, err := n.cfg.Link.WriteFrames(out.frames); err != nil {
+		n.counters.add(dropLinkClosed, uint64(len(out.frames)-k))
+	}
+}
+
+// isLocal reports whether p ends here: at the gateway, or at the DNS proxy.
+func (n *Network) isLocal(p *packet) bool {
+	return p.dst == n.cfg.Block.Gateway4 || p.dst == n.cfg.Block.Gateway6 || p.dstPort == dnsPort
+}
+
+// dnsPort is DNS's port on TCP and UDP (RFC 1035, section 4.2).
+const dnsPort = 53
+
+func (l Limits) tcpFlows() int    { return limit(l.TCPFlows, 4096) }
+func (l Limits) heldFlows() int   { return limit(l.HeldFlows, 512) }
+func (l Limits) bufferBytes() int { return limit(l.BufferBytes, 64<<20) }
+
+// limit returns v, its default if v is zero, or zero if v is negative.
+func limit(v, def int) int {
+	if v == 0 {
+		return def
+	}
+	return max(v, 0)
 }

@@ -1,0 +1,238 @@
+package vnet
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicenet/sluice/policy"
+)
+
+// This file is the one place that admits a flow. TCP comes here with its SYN,
+// UDP and ICMP with the first packet to each peer; published ports will come
+// with the peer's connection. Nobody else asks the policy.
+
+// rules is what a decision needs, swapped as one: no decision ever mixes two
+// generations.
+type rules struct {
+	policy     *policy.Policy
+	host       *policy.Host
+	generation uint64
+}
+
+// SetPolicy replaces the policy. Flows that the new one denies are cut.
+func (n *Network) SetPolicy(p *policy.Policy) {
+	n.setRules(func(r *rules) { r.policy = p })
+}
+
+// SetHost replaces what is known of the host's addresses. Flows that are now
+// denied are cut.
+func (n *Network) SetHost(h *policy.Host) {
+	n.setRules(func(r *rules) { r.host = h })
+}
+
+func (n *Network) setRules(change func(*rules)) {
+	n.rulesMu.Lock()
+	defer n.rulesMu.Unlock()
+	next := *n.rules.Load()
+	change(&next)
+	next.generation++
+	n.rules.Store(&next)
+	n.tcp.each(func(f *tcpFlow) {
+		if v, ok := f.verdict(n, &next); ok && v.Action != policy.Allow {
+			f.cut(endDenied)
+		}
+	})
+}
+
+// decide asks the policy about a flow of the guest's and records the answer.
+// It reports the generation that decided. names, when the policy has rules for
+// names, is what the resolver is known to have answered with the address.
+func (n *Network) decide(proto policy.Protocol, src, dst netip.AddrPort, now time.Time) (policy.Verdict, uint64) {
+	r := n.rules.Load()
+	f := policy.Flow{Direction: policy.Egress, Protocol: proto, Peer: dst}
+	return r.policy.Decide(r.host, f, policy.Evidence{Names: n.namesOf(dst.Addr(), now)}), r.generation
+}
+
+// namesOf returns P(A), the names that the configured resolver gave for addr.
+func (n *Network) namesOf(addr netip.Addr, now time.Time) []string {
+	if n.cfg.Names == nil {
+		return nil
+	}
+	return n.cfg.Names.AppendNames(nil, addr, now)
+}
+
+// target returns where the host's socket goes for a flow to dst: the gateway's
+// addresses mean this host, everything else itself.
+func (n *Network) target(dst netip.AddrPort) netip.AddrPort {
+	switch dst.Addr() {
+	case n.cfg.Block.Gateway4:
+		return netip.AddrPortFrom(loopback4, dst.Port())
+	case n.cfg.Block.Gateway6:
+		return netip.AddrPortFrom(loopback6, dst.Port())
+	}
+	return dst
+}
+
+var (
+	loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	loopback6 = netip.IPv6Loopback()
+)
+
+// answer says what a SYN gets.
+type answer uint8
+
+const (
+	answerNothing answer = iota // silence
+	answerReset
+	answerDial // the flow is admitted
+)
+
+// admitTCP decides about a SYN. Only the reader calls it. With answerDial the
+// flow is in the table and whoever serves it must call n.endTCP.
+func (n *Network) admitTCP(guest, dst netip.AddrPort, now time.Time) (*tcpFlow, answer) {
+	key := flowKey{guest, dst}
+	if n.tcp.has(key) {
+		n.counters.drop(dropRepeated)
+		return nil, answerNothing
+	}
+	var v policy.Verdict
+	gen := n.rules.Load().generation
+	if dst.Port() == dnsPort && n.cfg.DNS != nil {
+		// The proxy answers whatever address was asked; which names may be
+		// asked for is its own question to the policy.
+		v = policy.Verdict{Action: policy.Allow, Rule: -1, Source: "dns proxy"}
+	} else {
+		v, gen = n.decide(policy.TCP, guest, dst, now)
+	}
+	f := &tcpFlow{
+		key: key, id: n.nextID.Add(1), opened: now, decided: v, generation: gen,
+		dialed: n.target(dst),
+	}
+	if v.Action != policy.Allow {
+		return nil, n.denyTCP(f, now)
+	}
+	switch n.tcp.add(f, n.cfg.Limits.tcpFlows(), n.cfg.Limits.heldFlows()) {
+	case tableFull:
+		n.limitHit("MaxConnections", f, now)
+		return nil, answerReset
+	case tableHeld:
+		n.counters.drop(dropHeld)
+		n.limitHit("HeldFlows", f, now)
+		return nil, answerNothing
+	}
+	f.ctx, f.cancel = context.WithCancelCause(n.ctx)
+	n.event(Event{Type: "flow.open", Time: now, Generation: gen, Flow: f.info(), Verdict: v})
+	return f, answerDial
+}
+
+// denyTCP records a denial and says what the guest gets for it.
+func (n *Network) denyTCP(f *tcpFlow, now time.Time) answer {
+	n.counters.drop(dropDenied)
+	// The guest's kernel repeats an unanswered SYN; that is one attempt, and
+	// one event.
+	if n.tcp.repeats(f.key, f.generation, now) {
+		if n.cfg.Reject {
+			return answerReset
+		}
+		return answerNothing
+	}
+	info, a := f.info(), answerNothing
+	info.Response = "drop"
+	if n.cfg.Reject {
+		info.Response, a = "rst", answerReset
+	}
+	n.event(Event{Type: "flow.deny", Time: now, Generation: f.generation, Flow: info, Verdict: f.decided})
+	return a
+}
+
+// endTCP takes a flow out of the table and records its end.
+func (n *Network) endTCP(f *tcpFlow, how string, now time.Time) {
+	n.tcp.remove(f)
+	f.cancel(nil)
+	info := f.info()
+	info.BytesOut, info.BytesIn = f.bytesOut.Load(), f.bytesIn.Load()
+	info.Duration, info.End = now.Sub(f.opened), how
+	n.event(Event{Type: "flow.close", Time: now, Generation: f.generation, Flow: info, Verdict: f.decided})
+}
+
+// limitHit records that f found a bound.
+func (n *Network) limitHit(limit string, f *tcpFlow, now time.Time) {
+	n.event(Event{Type: "limit.hit", Time: now, Generation: f.generation, Flow: f.info(), Limit: limit})
+}
+
+func (n *Network) event(e Event) {
+	if n.cfg.Events != nil {
+		n.cfg.Events(e)
+	}
+}
+
+// flowKey identifies a TCP flow: who in the guest, and where to.
+type flowKey struct{ guest, remote netip.AddrPort }
+
+// A tcpFlow is one TCP flow of the guest's, from its SYN until both sides are
+// closed.
+type tcpFlow struct {
+	key        flowKey
+	id         uint64
+	opened     time.Time
+	decided    policy.Verdict
+	generation uint64         // that decided
+	dialed     netip.AddrPort // where the host's socket goes
+	syn        []byte         // the SYN's IP packet, to quote in an ICMP error; nil once dialled
+
+	bytesOut, bytesIn atomic.Uint64 // from and to the guest
+
+	ctx    context.Context // done when the flow is cut, or has ended
+	cancel context.CancelCauseFunc
+}
+
+// How a flow ended, for its record.
+const (
+	endFIN         = "fin"
+	endReset       = "rst"
+	endTimeout     = "timeout"
+	endRefused     = "refused"
+	endUnreachable = "unreachable"
+	endDenied      = "denied"
+	endClosed      = "closed" // the network was
+	endFailed      = "failed" // the host had no socket for it
+)
+
+// cutError is the cause of a flow's context when somebody cut it: its end.
+type cutError string
+
+func (e cutError) Error() string { return "flow cut: " + string(e) }
+
+// cut ends the flow from outside, with a reset to both sides. The first reason
+// stays.
+func (f *tcpFlow) cut(why string) { f.cancel(cutError(why)) }
+
+// cutReason returns why the flow was cut, or "" if it was not.
+func (f *tcpFlow) cutReason() string {
+	var e cutError
+	if errors.As(context.Cause(f.ctx), &e) {
+		return string(e)
+	}
+	return ""
+}
+
+// verdict decides the flow again under r, with the evidence that it had. ok is
+// false for a flow that the policy does not decide.
+func (f *tcpFlow) verdict(n *Network, r *rules) (v policy.Verdict, ok bool) {
+	if f.key.remote.Port() == dnsPort && n.cfg.DNS != nil {
+		return v, false
+	}
+	pf := policy.Flow{Direction: policy.Egress, Protocol: policy.TCP, Peer: f.key.remote}
+	return r.policy.Decide(r.host, pf, policy.Evidence{}), true
+}
+
+// info describes the flow for an event.
+func (f *tcpFlow) info() FlowInfo {
+	return FlowInfo{
+		ID: f.id, Direction: policy.Egress, Protocol: policy.TCP,
+		Src: f.key.guest, Dst: f.key.remote, Dialed: f.dialed,
+	}
+}

@@ -1,0 +1,44 @@
+//go:build !linux && !darwin
+
+package vnet
+
+import (
+	"net"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+)
+
+// A source reads the host's side of a flow into the guest's endpoint. See
+// source_unix.go; here every flow holds its buffer.
+type source struct {
+	host net.Conn
+	buf  []byte
+	rest []byte // read, but not yet taken by the endpoint
+	err  error  // of the host, once rest is taken
+}
+
+func newSource(c net.Conn) *source {
+	return &source{host: c, buf: make([]byte, 64<<10)}
+}
+
+// transfer waits for the host's bytes and moves some to ep. full reports that
+// ep must become writable first; err is io.EOF at the end of the stream.
+func (s *source) transfer(ep tcpip.Endpoint) (n int, full bool, err error) {
+	if len(s.rest) == 0 {
+		if s.err != nil {
+			return 0, false, s.err
+		}
+		k, err := s.host.Read(s.buf)
+		s.rest, s.err = s.buf[:k], err
+	}
+	p := byteReader{s.rest}
+	k, werr := ep.Write(&p, tcpip.WriteOptions{})
+	s.rest = p.b
+	switch werr.(type) {
+	case nil:
+		return int(k), false, nil
+	case *tcpip.ErrWouldBlock:
+		return int(k), true, nil
+	}
+	return int(k), false, errGuestGone
+}

@@ -1,0 +1,168 @@
+//go:build linux || darwin
+
+package vnet
+
+import (
+	"io"
+	"net"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+)
+
+// smallRead is the size of a read that does not know what is waiting. It is
+// taken from a pool only when there may be something to read, so an idle flow
+// holds no buffer.
+const smallRead = 32 << 10
+
+var smallBuffers = sync.Pool{New: func() any { return new([smallRead]byte) }}
+
+// A source reads the host's side of a flow into the guest's endpoint. Short
+// messages take one read and one copy. When a read fills its buffer the stream
+// is in bulk, and bytes go from the socket straight into the endpoint's
+// buffers.
+type source struct {
+	raw syscall.RawConn
+	err error
+
+	bulk bool
+	rest []byte           // read, but not yet taken by the endpoint
+	buf  *[smallRead]byte // rest's memory; nil if rest is empty
+
+	// The arguments and results of step, which is made once.
+	ep   tcpip.Endpoint
+	step func(fd uintptr) bool
+	n    int
+	full bool
+}
+
+func newSource(c net.Conn) *source {
+	s := new(source)
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		s.err = net.ErrClosed
+		return s
+	}
+	s.raw, s.err = sc.SyscallConn()
+	s.step = s.once
+	return s
+}
+
+// transfer waits for the host's bytes and moves some to ep. full reports that
+// ep must become writable first; err is io.EOF at the end of the stream.
+func (s *source) transfer(ep tcpip.Endpoint) (n int, full bool, err error) {
+	if s.err != nil {
+		return 0, false, s.err
+	}
+	s.ep, s.n, s.full = ep, 0, false
+	if err := s.raw.Read(s.step); err != nil {
+		s.release()
+		return s.n, false, err
+	}
+	if s.err != nil {
+		s.release()
+	}
+	return s.n, s.full, s.err
+}
+
+// once does what can be done without waiting for the host, and reports whether
+// that was anything. The runtime's poller calls it with a descriptor that stays
+// open meanwhile.
+func (s *source) once(fd uintptr) bool {
+	switch {
+	case len(s.rest) > 0:
+		s.flush()
+		return true
+	case s.bulk:
+		if size, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ); err == nil && size > 0 {
+			s.write(&socketReader{fd: int(fd), left: size})
+			return true
+		}
+		s.bulk = false
+	}
+	if s.buf == nil {
+		s.buf = smallBuffers.Get().(*[smallRead]byte)
+	}
+	n, err := read(int(fd), s.buf[:])
+	switch {
+	case err == unix.EAGAIN:
+		s.release()
+		return false
+	case err != nil:
+		s.err = err
+		return true
+	case n == 0:
+		s.err = io.EOF
+		return true
+	}
+	s.bulk = n == smallRead
+	s.rest = s.buf[:n]
+	s.flush()
+	return true
+}
+
+// flush hands rest to the endpoint.
+func (s *source) flush() {
+	p := byteReader{s.rest}
+	s.write(&p)
+	s.rest = p.b
+	if len(s.rest) == 0 {
+		s.release()
+	}
+}
+
+// release gives the buffer back.
+func (s *source) release() {
+	if s.buf != nil {
+		smallBuffers.Put(s.buf)
+		s.buf, s.rest = nil, nil
+	}
+}
+
+func (s *source) write(p tcpip.Payloader) {
+	n, err := s.ep.Write(p, tcpip.WriteOptions{})
+	s.n += int(n)
+	switch err.(type) {
+	case nil:
+	case *tcpip.ErrWouldBlock:
+		s.full = true
+	default:
+		s.err = errGuestGone
+	}
+}
+
+// read reads without being stopped by a signal.
+func read(fd int, b []byte) (int, error) {
+	for {
+		n, err := unix.Read(fd, b)
+		if err != unix.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+// socketReader is the payload of one write to the endpoint: bytes that wait in
+// a socket. The endpoint asks for no more than Len, which are there.
+type socketReader struct {
+	fd   int
+	left int
+}
+
+func (r *socketReader) Len() int { return r.left }
+
+func (r *socketReader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := read(r.fd, p[:min(len(p), r.left)])
+	if err != nil {
+		return 0, err
+	}
+	if n == 0 {
+		return 0, io.ErrUnexpectedEOF
+	}
+	r.left -= n
+	return n, nil
+}

@@ -1,0 +1,88 @@
+package vnet
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
+
+const (
+	nicID = 1
+	// maxWindow is the largest send and receive buffer of one flow, in bytes.
+	// The advertised window is half the free buffer, and one batch of 64 KiB
+	// segments each way must fit several times over; above 4 MiB nothing is
+	// gained on a link without distance.
+	maxWindow = 4 << 20
+	// minWindow is the smallest, when many flows share the budget.
+	minWindow = 64 << 10
+	// timeWait is how long gVisor remembers a closed flow. Between the guest
+	// and us nothing is delayed or reordered for longer than a queue, so the
+	// two minutes of RFC 9293, section 3.6.1, would only hold memory.
+	timeWait = 2 * time.Second
+	// forwarderInFlight bounds gVisor's own table of SYNs being answered. Ours
+	// (Limits.HeldFlows) is smaller and says what it drops; this one is silent.
+	forwarderInFlight = 1 << 16
+)
+
+// newStack returns a gVisor stack that terminates the guest's TCP flows to any
+// address at all: one card, no addresses of its own, every destination
+// accepted. It speaks no ARP, NDP or ICMP; see the package's doc.
+func newStack(e *endpoint) (*stack.Stack, error) {
+	s := stack.New(stack.Options{
+		NetworkProtocols: []stack.NetworkProtocolFactory{
+			ipv4.NewProtocol,
+			ipv6.NewProtocolWithOptions(ipv6.Options{}),
+		},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol},
+	})
+	if err := configureStack(s, e); err != nil {
+		s.Destroy()
+		return nil, err
+	}
+	return s, nil
+}
+
+func configureStack(s *stack.Stack, e *endpoint) error {
+	sack := tcpip.TCPSACKEnabled(true)
+	moderate := tcpip.TCPModerateReceiveBufferOption(false)
+	recovery := tcpip.TCPRACKLossDetection
+	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
+	options := []tcpip.SettableTransportProtocolOption{
+		&sack, &moderate, &recovery, &wait,
+		&tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: maxWindow, Max: maxWindow},
+		&tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: maxWindow, Max: maxWindow},
+	}
+	for _, o := range options {
+		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
+			return fmt.Errorf("set TCP option %T: %v", o, err)
+		}
+	}
+	if err := s.CreateNIC(nicID, e); err != nil {
+		return fmt.Errorf("create card: %v", err)
+	}
+	// Packets to any address are ours, and answers come from that address.
+	if err := s.SetPromiscuousMode(nicID, true); err != nil {
+		return fmt.Errorf("accept every destination: %v", err)
+	}
+	if err := s.SetSpoofing(nicID, true); err != nil {
+		return fmt.Errorf("answer from every address: %v", err)
+	}
+	s.SetRouteTable([]tcpip.Route{
+		{Destination: header.IPv4EmptySubnet, NIC: nicID},
+		{Destination: header.IPv6EmptySubnet, NIC: nicID},
+	})
+	return nil
+}
+
+// addrPort converts gVisor's address and port.
+func addrPort(a tcpip.Address, port uint16) netip.AddrPort {
+	addr, _ := netip.AddrFromSlice(a.AsSlice())
+	return netip.AddrPortFrom(addr, port)
+}

@@ -1,0 +1,46 @@
+package vnet
+
+import "sync/atomic"
+
+// counters counts frames and bytes at the edge to the guest, and what was
+// dropped, by reason. Any goroutine may add.
+type counters struct {
+	framesOut, bytesOut atomic.Uint64 // from the guest
+	drops               [numDrops]atomic.Uint64
+}
+
+func (c *counters) drop(d drop)          { c.drops[d].Add(1) }
+func (c *counters) add(d drop, n uint64) { c.drops[d].Add(n) }
+func (c *counters) frame(n int)          { c.framesOut.Add(1); c.bytesOut.Add(uint64(n)) }
+
+// Stats is what a network has counted since it began.
+type Stats struct {
+	FramesFromGuest uint64
+	BytesFromGuest  uint64 // of Ethernet frames
+	// Drops counts frames that went no further, by reason; reasons that never
+	// occurred are left out.
+	Drops map[string]uint64
+	// TCPFlows are the guest's TCP flows at this moment; HeldFlows those of
+	// them whose host has not answered yet.
+	TCPFlows  int
+	HeldFlows int
+}
+
+// Stats returns the counts at this moment.
+func (n *Network) Stats() Stats {
+	s := Stats{
+		FramesFromGuest: n.counters.framesOut.Load(),
+		BytesFromGuest:  n.counters.bytesOut.Load(),
+		Drops:           make(map[string]uint64),
+	}
+	for d := range n.counters.drops {
+		if v := n.counters.drops[d].Load(); v > 0 {
+			s.Drops[drop(d).String()] = v
+		}
+	}
+	if v := n.cfg.Link.Dropped(); v > 0 {
+		s.Drops["link-full"] = v
+	}
+	s.TCPFlows, s.HeldFlows = n.tcp.counts()
+	return s
+}

@@ -1,0 +1,169 @@
+package vnet
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// onTCP is called by gVisor, on the reader's goroutine, for a segment that
+// belongs to no endpoint. It reports whether the segment is dealt with; gVisor
+// answers others with a reset.
+func (n *Network) onTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+	flags := header.TCP(pkt.TransportHeader().Slice()).Flags()
+	if flags&(header.TCPFlagSyn|header.TCPFlagAck|header.TCPFlagRst|header.TCPFlagFin) != header.TCPFlagSyn {
+		return false
+	}
+	guest, dst := addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort)
+	now := time.Now()
+	f, a := n.admitTCP(guest, dst, now)
+	switch a {
+	case answerNothing:
+		return true
+	case answerReset:
+		return false
+	}
+	f.syn = append(append(f.syn, pkt.NetworkHeader().Slice()...), pkt.TransportHeader().Slice()...)
+	n.flows.Add(1)
+	if !n.forwarder.HandlePacket(id, pkt) {
+		n.flows.Done()
+		n.tcp.established()
+		n.endTCP(f, endFailed, now)
+		return false
+	}
+	return true
+}
+
+// serveTCP is a flow's goroutine. The host is dialled first: what the guest's
+// SYN gets is what the host got.
+func (n *Network) serveTCP(r *tcp.ForwarderRequest) {
+	defer n.flows.Done()
+	id := r.ID()
+	f := n.tcp.get(flowKey{addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort)})
+	if f.key.remote.Port() == dnsPort && n.cfg.DNS != nil {
+		n.serveDNS(f, r)
+		return
+	}
+	host, err := n.dial(f)
+	if err != nil {
+		n.tcp.established()
+		n.endTCP(f, n.refuse(f, r, err), time.Now())
+		return
+	}
+	f.syn = nil
+	ep, wq, ok := n.accept(r)
+	n.tcp.established()
+	if !ok {
+		reset(host)
+		host.Close()
+		n.endTCP(f, endReset, time.Now())
+		return
+	}
+	how := relayTCP(f, ep, wq, host)
+	n.endTCP(f, how, time.Now())
+}
+
+// serveDNS gives a flow to port 53 to the DNS proxy.
+func (n *Network) serveDNS(f *tcpFlow, r *tcp.ForwarderRequest) {
+	ep, wq, ok := n.accept(r)
+	n.tcp.established()
+	if !ok {
+		n.endTCP(f, endReset, time.Now())
+		return
+	}
+	c := gonet.NewTCPConn(wq, ep)
+	stop := context.AfterFunc(f.ctx, func() { c.Close() })
+	n.cfg.DNS.ServeConn(c)
+	stop()
+	n.endTCP(f, endFIN, time.Now())
+}
+
+// accept completes the guest's handshake. ok is false if the guest gave up.
+func (n *Network) accept(r *tcp.ForwarderRequest) (tcpip.Endpoint, *waiter.Queue, bool) {
+	wq := new(waiter.Queue)
+	ep, err := r.CreateEndpoint(wq)
+	if err != nil {
+		r.Complete(false)
+		return nil, nil, false
+	}
+	r.Complete(false)
+	ep.SocketOptions().SetKeepAlive(true)
+	ep.SocketOptions().SetDelayOption(false) // TCP_NODELAY: the sender has decided already
+	size := n.window()
+	ep.SocketOptions().SetReceiveBufferSize(size, false)
+	ep.SocketOptions().SetSendBufferSize(size, false)
+	return ep, wq, true
+}
+
+// window returns the buffer size for one more flow, so that all flows together
+// stay near the budget.
+func (n *Network) window() int64 {
+	flows, _ := n.tcp.counts()
+	size := int64(n.cfg.Limits.bufferBytes() / (2 * (flows + 1)))
+	return min(max(size, minWindow), maxWindow)
+}
+
+// dial opens the host's side. A flow that is cut meanwhile fails.
+func (n *Network) dial(f *tcpFlow) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
+	defer cancel()
+	c, err := n.cfg.Dialer.DialTCP(ctx, f.dialed)
+	if err == nil || f.dialed == f.key.remote {
+		return c, err
+	}
+	// The gateway stands for this host, whichever loopback the server is on.
+	other := loopback6
+	if f.dialed.Addr() == loopback6 {
+		other = loopback4
+	}
+	if c, err2 := n.cfg.Dialer.DialTCP(ctx, netip.AddrPortFrom(other, f.dialed.Port())); err2 == nil {
+		return c, nil
+	}
+	return nil, err
+}
+
+// refuse tells the guest how its connect failed on the host's side, and returns
+// that for the record. RFC 9293, section 3.5.2, and RFC 1122, section 4.2.3.9,
+// say what the guest's kernel makes of it.
+func (n *Network) refuse(f *tcpFlow, r *tcp.ForwarderRequest, err error) string {
+	if why := f.cutReason(); why != "" {
+		r.Complete(true)
+		return why
+	}
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
+		r.Complete(true)
+		return endRefused
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL) && f.dialed.Addr().Is6():
+		n.unreachable(f, errors.Is(err, syscall.EHOSTUNREACH))
+		r.Complete(false)
+		return endUnreachable
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.EADDRNOTAVAIL):
+		n.limitHit("descriptors", f, time.Now())
+		r.Complete(false) // the guest repeats its SYN, and may have more luck
+		return endFailed
+	}
+	r.Complete(false)
+	return endTimeout
+}
+
+// unreachable tells the guest that there is no way to the flow's destination.
+func (n *Network) unreachable(f *tcpFlow, host bool) {
+	what := icmpNetUnreach
+	if host {
+		what = icmpHostUnreach
+	}
+	var out batch
+	n.builder.appendICMP(&out, icmpReport{what: what}, f.syn)
+	n.send(&out)
+}
