@@ -2,102 +2,149 @@
 // owner of this package completes this doc.
 package policy
 
-import "net/netip"
-
-// A Protocol is what a flow speaks. The zero Protocol is not valid.
-type Protocol uint8
-
-const (
-	_ Protocol = iota
-	TCP
-	UDP
-	ICMPv4
-	ICMPv6
+import (
+	"net/netip"
+	"slices"
 )
 
-// A Direction is a flow's direction, seen from the guest. The zero Direction
-// is not valid for a flow.
-type Direction uint8
-
-const (
-	_ Direction = iota
-	Egress
-	Ingress
-)
-
-// An Action is what a rule or default does. The zero Action denies.
-type Action uint8
-
-const (
-	Deny Action = iota
-	Allow
-)
-
-// Host describes the machine that the sandbox runs on and the sandbox's place
-// in it, as far as the classification of an address needs it. It is immutable;
-// who follows the host's routes makes a new one at every change.
-type Host struct {
-	Gateways []netip.Addr   // the sandbox's gateway addresses: group host
-	Blocks   []netip.Prefix // the sandbox's own blocks
-	Others   []netip.Prefix // blocks that other sandboxes hold: always denied
-	Addrs    []netip.Addr   // every other address of the host: group host
-	NAT64    []netip.Prefix // NAT64 prefixes beside 64:ff9b::/96
+// A Policy is a compiled list of rules. A nil *Policy denies. It is immutable,
+// so any number of goroutines may use it.
+type Policy struct {
+	config   Config
+	rules    []Rule   // config.Rules
+	texts    []string // of the rules, so that a Verdict costs no allocation
+	index    *index
+	warnings Problems
 }
 
-// A Flow is what a decision is about.
-type Flow struct {
-	Direction Direction
-	Protocol  Protocol
-	// Peer is the other end: for egress the destination, for ingress the real
-	// peer. Its port is zero for ICMP.
-	Peer netip.AddrPort
-	// GuestPort is the guest's port of an ingress flow.
-	GuestPort uint16
+// New compiles a configuration. The error joins a Problem for everything that
+// makes it unusable, dead deny rules included; what is only doubtful is in
+// Warnings.
+func New(c Config) (*Policy, error) {
+	p := compile(c)
+	problems := p.lint()
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	p.warnings = problems
+	return p, nil
 }
 
-// Evidence is what is known of a flow beside its address.
-type Evidence struct {
-	Stage Stage
-	// Name is N: the name seen first in the guest's bytes. Valid iff Stage is
-	// StageName; canonical.
-	Name string
-	// Names is P(A): the names that the configured resolver answered with the
-	// flow's address. Canonical.
-	Names []string
+// compile builds the policy without judging it.
+func compile(c Config) *Policy {
+	c.Rules = slices.Clone(c.Rules)
+	c.InterceptedPorts = slices.Clone(c.InterceptedPorts)
+	p := &Policy{config: c, rules: c.Rules, texts: make([]string, len(c.Rules)), index: newIndex(c.Rules)}
+	for i := range c.Rules {
+		p.texts[i] = c.Rules[i].String()
+	}
+	return p
 }
 
-// A Stage says how much of a flow has been seen.
-type Stage uint8
-
-const (
-	StageAddress   Stage = iota // the first packet only: rows "no name" decide V0, the verdict may say NeedsName
-	StageNoName                 // classified: opaque, UDP or ICMP
-	StageName                   // classified: Name is known
-	StageMalformed              // classified as nothing that may carry a name
-)
-
-// A Verdict is a decision and its reason. The zero Verdict denies.
-type Verdict struct {
-	Action Action
-	// NeedsName reports that the first flight must be seen before the flow is
-	// finally decided (cases b and c of the contract); only at StageAddress.
-	NeedsName bool
-	// Dial reports, together with NeedsName, that the host may be dialled at
-	// once (case b).
-	Dial   bool
-	Rule   int    // index into the flattened list; -1 for a default or an address that is always denied
-	Source string // where the rule comes from: Rules[2], preset public-only, default egress
-	Text   string // the rule's text, as ParseRule reads it; "" without a rule
-	Reason string // one clause in words, "" where the rule says it all
-	Group  Group  // of the flow's peer
+// Rules returns the flattened list, in the order of evaluation. The caller must
+// not change it.
+func (p *Policy) Rules() []Rule {
+	if p == nil {
+		return nil
+	}
+	return p.rules
 }
 
-// A Group is the class of an address. The zero Group is none: a reserved
-// address, which no group rule matches.
-type Group uint8
+// Default returns what happens in a direction where no rule matches.
+func (p *Policy) Default(d Direction) Action {
+	switch {
+	case p == nil:
+		return Deny
+	case d == Egress:
+		return p.config.DefaultEgress
+	case d == Ingress:
+		return p.config.DefaultIngress
+	}
+	return Deny
+}
 
-// A Policy is a compiled list of rules. A nil *Policy denies. It is immutable.
-type Policy struct{}
+// Warnings returns what New found doubtful.
+func (p *Policy) Warnings() Problems {
+	if p == nil {
+		return nil
+	}
+	return p.warnings
+}
+
+// HasDomainRules reports whether a rule names a domain.
+func (p *Policy) HasDomainRules() bool {
+	return p != nil && len(p.index.exact)+len(p.index.suffix) > 0
+}
 
 // Decide returns the verdict for a flow.
-func (p *Policy) Decide(h *Host, f Flow, ev Evidence) Verdict { return Verdict{} }
+func (p *Policy) Decide(h *Host, f Flow, ev Evidence) Verdict {
+	return p.decide(h, f, ev, nil)
+}
+
+// Reasons of verdicts that no rule or default stands for.
+const (
+	sourceAlways = "always denied"
+
+	reasonNoPolicy  = "there is no policy"
+	reasonNoHost    = "nothing is known of the host"
+	reasonNoFlow    = "not a flow that a rule can be about"
+	reasonNoRule    = "no rule matches"
+	reasonMalformed = "the first bytes may hide a name"
+)
+
+// decide is Decide and Explain: rec, if not nil, is told of every comparison.
+func (p *Policy) decide(h *Host, f Flow, ev Evidence, rec *recorder) Verdict {
+	var w walk
+	if why := w.start(p, h, f); why != "" {
+		return Verdict{Rule: -1, Source: sourceAlways, Reason: why, Group: w.group}
+	}
+	end := w.first(&reading{})
+	w.open = w.opensDomains(end)
+	domains := int(w.ports.domain) < end
+	if !domains && rec == nil {
+		return w.verdict(end, &reading{}) // case a
+	}
+
+	r := w.read(ev)
+	w.rec = rec
+	i := w.first(&r)
+	w.rec = nil
+	v := w.verdict(i, &r)
+	if !domains {
+		return v
+	}
+	v.PerRequest = p.isDomain(i) || int(w.ports.deny) < end
+	if ev.Stage == StageAddress && f.Protocol == TCP {
+		v.Dial = v.Action == Allow
+		v.NeedsName = v.Dial || w.someNameAllowed(ev.Names)
+	}
+	return v
+}
+
+// isDomain reports whether i is the index of a domain rule.
+func (p *Policy) isDomain(i int) bool { return i < len(p.rules) && p.rules[i].Destination.IsDomain() }
+
+// action returns what the rule of an index does; the index behind the last rule
+// is that of the default.
+func (p *Policy) action(i int, d Direction) Action {
+	if i < len(p.rules) {
+		return p.rules[i].Action
+	}
+	return p.Default(d)
+}
+
+// canonicalPeer returns the address of a flow's peer as rules compare it, and
+// why it has none.
+func canonicalPeer(f Flow) (netip.Addr, string) {
+	a := f.Peer.Addr()
+	if f.Direction == Ingress {
+		return a.Unmap().WithZone(""), "" // the host's sockets report peers in either form
+	}
+	switch {
+	case a.Is4In6():
+		return a, deniedMapped
+	case a.Zone() != "":
+		return a, deniedLinkLocal6
+	}
+	return a, ""
+}

@@ -1,0 +1,194 @@
+package policy
+
+import "fmt"
+
+// The names of the presets.
+const (
+	PresetNone       = "none"
+	PresetPublicOnly = "public-only"
+	PresetNonLocal   = "non-local"
+	PresetAllowAll   = "allow-all"
+)
+
+// A Config is what New compiles: the flattened list of rules and the defaults.
+// The zero Config denies everything.
+type Config struct {
+	// Preset is the preset that Rules begin with, behind the deny lists; "" if
+	// there is none. With PresetNone the sandbox has no network card.
+	Preset string
+	// Rules in the order of evaluation: deny lists, the preset's, the user's.
+	// New copies the list.
+	Rules []Rule
+	// DefaultEgress and DefaultIngress act where no rule does.
+	DefaultEgress, DefaultIngress Action
+	// DisableRebindProtection lets answers hold any address, and a domain allow
+	// open private and link-local ones.
+	DisableRebindProtection bool
+	// QUIC is TLSConfig.BlockQUIC.
+	QUIC QUICMode
+	// InterceptedPorts are the TCP ports where TLS is intercepted; UDP to them
+	// is refused unless QUIC is QUICPass. Empty without interception.
+	InterceptedPorts []uint16
+}
+
+// A QUICMode says when QUIC is refused, so that clients fall back to TCP, where
+// the name can be seen.
+type QUICMode uint8
+
+const (
+	QUICByRule QUICMode = iota // BlockQUIC unset: where a domain rule matters, and on intercepted ports
+	QUICRefuse                 // BlockQUIC true: always
+	QUICPass                   // BlockQUIC false: never
+)
+
+// A Spec is the part of a configuration that a policy is made from, in the
+// user's words: the fields of the reference's NetworkConfig. Its zero value is
+// the preset public-only.
+type Spec struct {
+	Policy             string // a preset's name, or ""
+	Rules              []RuleSpec
+	DefaultEgress      string // allow, deny, or "" for the preset's default, or deny without a preset
+	DefaultIngress     string // allow, deny, or "" for the preset's default, or allow without a preset
+	DenyDomains        []string
+	DenyDomainSuffixes []string
+}
+
+// Flatten returns the configuration that s describes, and everything that is
+// wrong or doubtful about single fields, with whole field paths. Each Rule has
+// its Source. If a problem is an error, the Config must not be used.
+func (s Spec) Flatten() (Config, Problems) {
+	c, problems := s.base()
+	var deny []Rule
+	for i, domain := range s.DenyDomains {
+		rules, p := denyDomain(domain, fmt.Sprintf("DenyDomains[%d]", i))
+		deny, problems = append(deny, rules...), append(problems, p...)
+	}
+	for i, suffix := range s.DenyDomainSuffixes {
+		rules, p := denySuffix(suffix, fmt.Sprintf("DenyDomainSuffixes[%d]", i))
+		deny, problems = append(deny, rules...), append(problems, p...)
+	}
+	c.Rules = append(deny, c.Rules...)
+	for i, spec := range s.Rules {
+		r, p := spec.Rule()
+		r.Source = fmt.Sprintf("Rules[%d]", i)
+		c.Rules, problems = append(c.Rules, r), append(problems, p.under(r.Source)...)
+	}
+	if c.Preset == PresetNone {
+		problems = append(problems, s.besideNone()...)
+	}
+	return c, problems
+}
+
+// base returns the preset or the custom defaults that the rest of s adds to.
+func (s Spec) base() (Config, Problems) {
+	preset := s.Policy
+	custom := len(s.Rules) > 0 || s.DefaultEgress != "" || s.DefaultIngress != ""
+	if preset == "" && !custom {
+		preset = PresetPublicOnly
+	}
+	c := Config{DefaultIngress: Allow}
+	var problems Problems
+	if preset != "" {
+		var err error
+		if c, err = Preset(preset); err != nil {
+			problems = append(problems, Problem{Field: "Policy", Value: preset, Message: "no such preset",
+				Fix: "write none, public-only, non-local or allow-all"})
+		}
+	}
+	for _, d := range []struct {
+		field, value string
+		action       *Action
+	}{
+		{"DefaultEgress", s.DefaultEgress, &c.DefaultEgress},
+		{"DefaultIngress", s.DefaultIngress, &c.DefaultIngress},
+	} {
+		switch d.value {
+		case "":
+		case "allow":
+			*d.action = Allow
+		case "deny":
+			*d.action = Deny
+		default:
+			problems = append(problems, Problem{Field: d.field, Value: d.value, Message: "no such action", Fix: "write allow or deny"})
+		}
+	}
+	return c, problems
+}
+
+// besideNone returns an error for every field that makes no sense without a
+// network card.
+func (s Spec) besideNone() Problems {
+	var problems Problems
+	for _, f := range []struct {
+		field string
+		set   bool
+	}{
+		{"Rules", len(s.Rules) > 0},
+		{"DefaultEgress", s.DefaultEgress != ""},
+		{"DefaultIngress", s.DefaultIngress != ""},
+		{"DenyDomains", len(s.DenyDomains) > 0},
+		{"DenyDomainSuffixes", len(s.DenyDomainSuffixes) > 0},
+	} {
+		if f.set {
+			problems = append(problems, Problem{Field: f.field, Message: "with Policy none there is no network to rule", Fix: "drop it, or choose another policy"})
+		}
+	}
+	return problems
+}
+
+// Preset returns the configuration of a preset.
+func Preset(name string) (Config, error) {
+	c := Config{Preset: name, DefaultIngress: Allow}
+	rule := func(g Group, p ProtocolSet, ports ...PortRange) {
+		c.Rules = append(c.Rules, Rule{
+			Action: Allow, Direction: Egress, Destination: GroupDestination(g),
+			Protocols: p, Ports: ports, Source: "preset " + name,
+		})
+	}
+	switch name {
+	case PresetNone:
+		c.DefaultIngress = Deny
+	case PresetPublicOnly, PresetNonLocal:
+		rule(GroupHost, ProtocolsOf(UDP, TCP), PortRange{53, 53})
+		rule(GroupPublic, 0)
+		if name == PresetNonLocal {
+			rule(GroupPrivate, 0)
+		}
+	case PresetAllowAll:
+		c.DefaultEgress = Allow
+	default:
+		return Config{}, fmt.Errorf("no preset is named %q", name)
+	}
+	return c, nil
+}
+
+// denyDomain returns the rules of an entry of DenyDomains: one name.
+func denyDomain(entry, source string) ([]Rule, Problems) {
+	if len(entry) > 0 && (entry[0] == '.' || entry[0] == '*') {
+		return nil, Problems{{Field: source, Value: entry, Message: "DenyDomains holds single names",
+			Fix: "for a domain with its subdomains use DenyDomainSuffixes"}}
+	}
+	name, err := ParseName(entry)
+	if p, ok := err.(Problem); ok {
+		return nil, Problems{p}.under(source)
+	}
+	return []Rule{{Direction: Egress, Destination: DomainDestination(name), Source: source}}, nil
+}
+
+// denySuffix returns the rules of an entry of DenyDomainSuffixes, with or
+// without its leading dot: the apex and the subdomains.
+func denySuffix(entry, source string) ([]Rule, Problems) {
+	base := entry
+	if len(base) > 0 && base[0] == '.' {
+		base = base[1:]
+	}
+	name, err := ParseName(base)
+	if err != nil {
+		p, _ := revalue(err, entry).(Problem)
+		return nil, Problems{p}.under(source)
+	}
+	return []Rule{
+		{Direction: Egress, Destination: DomainDestination(name), Source: source},
+		{Direction: Egress, Destination: SuffixDestination(name), Source: source},
+	}, nil
+}

@@ -1,0 +1,298 @@
+package policy
+
+import "slices"
+
+// A walk is one evaluation of the rules for one flow.
+type walk struct {
+	p *Policy
+	f Flow
+	place
+	ports *portInterval // the rules that fit the flow's protocol and port
+	// group, prefix and outer are the address rules that match the flow's
+	// address: as a member of its group, inside a prefix, and, deny rules only,
+	// inside a prefix in its IPv6 form.
+	byGroup, byPrefix, byOuter vector
+	// open reports that an allow domain rule may open the flow's address.
+	open bool
+	rec  *recorder // nil unless the walk is to be explained
+}
+
+// start fills the walk in. It returns why the flow is denied whatever the rules
+// say, or "".
+func (w *walk) start(p *Policy, h *Host, f Flow) string {
+	switch {
+	case p == nil:
+		return reasonNoPolicy
+	case h == nil:
+		return reasonNoHost
+	case !isFlow(f):
+		return reasonNoFlow
+	}
+	a, why := canonicalPeer(f)
+	if why != "" {
+		return why
+	}
+	w.p, w.f, w.place = p, f, h.place(a)
+	if f.Direction == Ingress && w.group == GroupLoopback {
+		w.group, w.denied = GroupHost, "" // the guest's own loopback never comes in
+	}
+	if w.denied != "" {
+		return w.denied
+	}
+	w.ports = p.index.ports[f.Direction][f.Protocol].of(f.port())
+	w.byGroup = p.index.byGroup[w.group]
+	w.byPrefix, _ = p.index.byPrefix.Lookup(w.judged)
+	if w.judged != w.addr {
+		w.byOuter, _ = p.index.byPrefix.Lookup(w.addr)
+	}
+	return ""
+}
+
+// isFlow reports whether the fields of f fit each other.
+func isFlow(f Flow) bool {
+	a := f.Peer.Addr()
+	switch {
+	case !a.IsValid() || f.Direction != Egress && f.Direction != Ingress:
+		return false
+	case f.Protocol == TCP || f.Protocol == UDP:
+		return f.port() != 0
+	case f.Protocol == ICMPv4:
+		return f.Direction == Egress && a.Is4()
+	case f.Protocol == ICMPv6:
+		return f.Direction == Egress && a.Is6()
+	}
+	return false
+}
+
+// first returns the index of the first rule that is Yes, and the index behind
+// the last rule for the default. To be explained, the walk visits every rule,
+// else only those that the index can't exclude.
+func (w *walk) first(r *reading) int {
+	end := len(w.p.rules)
+	decided := end
+	for i := w.next(0, r); i < end; i = w.next(i+1, r) {
+		yes, why := w.match(i, r)
+		if yes && decided == end {
+			decided = i
+		}
+		if w.rec == nil {
+			if yes {
+				return i
+			}
+			continue
+		}
+		w.rec.note(i, yes, decided < i, why)
+	}
+	return decided
+}
+
+// next returns the index, from i on, of the next rule to visit.
+func (w *walk) next(i int, r *reading) int {
+	if w.rec != nil {
+		return i
+	}
+	ix := w.p.index
+	n := ix.nextAddress(i, len(w.p.rules), w.ports.fits, w.byGroup, w.byPrefix, w.byOuter)
+	if int(w.ports.domain) > n {
+		return n
+	}
+	if r.malformed {
+		return min(n, max(i, int(w.ports.domain)))
+	}
+	n = w.nextDomain(i, n, &r.deny, Deny)
+	return w.nextDomain(i, n, &r.allow, Allow)
+}
+
+// nextDomain returns the index, from i on and before n, of the next domain rule
+// with an action that matches one of the names; n if there is none.
+func (w *walk) nextDomain(i, n int, names *names, action Action) int {
+	keep := func(i int32) bool {
+		r := &w.p.rules[i]
+		return r.Action == action && r.fitsProtocol(Egress, w.f.Protocol) && r.fitsPort(w.f.Protocol, w.f.port())
+	}
+	if names.one != "" {
+		n = w.p.index.nextDomain(i, n, names.one, keep)
+	}
+	for _, name := range names.more {
+		n = w.p.index.nextDomain(i, n, name, keep)
+	}
+	return n
+}
+
+// fitsProtocol reports whether the rule is for the direction and protocol.
+// Without a protocol filter it is for every one that the direction has, but a
+// rule with ports is never for ICMP.
+func (r *Rule) fitsProtocol(d Direction, p Protocol) bool {
+	return r.direction()&d != 0 && r.Protocols.Has(p) && (p.HasPorts() || d == Egress && len(r.Ports) == 0)
+}
+
+// fitsPort reports whether the rule is for the port, where the protocol has any.
+func (r *Rule) fitsPort(p Protocol, port uint16) bool {
+	return len(r.Ports) == 0 || p.HasPorts() && r.listsPort(port)
+}
+
+// match compares rule i with the flow: one row of the contract's table. The
+// second result says what was compared.
+func (w *walk) match(i int, r *reading) (bool, why) {
+	rule := &w.p.rules[i]
+	switch {
+	case rule.direction()&w.f.Direction == 0:
+		return false, whyDirection
+	case !rule.fitsProtocol(w.f.Direction, w.f.Protocol):
+		return false, whyProtocol
+	case !rule.fitsPort(w.f.Protocol, w.f.port()):
+		return false, whyPort
+	}
+	d := &rule.Destination
+	switch d.kind {
+	case destAny:
+		return true, whyAny
+	case destGroup:
+		return d.group == w.group && w.group != GroupNone, whyGroup
+	case destPrefix:
+		if d.prefix.Contains(w.judged) {
+			return true, whyPrefix
+		}
+		return rule.Action == Deny && d.prefix.Contains(w.addr), whyPrefix
+	}
+	switch {
+	case w.f.Direction != Egress:
+		return false, whyDirection
+	case r.malformed:
+		return true, whyMalformed
+	case rule.Action == Deny:
+		return r.deny.match(d), whyName
+	}
+	return r.allow.match(d), whyName
+}
+
+// A reading is what the evidence says to domain rules: one row of the
+// contract's table, as the names that answer Yes. The zero reading answers No,
+// so that a walk with it is over address rules alone.
+type reading struct {
+	allow     names // an allow rule is Yes iff it matches one of these
+	deny      names // a deny rule is Yes iff it matches one of these
+	malformed bool  // every rule is Yes, and denies
+}
+
+// names are names to match, one and many, so that neither needs memory.
+type names struct {
+	one  string // "" if there is none
+	more []string
+}
+
+func (n *names) match(d *Destination) bool {
+	return n.one != "" && d.matchesName(n.one) || slices.ContainsFunc(n.more, d.matchesName)
+}
+
+// read turns evidence into a reading.
+func (w *walk) read(ev Evidence) reading {
+	switch {
+	case ev.Stage == StageName && ev.Name != "":
+		return w.named(ev.Name, ev.Names)
+	case ev.Stage == StageNoName || ev.Stage == StageAddress:
+		r := reading{deny: names{more: ev.Names}}
+		if w.open && w.everyNameAllowed(ev.Names) {
+			r.allow.more = ev.Names
+		}
+		return r
+	}
+	return reading{malformed: true}
+}
+
+// named returns the reading of a flow that showed name, at an address that the
+// configured resolver gave for the names given.
+func (w *walk) named(name string, given []string) reading {
+	r := reading{deny: names{one: name}}
+	switch {
+	case !slices.Contains(given, name):
+		r.deny.more = given
+	case w.open:
+		r.allow.one = name
+	}
+	return r
+}
+
+// nameAllowed reports whether a name of P(A) is an allowed name: the flow would
+// pass if it showed it.
+func (w *walk) nameAllowed(name string) bool {
+	r := reading{deny: names{one: name}}
+	if w.open {
+		r.allow.one = name
+	}
+	return w.p.action(w.first(&r), Egress) == Allow
+}
+
+func (w *walk) everyNameAllowed(given []string) bool {
+	for _, name := range given {
+		if !w.nameAllowed(name) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *walk) someNameAllowed(given []string) bool {
+	return slices.ContainsFunc(given, w.nameAllowed)
+}
+
+// opensDomains reports whether an allow domain rule may open the flow's
+// address: it is public, or admitted for this flow (end, the first address Yes,
+// allows), or private or link-local without rebind protection.
+func (w *walk) opensDomains(end int) bool {
+	switch {
+	case w.group == GroupPublic || w.p.action(end, w.f.Direction) == Allow:
+		return true
+	case w.group == GroupPrivate || w.group == GroupLinkLocal:
+		return w.p.config.DisableRebindProtection
+	}
+	return false
+}
+
+// verdict returns the verdict of rule i, or of the default behind the last.
+func (w *walk) verdict(i int, r *reading) Verdict {
+	v := Verdict{Action: w.p.action(i, w.f.Direction), Rule: -1, Group: w.group}
+	if i < len(w.p.rules) {
+		v.Rule, v.Source, v.Text = i, w.p.rules[i].Source, w.p.texts[i]
+	} else {
+		v.Source, v.Reason = defaultSource(w.f.Direction), reasonNoRule
+	}
+	if r.malformed && w.p.isDomain(i) {
+		v.Action, v.Reason = Deny, reasonMalformed
+	}
+	if v.Action == Allow && w.f.Protocol == UDP {
+		v.Refuse = w.refusal(i)
+	}
+	return v
+}
+
+func defaultSource(d Direction) string {
+	if d == Ingress {
+		return "default ingress"
+	}
+	return "default egress"
+}
+
+// refusal returns which datagrams of a UDP flow are refused although rule i
+// allows it: the QUIC rule.
+func (w *walk) refusal(i int) Refusal {
+	c := &w.p.config
+	port := w.f.port()
+	quic := RefuseQUIC
+	if port == 443 {
+		quic = RefuseAll
+	}
+	switch {
+	case c.QUIC == QUICPass || w.f.Direction != Egress:
+		return RefuseNone
+	case slices.Contains(c.InterceptedPorts, port):
+		return RefuseAll
+	case c.QUIC == QUICRefuse:
+		return quic
+	case int(w.ports.silent) > i: // no domain rule before, or each lists udp and the port
+		return RefuseNone
+	case w.p.isDomain(i) && w.p.rules[i].Protocols.Lists(UDP) && w.p.rules[i].listsPort(port):
+		return RefuseNone
+	}
+	return quic
+}
