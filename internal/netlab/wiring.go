@@ -1,0 +1,122 @@
+package netlab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// connect makes a host's namespace and joins it to the router, through as many
+// further routers as hops says. Closing the host undoes it.
+func (l *Lab) connect(h *Host, hops int) error {
+	behind := h.Addrs
+	var chain []hop
+	for i := hops; i >= 1; i-- {
+		own := []netip.Addr{nth(hops4(i), h.number), nth(hops6(i), h.number)}
+		behind = append(own, behind...)
+		chain = append([]hop{{fmt.Sprintf("%sh%d", h.namespace, i), own, behind}}, chain...)
+	}
+	chain = append(chain, hop{h.namespace, h.Addrs, h.Addrs})
+	last := routerNS
+	for _, next := range chain {
+		up := last
+		// Registered first: what a failed join leaves is taken away too.
+		h.onClose(func() error { return unjoin(up, next, h.number) })
+		if err := join(up, next, h.number); err != nil {
+			return err
+		}
+		if next.namespace != h.namespace {
+			if err := l.forward(next.namespace); err != nil {
+				return err
+			}
+		}
+		last = next.namespace
+	}
+	return nil
+}
+
+// A hop is a namespace on the way to a host, or the host itself.
+type hop struct {
+	namespace string
+	own       []netip.Addr // its addresses: those that a traceroute prints
+	behind    []netip.Addr // those and the ones that it leads to
+}
+
+// hops4 and hops6 are the networks of the routers at a distance.
+func hops4(distance int) netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{93, 184, byte(224 + distance), 0}), 24)
+}
+
+func hops6(distance int) netip.Prefix {
+	b := public6.Addr().As16()
+	b[7] = byte(0x80 + distance)
+	return netip.PrefixFrom(netip.AddrFrom16(b), 64)
+}
+
+// join makes a hop behind up. The two ends of their veth pair share no subnet, and
+// routes of both families go by way of the link-local addresses, so any address
+// can be anybody's.
+func join(up string, next hop, number int) error {
+	iface := fmt.Sprintf("r%d", number)
+	if err := ip("", "",
+		"netns add "+next.namespace,
+		fmt.Sprintf("link add %s netns %s type veth peer name eth0 netns %s", iface, up, next.namespace),
+	); err != nil {
+		return err
+	}
+	above := []string{
+		"link set " + iface + " up addrgenmode none",
+		"addr add fe80::1/64 dev " + iface + " nodad",
+	}
+	for _, a := range next.behind {
+		above = append(above, fmt.Sprintf("route add %s via inet6 fe80::2 dev %s", a, iface))
+	}
+	if err := ip(up, "", above...); err != nil {
+		return err
+	}
+	below := []string{
+		"link set lo up",
+		"link set eth0 up addrgenmode none",
+		"addr add fe80::2/64 dev eth0 nodad",
+	}
+	for _, a := range next.own {
+		below = append(below, addAddr(a))
+	}
+	return ip(next.namespace, "", append(below,
+		"route add 0.0.0.0/0 via inet6 fe80::1 dev eth0",
+		"route add ::/0 via fe80::1 dev eth0",
+	)...)
+}
+
+// addAddr returns the command that gives eth0 an address, usable at once.
+func addAddr(a netip.Addr) string {
+	if a.Is4() {
+		return fmt.Sprintf("addr add %s/32 dev eth0", a)
+	}
+	return fmt.Sprintf("addr add %s/128 dev eth0 nodad", a)
+}
+
+// unjoin undoes join. The interface goes first: a namespace lives on while a
+// socket in it is open, and its routes with it.
+func unjoin(up string, next hop, number int) error {
+	return errors.Join(
+		ip(up, "", fmt.Sprintf("link del r%d", number)),
+		ip("", "", "netns del "+next.namespace),
+	)
+}
+
+// forward makes a namespace a router, with no bound on the errors that it sends.
+func (l *Lab) forward(namespace string) error {
+	for _, s := range []struct{ file, value string }{
+		{"ipv4/ip_forward", "1"},
+		{"ipv6/conf/all/forwarding", "1"},
+		{"ipv4/icmp_ratelimit", "0"}, // a test may be answered by a thousand a second
+		{"ipv6/icmp/ratelimit", "0"},
+	} {
+		if err := l.agent.sysctl(context.Background(), namespace, s.file, s.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
