@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/sluicenet/sluice/internal/sniff"
 	"github.com/sluicenet/sluice/policy"
 )
 
@@ -41,7 +43,7 @@ func (n *Network) setRules(change func(*rules)) {
 	next.generation++
 	n.rules.Store(&next)
 	n.tcp.each(func(f *tcpFlow) {
-		if v, ok := f.verdict(n, &next); ok && v.Action != policy.Allow {
+		if !n.survives(f, &next) {
 			f.cut(endDenied)
 		}
 	})
@@ -54,6 +56,83 @@ func (n *Network) decide(proto policy.Protocol, src, dst netip.AddrPort, now tim
 	r := n.rules.Load()
 	f := policy.Flow{Direction: policy.Egress, Protocol: proto, Peer: dst}
 	return r.policy.Decide(r.host, f, policy.Evidence{Names: n.namesOf(dst.Addr(), now)}), r.generation
+}
+
+// decideAddress decides a TCP flow by what its SYN shows: V0 of the contract.
+func (n *Network) decideAddress(f *tcpFlow, now time.Time) {
+	r := n.rules.Load()
+	f.evidence = policy.Evidence{Names: n.namesOf(f.key.remote.Addr(), now)}
+	f.decided = r.policy.Decide(r.host, f.asked(), f.evidence)
+	f.generation = r.generation
+}
+
+// needsName reports whether a flow's first bytes must wait until they are
+// classified, by the rules of this moment.
+func (n *Network) needsName(f *tcpFlow, now time.Time) bool {
+	if n.isDNS(f) {
+		return false
+	}
+	r := n.rules.Load()
+	ev := policy.Evidence{Names: n.namesOf(f.key.remote.Addr(), now)}
+	return r.policy.Decide(r.host, f.asked(), ev).NeedsName
+}
+
+// decideNamed decides a flow whose first bytes, or next request, are
+// classified. It reports whether the flow may go on; a denial is recorded.
+func (n *Network) decideNamed(f *tcpFlow, ev policy.Evidence, from string, now time.Time) bool {
+	ev.Names = n.namesOf(f.key.remote.Addr(), now)
+	r := n.rules.Load()
+	v := r.policy.Decide(r.host, f.asked(), ev)
+	f.mu.Lock()
+	f.evidence, f.nameFrom, f.decided, f.generation, f.gated = ev, from, v, r.generation, true
+	f.mu.Unlock()
+	return n.allowedOrRecorded(f, v, r.generation, now)
+}
+
+// decideConnect decides the target of a CONNECT request. A name can't be:
+// nobody has resolved it yet.
+func (n *Network) decideConnect(f *tcpFlow, c sniff.Result, now time.Time) bool {
+	r := n.rules.Load()
+	v := policy.Verdict{Rule: -1, Source: "connect", Reason: "the target of CONNECT is a name"}
+	if c.Addr.IsValid() {
+		target := policy.Flow{Direction: policy.Egress, Protocol: policy.TCP, Peer: netip.AddrPortFrom(c.Addr, c.Port)}
+		v = r.policy.Decide(r.host, target, policy.Evidence{Stage: policy.StageNoName, Names: n.namesOf(c.Addr, now)})
+	}
+	return n.allowedOrRecorded(f, v, r.generation, now)
+}
+
+// allowedOrRecorded reports whether v allows f to go on after its handshake. If
+// not, that is recorded: the guest will see a reset.
+func (n *Network) allowedOrRecorded(f *tcpFlow, v policy.Verdict, generation uint64, now time.Time) bool {
+	if v.Action == policy.Allow {
+		return true
+	}
+	n.counters.drop(dropDenied)
+	info := f.info()
+	info.Response = "rst"
+	n.event(Event{Type: "flow.deny", Time: now, Generation: generation, Flow: info, Verdict: v})
+	return false
+}
+
+// survives reports whether f may go on under r, judged by the evidence that it
+// has.
+func (n *Network) survives(f *tcpFlow, r *rules) bool {
+	if n.isDNS(f) {
+		return true
+	}
+	f.mu.Lock()
+	ev, gated, http := f.evidence, f.gated, f.nameFrom == "http"
+	f.mu.Unlock()
+	v := r.policy.Decide(r.host, f.asked(), ev)
+	if ev.Stage == policy.StageAddress {
+		return v.Action == policy.Allow || v.NeedsName // it goes on under the new rules' cases
+	}
+	if http && !gated {
+		// It is spliced; under rules for names its requests would be looked at.
+		first := r.policy.Decide(r.host, f.asked(), policy.Evidence{Names: ev.Names})
+		return v.Action == policy.Allow && !first.NeedsName
+	}
+	return v.Action == policy.Allow
 }
 
 // namesOf returns P(A), the names that the configured resolver gave for addr.
@@ -98,20 +177,17 @@ func (n *Network) admitTCP(guest, dst netip.AddrPort, now time.Time) (*tcpFlow, 
 		n.counters.drop(dropRepeated)
 		return nil, answerNothing
 	}
-	var v policy.Verdict
-	gen := n.rules.Load().generation
-	if dst.Port() == dnsPort && n.cfg.DNS != nil {
+	f := &tcpFlow{key: key, id: n.nextID.Add(1), opened: now, dialed: n.target(dst)}
+	if n.isDNS(f) {
 		// The proxy answers whatever address was asked; which names may be
 		// asked for is its own question to the policy.
-		v = policy.Verdict{Action: policy.Allow, Rule: -1, Source: "dns proxy"}
+		f.decided = policy.Verdict{Action: policy.Allow, Rule: -1, Source: "dns proxy"}
+		f.generation = n.rules.Load().generation
 	} else {
-		v, gen = n.decide(policy.TCP, guest, dst, now)
+		n.decideAddress(f, now)
 	}
-	f := &tcpFlow{
-		key: key, id: n.nextID.Add(1), opened: now, decided: v, generation: gen,
-		dialed: n.target(dst),
-	}
-	if v.Action != policy.Allow {
+	f.nameFirst = f.decided.NeedsName && !f.decided.Dial
+	if f.decided.Action != policy.Allow && !f.nameFirst {
 		return nil, n.denyTCP(f, now)
 	}
 	switch n.tcp.add(f, n.cfg.Limits.tcpFlows(), n.cfg.Limits.heldFlows()) {
@@ -124,7 +200,7 @@ func (n *Network) admitTCP(guest, dst netip.AddrPort, now time.Time) (*tcpFlow, 
 		return nil, answerNothing
 	}
 	f.ctx, f.cancel = context.WithCancelCause(n.ctx)
-	n.event(Event{Type: "flow.open", Time: now, Generation: gen, Flow: f.info(), Verdict: v})
+	n.event(Event{Type: "flow.open", Time: now, Generation: f.generation, Flow: f.info(), Verdict: f.decided})
 	return f, answerDial
 }
 
@@ -155,7 +231,10 @@ func (n *Network) endTCP(f *tcpFlow, how string, now time.Time) {
 	info := f.info()
 	info.BytesOut, info.BytesIn = f.bytesOut.Load(), f.bytesIn.Load()
 	info.Duration, info.End = now.Sub(f.opened), how
-	n.event(Event{Type: "flow.close", Time: now, Generation: f.generation, Flow: info, Verdict: f.decided})
+	f.mu.Lock()
+	v, gen := f.decided, f.generation
+	f.mu.Unlock()
+	n.event(Event{Type: "flow.close", Time: now, Generation: gen, Flow: info, Verdict: v})
 }
 
 // limitHit records that f found a bound.
@@ -175,13 +254,19 @@ type flowKey struct{ guest, remote netip.AddrPort }
 // A tcpFlow is one TCP flow of the guest's, from its SYN until both sides are
 // closed.
 type tcpFlow struct {
-	key        flowKey
-	id         uint64
-	opened     time.Time
+	key       flowKey
+	id        uint64
+	opened    time.Time
+	dialed    netip.AddrPort // where the host's socket goes
+	nameFirst bool           // the name must allow the dial
+	syn       []byte         // the SYN's IP packet, to quote in an ICMP error; nil once dialled
+
+	mu         sync.Mutex // guards the following fields once the flow is in the table
 	decided    policy.Verdict
-	generation uint64         // that decided
-	dialed     netip.AddrPort // where the host's socket goes
-	syn        []byte         // the SYN's IP packet, to quote in an ICMP error; nil once dialled
+	generation uint64 // that decided
+	evidence   policy.Evidence
+	nameFrom   string // sni, http; "" without a name
+	gated      bool   // decided by what the first bytes showed, not by the address alone
 
 	bytesOut, bytesIn atomic.Uint64 // from and to the guest
 
@@ -219,20 +304,30 @@ func (f *tcpFlow) cutReason() string {
 	return ""
 }
 
-// verdict decides the flow again under r, with the evidence that it had. ok is
-// false for a flow that the policy does not decide.
-func (f *tcpFlow) verdict(n *Network, r *rules) (v policy.Verdict, ok bool) {
-	if f.key.remote.Port() == dnsPort && n.cfg.DNS != nil {
-		return v, false
-	}
-	pf := policy.Flow{Direction: policy.Egress, Protocol: policy.TCP, Peer: f.key.remote}
-	return r.policy.Decide(r.host, pf, policy.Evidence{}), true
+// classify notes what the first bytes of a flow that isn't held were.
+func (f *tcpFlow) classify(ev policy.Evidence, from string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ev.Names = f.evidence.Names
+	f.evidence, f.nameFrom = ev, from
+}
+
+// asked is the flow in the policy's terms.
+func (f *tcpFlow) asked() policy.Flow {
+	return policy.Flow{Direction: policy.Egress, Protocol: policy.TCP, Peer: f.key.remote}
 }
 
 // info describes the flow for an event.
 func (f *tcpFlow) info() FlowInfo {
-	return FlowInfo{
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := FlowInfo{
 		ID: f.id, Direction: policy.Egress, Protocol: policy.TCP,
 		Src: f.key.guest, Dst: f.key.remote, Dialed: f.dialed,
+		Name: f.evidence.Name, NameFrom: f.nameFrom,
 	}
+	if i.Name == "" && len(f.evidence.Names) > 0 {
+		i.Name, i.NameFrom = f.evidence.Names[0], "dns"
+	}
+	return i
 }

@@ -10,6 +10,8 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"github.com/sluicenet/sluice/internal/sniff"
 )
 
 const (
@@ -29,25 +31,54 @@ type relay struct {
 	flow *tcpFlow
 	ep   tcpip.Endpoint
 	wq   *waiter.Queue
-	host net.Conn
+	host net.Conn // nil until await has allowed the dial
 
 	// Owned by the goroutine of the outward direction.
+	gate    *gate
+	passed  int         // bytes that the gate let pass and the host hasn't yet
 	pieces  net.Buffers // what one gathered write takes, memory of the endpoint's queue
 	gather  [relayPieces][]byte
 	pending int // bytes in pieces
 }
 
-// relayTCP relays the flow between ep and host until both directions have ended,
-// closes both and returns how it ended.
-func relayTCP(f *tcpFlow, ep tcpip.Endpoint, wq *waiter.Queue, host net.Conn) string {
-	r := &relay{flow: f, ep: ep, wq: wq, host: host}
-	return r.run()
+// await holds the guest's bytes while the host may not be dialled, and reports
+// whether the name has allowed it.
+func (r *relay) await() bool {
+	entry, ready := waiter.NewChannelEntry(outwardEvents)
+	r.wq.EventRegister(&entry)
+	defer r.wq.EventUnregister(&entry)
+	idle := time.NewTimer(holdTimeout)
+	defer idle.Stop()
+	for {
+		b, closed := r.collect()
+		n, denied := r.gate.pass(b.bytes(), closed, time.Now())
+		b.release()
+		switch {
+		case denied:
+			return false
+		case n > 0:
+			r.passed = n
+			return true
+		case closed:
+			return false
+		}
+		select {
+		case <-ready:
+		case <-idle.C:
+			r.gate.expire(time.Now())
+			return false
+		case <-r.flow.ctx.Done():
+			return false
+		}
+	}
 }
 
 // run relays until both directions have ended, closes both ends and returns how
 // the flow ended.
 func (r *relay) run() string {
-	stop := r.interrupt()
+	// A cut wakes both directions: deadlines do it on the host's side, the
+	// flow's context on the endpoint's.
+	stop := context.AfterFunc(r.flow.ctx, func() { r.host.SetDeadline(time.Unix(1, 0)) })
 	var in sync.WaitGroup
 	in.Go(r.inward)
 	r.outward()
@@ -66,37 +97,24 @@ func (r *relay) run() string {
 	return why
 }
 
-// interrupt arranges that a cut wakes both directions, and returns what undoes
-// that. Deadlines wake the host's side; the endpoint's side selects on the
-// flow's context.
-func (r *relay) interrupt() (undo func() bool) {
-	return context.AfterFunc(r.flow.ctx, func() { r.host.SetDeadline(time.Unix(1, 0)) })
-}
+// outwardEvents wake the outward direction.
+const outwardEvents = waiter.ReadableEvents | waiter.EventRdHUp | waiter.EventHUp | waiter.EventErr
 
 // outward moves the guest's bytes to the host.
 func (r *relay) outward() {
-	entry, ready := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr)
+	entry, ready := waiter.NewChannelEntry(outwardEvents)
 	r.wq.EventRegister(&entry)
 	defer r.wq.EventUnregister(&entry)
 	for {
-		r.pieces, r.pending = r.gather[:0], 0
-		// Peeked bytes stay in the endpoint's queue while the kernel copies
-		// them, so that the guest's window tells the truth.
-		_, err := r.ep.Read(peeker{r}, tcpip.ReadOptions{Peek: true})
+		var more bool
+		var err tcpip.Error
+		if r.gate.open() && r.passed == 0 {
+			more, err = r.forward()
+		} else {
+			more, err = r.forwardGated()
+		}
 		switch err.(type) {
 		case nil:
-			sent, werr := r.pieces.WriteTo(r.host)
-			r.consume(int(sent))
-			if werr != nil {
-				r.flow.cut(endReset)
-				return
-			}
-		case *tcpip.ErrWouldBlock:
-			select {
-			case <-ready:
-			case <-r.flow.ctx.Done():
-				return
-			}
 		case *tcpip.ErrClosedForReceive:
 			if closeWrite(r.host) != nil {
 				r.flow.cut(endReset)
@@ -106,7 +124,100 @@ func (r *relay) outward() {
 			r.flow.cut(endReset)
 			return
 		}
+		if more {
+			continue
+		}
+		select {
+		case <-ready:
+		case <-r.gate.expired(time.Now()):
+		case <-r.flow.ctx.Done():
+			return
+		}
 	}
+}
+
+// forward writes what the guest has sent to the host. more is false when there
+// was nothing.
+func (r *relay) forward() (more bool, err tcpip.Error) {
+	r.pieces, r.pending = r.gather[:0], 0
+	// Peeked bytes stay in the endpoint's queue while the kernel copies them, so
+	// that the guest's window tells the truth.
+	_, err = r.ep.Read(peeker{r}, tcpip.ReadOptions{Peek: true})
+	switch err.(type) {
+	case nil:
+	case *tcpip.ErrWouldBlock:
+		return false, nil
+	default:
+		return false, err
+	}
+	sent, werr := r.pieces.WriteTo(r.host)
+	r.consume(int(sent))
+	if werr != nil {
+		return false, &tcpip.ErrConnectionReset{}
+	}
+	return true, nil
+}
+
+// forwardGated is forward for bytes that the gate looks at.
+func (r *relay) forwardGated() (more bool, err tcpip.Error) {
+	b, closed := r.collect()
+	defer b.release()
+	if len(b.bytes()) == 0 {
+		return false, b.err
+	}
+	if r.passed == 0 {
+		n, denied := r.gate.pass(b.bytes(), closed, time.Now())
+		if denied {
+			r.flow.cut(endDenied)
+			return false, &tcpip.ErrConnectionAborted{}
+		}
+		r.passed = n
+	}
+	if r.passed == 0 {
+		return false, nil
+	}
+	sent, werr := r.host.Write(b.bytes()[:min(r.passed, len(b.bytes()))])
+	r.consume(sent)
+	r.passed -= sent
+	if werr != nil {
+		return false, &tcpip.ErrConnectionReset{}
+	}
+	return true, nil
+}
+
+// A collection is a copy of the bytes that wait in the endpoint's queue, up to
+// what a first flight may have. It must be released.
+type collection struct {
+	buf *[sniff.MaxFlight]byte
+	n   int
+	err tcpip.Error // why there are none; nil if there just are none yet
+}
+
+var collections = sync.Pool{New: func() any { return new([sniff.MaxFlight]byte) }}
+
+// collect copies the waiting bytes, without consuming them. closed reports that
+// the guest sends no more.
+func (r *relay) collect() (c *collection, closed bool) {
+	closed = r.ep.Readiness(waiter.ReadableEvents|waiter.EventRdHUp)&waiter.EventRdHUp != 0
+	c = &collection{buf: collections.Get().(*[sniff.MaxFlight]byte)}
+	_, err := r.ep.Read(c, tcpip.ReadOptions{Peek: true})
+	if _, none := err.(*tcpip.ErrWouldBlock); !none {
+		c.err = err
+	}
+	return c, closed || c.err != nil
+}
+
+func (c *collection) bytes() []byte { return c.buf[:c.n] }
+func (c *collection) release()      { collections.Put(c.buf) }
+
+// Write takes as much of p as there is room for.
+func (c *collection) Write(p []byte) (int, error) {
+	k := copy(c.buf[c.n:], p)
+	c.n += k
+	if k < len(p) {
+		return k, errEnough
+	}
+	return k, nil
 }
 
 // consume takes n bytes that the host has from the endpoint's queue.

@@ -1,6 +1,7 @@
 package vnet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -44,21 +45,31 @@ func (n *Network) onTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 	return true
 }
 
-// serveTCP is a flow's goroutine. The host is dialled first: what the guest's
-// SYN gets is what the host got.
+// serveTCP is a flow's goroutine. Where the policy permits, the host is dialled
+// first: what the guest's SYN gets is what the host got.
 func (n *Network) serveTCP(r *tcp.ForwarderRequest) {
 	defer n.flows.Done()
 	id := r.ID()
 	f := n.tcp.get(flowKey{addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort)})
-	if f.key.remote.Port() == dnsPort && n.cfg.DNS != nil {
-		n.serveDNS(f, r)
-		return
+	var how string
+	switch {
+	case n.isDNS(f):
+		how = n.serveDNS(f, r)
+	case f.nameFirst:
+		how = n.serveNamed(f, r)
+	default:
+		how = n.serveDialed(f, r)
 	}
+	n.endTCP(f, how, time.Now())
+}
+
+// serveDialed dials, then accepts the guest's handshake, then relays: cases a
+// and b of the contract.
+func (n *Network) serveDialed(f *tcpFlow, r *tcp.ForwarderRequest) string {
 	host, err := n.dial(f)
 	if err != nil {
 		n.tcp.established()
-		n.endTCP(f, n.refuse(f, r, err), time.Now())
-		return
+		return n.refuse(f, r, err)
 	}
 	f.syn = nil
 	ep, wq, ok := n.accept(r)
@@ -66,26 +77,54 @@ func (n *Network) serveTCP(r *tcp.ForwarderRequest) {
 	if !ok {
 		reset(host)
 		host.Close()
-		n.endTCP(f, endReset, time.Now())
-		return
+		return endReset
 	}
-	how := relayTCP(f, ep, wq, host)
-	n.endTCP(f, how, time.Now())
+	rl := &relay{flow: f, ep: ep, wq: wq, host: host, gate: newGate(n, f)}
+	return rl.run()
+}
+
+// serveNamed accepts the guest's handshake and dials only when the name has
+// allowed it: case c of the contract.
+func (n *Network) serveNamed(f *tcpFlow, r *tcp.ForwarderRequest) string {
+	ep, wq, ok := n.accept(r)
+	if !ok {
+		n.tcp.established()
+		return endReset
+	}
+	rl := &relay{flow: f, ep: ep, wq: wq, gate: newGate(n, f)}
+	rl.gate.state, rl.gate.deadline = gateHold, time.Now().Add(holdTimeout)
+	allowed := rl.await()
+	n.tcp.established() // a flow is held until here
+	if !allowed {
+		ep.Abort()
+		return cmp.Or(f.cutReason(), endDenied)
+	}
+	host, err := n.dial(f)
+	if err != nil {
+		ep.Abort() // the handshake is over: a reset is all that can be said
+		return cmp.Or(f.cutReason(), endReset)
+	}
+	rl.host = host
+	return rl.run()
+}
+
+// isDNS reports whether the DNS proxy serves f.
+func (n *Network) isDNS(f *tcpFlow) bool {
+	return f.key.remote.Port() == dnsPort && n.cfg.DNS != nil
 }
 
 // serveDNS gives a flow to port 53 to the DNS proxy.
-func (n *Network) serveDNS(f *tcpFlow, r *tcp.ForwarderRequest) {
+func (n *Network) serveDNS(f *tcpFlow, r *tcp.ForwarderRequest) string {
 	ep, wq, ok := n.accept(r)
 	n.tcp.established()
 	if !ok {
-		n.endTCP(f, endReset, time.Now())
-		return
+		return endReset
 	}
 	c := gonet.NewTCPConn(wq, ep)
 	stop := context.AfterFunc(f.ctx, func() { c.Close() })
 	n.cfg.DNS.ServeConn(c)
 	stop()
-	n.endTCP(f, endFIN, time.Now())
+	return cmp.Or(f.cutReason(), endFIN)
 }
 
 // accept completes the guest's handshake. ok is false if the guest gave up.
