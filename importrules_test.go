@@ -1,0 +1,319 @@
+package sluice_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/sluicenet/sluice"
+
+// allowed says what each package may import beside the standard library, and why.
+// Ours are named by their exact path in the module; others by a prefix. A package
+// that isn't here is an error: say what it needs when it is made.
+//
+// The shape behind the lines: policy is the leaf that everybody may import; hv,
+// vnet, dns and mitm never import each other; internal/sandbox is the only place
+// where they meet.
+var allowed = map[string]map[string]string{
+	".": {
+		"hv":           "the table of hypervisors holds hv.Hypervisor",
+		"hv/krun":      "a row of the table",
+		"hv/namespace": "a row of the table",
+		"hv/qemu":      "a row of the table",
+		"hv/vz":        "a row of the table",
+	},
+	"policy": {
+		"github.com/gaissmai/bart": "prefix tables that grow",
+		"golang.org/x/net/idna":    "names in a configuration become A-labels",
+	},
+	"vnet/link": {
+		"golang.org/x/sys": "batched system calls and the TAP's ioctls",
+	},
+	"vnet": {
+		"policy":                         "decides",
+		"vnet/link":                      "carries the frames",
+		"internal/sniff":                 "finds a name in first bytes",
+		"gvisor.dev/gvisor/pkg/buffer":   "packets of the stack",
+		"gvisor.dev/gvisor/pkg/refs":     "its leak check, in tests",
+		"gvisor.dev/gvisor/pkg/tcpip":    "the TCP stack",
+		"gvisor.dev/gvisor/pkg/waiter":   "its notifications",
+		"github.com/insomniacslk/dhcp":   "answers DHCP",
+		"github.com/vishvananda/netlink": "follows the host's addresses and routes",
+		"golang.org/x/sys":               "socket options, batches of datagrams, routes",
+		"golang.org/x/time/rate":         "bounds on new flows and errors",
+	},
+	"dns": {
+		"policy":                 "permission and the class of an answer's addresses",
+		"github.com/miekg/dns":   "messages, and nobody else's business",
+		"golang.org/x/sys":       "socket options",
+		"golang.org/x/time/rate": "bounds on queries",
+	},
+	"mitm": {
+		"policy":           "decides each request",
+		"internal/sniff":   "finds a name in first bytes",
+		"golang.org/x/net": "HTTP/2",
+	},
+	"hv": {
+		"vnet/link": "the format of a guest's card",
+	},
+	"hv/hvtest": {
+		"hv":             "the suite is of its interface",
+		"vnet/link":      "the fake's card is a link",
+		"internal/guest": "the suite talks to the agent",
+	},
+	"hv/namespace": {
+		"hv":                             "implements it",
+		"vnet/link":                      "names its card's format",
+		"internal/guest":                 "the guest's process 1 is the agent",
+		"github.com/landlock-lsm":        "confines the guest",
+		"github.com/vishvananda/netlink": "makes the guest's card",
+		"golang.org/x/sys":               "namespaces, mounts, seccomp",
+	},
+	"hv/qemu": {
+		"hv":               "implements it",
+		"vnet/link":        "names its card's format",
+		"internal/guest":   "puts the agent into the guest",
+		"golang.org/x/sys": "socket pairs",
+	},
+	"hv/krun": {
+		"C":                "opens libkrun; the only cgo of ours",
+		"hv":               "implements it",
+		"vnet/link":        "names its card's format",
+		"internal/guest":   "puts the agent into the guest",
+		"golang.org/x/sys": "socket pairs",
+	},
+	"hv/vz": {
+		"hv":                     "implements it",
+		"vnet/link":              "names its card's format",
+		"internal/guest":         "puts the agent into the guest",
+		"github.com/Code-Hex/vz": "Virtualization.framework, and nobody else's business",
+		"golang.org/x/sys":       "socket pairs",
+	},
+	"internal/sniff": {
+		"golang.org/x/crypto/cryptobyte": "length-prefixed bytes, read without a slip",
+	},
+	"internal/guest": {
+		"github.com/pkg/sftp":            "files, over the agent's stream",
+		"github.com/vishvananda/netlink": "gives the guest its addresses and routes",
+		"golang.org/x/crypto/ssh":        "multiplexes the agent's stream",
+		"golang.org/x/sys":               "mounts, namespaces, terminals",
+	},
+	"internal/control": {
+		"golang.org/x/sys": "the peer's credentials",
+	},
+	"internal/image": {
+		"github.com/Microsoft/hcsshim":           "ext4 without mkfs",
+		"github.com/google/go-containerregistry": "images",
+		"github.com/klauspost/compress":          "zstd layers",
+		"golang.org/x/sys":                       "extended attributes",
+	},
+	"internal/sandbox": {
+		".":                              "opens the hypervisor by its name",
+		"hv":                             "the one composer: a guest,",
+		"hv/hvtest":                      "or a fake one in tests,",
+		"vnet":                           "its network,",
+		"vnet/link":                      "its card,",
+		"dns":                            "its resolver,",
+		"mitm":                           "its interception,",
+		"policy":                         "its rules",
+		"internal/control":               "and who asks about them",
+		"internal/guest":                 "through the agent",
+		"internal/image":                 "from an image",
+		"github.com/landlock-lsm":        "confines the sandbox's process",
+		"github.com/vishvananda/netlink": "follows the host's addresses and routes",
+		"golang.org/x/sys":               "locks, limits, the lifeline",
+	},
+	"sdk": {
+		".":                        "lists the hypervisors",
+		"hv":                       "WithHypervisor takes one",
+		"policy":                   "rules, and what a flow would meet",
+		"internal/control":         "talks to a running sandbox",
+		"internal/guest":           "exec and files in it",
+		"internal/image":           "WithImage",
+		"internal/sandbox":         "starts one",
+		"github.com/goccy/go-yaml": "files that people write",
+		"golang.org/x/sys":         "the caller's terminal",
+	},
+	"cmd/sluice": {
+		"sdk":                       "everything goes through it",
+		"policy":                    "check and explain",
+		"github.com/spf13/cobra":    "the command line",
+		"github.com/spf13/pflag":    "the command line",
+		"github.com/vbauerster/mpb": "progress",
+		"golang.org/x/sys":          "the caller's terminal",
+	},
+	"cmd/sluice-agent": {
+		"internal/guest": "is its main",
+	},
+	"internal/netlab": {
+		"golang.org/x/net/dns/dnsmessage": "a name server that shares no code with package dns",
+		"golang.org/x/sys":                "namespaces, packet sockets",
+	},
+	"internal/netlab/memnet": {
+		"vnet/link":                    "the card of its guest",
+		"gvisor.dev/gvisor/pkg/buffer": "packets of the stack",
+		"gvisor.dev/gvisor/pkg/tcpip":  "a guest's kernel in memory: the one use of gVisor outside vnet",
+		"gvisor.dev/gvisor/pkg/waiter": "its notifications",
+		"golang.org/x/sys":             "socket pairs",
+	},
+	"internal/darwincheck": {},
+	"integration":          {"golang.org/x/sys": "what a namespaced process can try"},
+	"bench":                {"golang.org/x/sys": "CPU time of processes"},
+}
+
+// testsMay says what any package's tests may import on top. gVisor and miekg/dns
+// are not among them: a test's oracle must not be what it tests.
+var testsMay = map[string]string{
+	"hv/hvtest":                       "the conformance suite and the fake",
+	"internal/netlab":                 "the small internet",
+	"internal/netlab/memnet":          "a guest in memory",
+	"policy":                          "the leaf: rules in tests",
+	"vnet/link":                       "frames in tests",
+	"github.com/google/go-cmp":        "differences",
+	"github.com/gopacket/gopacket":    "reads captures: a second opinion on every frame",
+	"github.com/rogpeppe/go-internal": "testscript",
+	"golang.org/x/net/dns/dnsmessage": "a second opinion on every DNS message",
+	"golang.org/x/net/nettest":        "conformance of a net.Conn",
+	"golang.org/x/sys":                "looks at descriptors",
+	"pgregory.net/rapid":              "properties",
+	"github.com/vishvananda/netlink":  "looks at interfaces",
+}
+
+// blackBox says what the black-box packages' tests may import of ours.
+var blackBox = map[string]string{
+	"sdk":             "the public door",
+	"internal/netlab": "the internet behind it",
+}
+
+func TestImportRules(t *testing.T) {
+	t.Parallel()
+	for _, goos := range []string{"linux", "darwin", "windows"} {
+		for _, p := range list(t, goos) {
+			rules, known := allowed[p.name()]
+			if !known {
+				t.Errorf("%s: not in the map: say what it may import and why", p.ImportPath)
+				continue
+			}
+			for _, bad := range violations(p.Imports, rules) {
+				t.Errorf("%s (%s) imports %s", p.ImportPath, goos, bad)
+			}
+			inTests := maps.Clone(rules)
+			maps.Copy(inTests, testsMay)
+			if p.name() == "integration" || p.name() == "bench" {
+				inTests = maps.Clone(rules)
+				maps.Copy(inTests, blackBox)
+			}
+			inTests[p.name()] = "an external test imports what it tests"
+			for _, bad := range violations(slices.Concat(p.TestImports, p.XTestImports), inTests) {
+				t.Errorf("%s (%s) imports %s in its tests", p.ImportPath, goos, bad)
+			}
+		}
+	}
+}
+
+// TestImportRulesBite shows that violations finds what it should.
+func TestImportRulesBite(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		pkg, imports string
+		want         bool
+	}{
+		{"policy", "net/netip", true},
+		{"policy", module + "/vnet", false},
+		{"policy", "gvisor.dev/gvisor/pkg/tcpip", false},
+		{"vnet", "gvisor.dev/gvisor/pkg/tcpip/stack", true},
+		{"vnet", "gvisor.dev/gvisor/pkg/tcpipfoo", false},
+		{"vnet", module + "/policy", true},
+		{"vnet", module + "/policy/deep", false},
+		{"vnet", module + "/dns", false},
+		{"vnet", "github.com/miekg/dns", false},
+		{"dns", "github.com/miekg/dns", true},
+		{"dns", module + "/vnet", false},
+		{"mitm", module + "/dns", false},
+		{"hv", module + "/vnet", false},
+		{"hv/namespace", module + "/vnet", false},
+		{"vnet/link", module + "/policy", false},
+		{"internal/sandbox", module, true},
+		{"cmd/sluice", module + "/internal/sandbox", false},
+		{"hv/qemu", "C", false},
+		{"hv/krun", "C", true},
+	} {
+		if got := len(violations([]string{row.imports}, allowed[row.pkg])) == 0; got != row.want {
+			t.Errorf("%s may import %s: %t, want %t", row.pkg, row.imports, got, row.want)
+		}
+	}
+}
+
+// violations returns those of imports that neither the standard library nor rules
+// allow.
+func violations(imports []string, rules map[string]string) []string {
+	var bad []string
+	for _, path := range imports {
+		if !permitted(path, rules) {
+			bad = append(bad, path)
+		}
+	}
+	return bad
+}
+
+func permitted(path string, rules map[string]string) bool {
+	if path == module {
+		return rules["."] != ""
+	}
+	if ours, ok := strings.CutPrefix(path, module+"/"); ok {
+		return rules[ours] != ""
+	}
+	first, _, _ := strings.Cut(path, "/")
+	if !strings.Contains(first, ".") {
+		return path != "C" || rules["C"] != "" // the standard library
+	}
+	for prefix := range rules {
+		if path == prefix || strings.HasPrefix(path, prefix+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// A listed package is what go list says of it.
+type listed struct {
+	ImportPath                         string
+	Imports, TestImports, XTestImports []string
+}
+
+// name returns the package's path in the module, "." for the root.
+func (p listed) name() string {
+	if p.ImportPath == module {
+		return "."
+	}
+	return strings.TrimPrefix(p.ImportPath, module+"/")
+}
+
+// list returns the module's packages as a platform sees them, cgo files included.
+func list(t *testing.T, goos string) []listed {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-e", "-json=ImportPath,Imports,TestImports,XTestImports", "./...")
+	cmd.Env = append(os.Environ(), "GOOS="+goos, "CGO_ENABLED=1")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list for %s: %v", goos, err)
+	}
+	var packages []listed
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}

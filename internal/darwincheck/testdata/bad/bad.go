@@ -1,0 +1,2 @@
+// Package bad is right everywhere but on macOS with cgo.
+package bad
