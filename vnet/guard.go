@@ -91,6 +91,7 @@ func (g *guard) checkWhole(frame []byte, p *packet) drop {
 	if p.kind != kindUDP && p.kind != kindEcho {
 		return dropFragment
 	}
+	p.dontFragment = false // as it came in fragments
 	return dropNone
 }
 
