@@ -1,6 +1,7 @@
 package netlab
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,9 +15,9 @@ import (
 // closed connection's reader needs a moment, a leaked one has all day.
 const leakPatience = 5 * time.Second
 
-// outside says why this process runs outside a lab's namespace; nil inside. It
+// errOutside says why this process runs outside a lab's namespace; nil inside. It
 // is set by Enter, before any other goroutine.
-var outside error = fmt.Errorf("netlab.Enter was not called")
+var errOutside = errors.New("netlab.Enter was not called")
 
 // Main runs a package's tests inside a namespace of their own and exits; call it
 // from TestMain, before anything that starts a goroutine. It fails if
@@ -49,11 +50,11 @@ func Run(m *testing.M) int {
 // this executable again in there, waits for it and exits with its code. It
 // returns in the second process, where only a loopback interface exists, or in
 // the first if namespaces can't be made; [Outside] tells.
-func Enter() { outside = enter() }
+func Enter() { errOutside = enter() }
 
 // Outside returns why the process runs outside a namespace of its own, nil if it
 // runs inside.
-func Outside() error { return outside }
+func Outside() error { return errOutside }
 
 // Skip skips t because this machine lacks what it needs, for example "kvm". A
 // skip is a claim about the machine: where the variable SLUICE_REQUIRE lists
