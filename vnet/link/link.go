@@ -9,11 +9,27 @@
 //
 // What it will not do: look at a frame's meaning. Frames that are read are the
 // guest's word, lengths aside; package vnet's guard judges them.
+//
+// # Theory of operation
+//
+// Towards us each format reads as many frames as one wake-up finds, straight
+// into the caller's memory where the format allows it. Towards the guest:
+//
+//	WriteFrames ─► TAP: one writev per frame; the kernel's queue is the bound
+//	            └► train: cut and completed in pieces, nothing copied
+//	                ├─ nobody writes ─► one system call for many frames
+//	                └─ else, or full ─► outbox: copied, bounded ─► flusher
+//
+// A writer that finds another one writing leaves a copy in the outbox and
+// returns; who is writing takes it along. When the guest's buffer is full the
+// flusher, one goroutine per link, waits for it, so no writer ever does. No lock
+// is held across a system call.
 package link
 
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 )
 
@@ -118,8 +134,56 @@ type Link interface {
 // format, for example by a length above [MaxFrame].
 var ErrMalformed = errors.New("malformed stream of frames")
 
-// Open returns the link over f in the given format. It takes ownership of f,
-// also when it fails.
+// Open returns the link over f in the given format, with the default [Config].
+// It takes ownership of f, also when it fails. TAP needs Linux, and Datagram
+// Linux or macOS; elsewhere the error matches [errors.ErrUnsupported].
 func Open(f *os.File, format Format) (Link, error) {
-	return nil, errors.ErrUnsupported
+	return Config{}.Open(f, format)
+}
+
+// OpenConn returns the Stream link over c, with the default [Config]. It takes
+// ownership of c.
+func OpenConn(c net.Conn) Link {
+	return Config{}.OpenConn(c)
+}
+
+// Config bounds a link. Its zero value means the defaults.
+type Config struct {
+	// QueueBytes is how many bytes of frames may wait in our memory for a guest
+	// that does not read, on Stream and Datagram links; 0 means 2 MiB, negative
+	// means none. What is being written comes on top, so twice as much may be
+	// held: together 4 MiB, the window of one TCP flow of package vnet, which
+	// alone then never loses a frame here. A TAP has its queue in the kernel.
+	QueueBytes int
+}
+
+func (c Config) queueBytes() int {
+	if c.QueueBytes == 0 {
+		return 2 << 20
+	}
+	return max(c.QueueBytes, 0)
+}
+
+// Open is like the function [Open], bounded by c.
+func (c Config) Open(f *os.File, format Format) (Link, error) {
+	var open func(*os.File, Config) (Link, error)
+	switch format {
+	case TAP:
+		open = openTAP
+	case Stream:
+		open = openStream
+	default:
+		f.Close()
+		return nil, fmt.Errorf("open link: invalid format %v", format)
+	}
+	l, err := open(f, c)
+	if err != nil {
+		return nil, fmt.Errorf("open %v link: %w", format, err)
+	}
+	return l, nil
+}
+
+// OpenConn is like the function [OpenConn], bounded by c.
+func (c Config) OpenConn(conn net.Conn) Link {
+	return newStream(conn, c)
 }
