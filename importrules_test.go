@@ -99,6 +99,7 @@ var allowed = map[string]map[string]string{
 	},
 	"internal/sniff": {
 		"golang.org/x/crypto/cryptobyte": "length-prefixed bytes, read without a slip",
+		"golang.org/x/net/http2":         "HPACK, of an HTTP/2 head",
 	},
 	"internal/guest": {
 		"github.com/pkg/sftp":            "files, over the agent's stream",
@@ -135,6 +136,9 @@ var allowed = map[string]map[string]string{
 		".":                        "lists the hypervisors",
 		"hv":                       "WithHypervisor takes one",
 		"policy":                   "rules, and what a flow would meet",
+		"vnet":                     "a user's configuration becomes its Config,",
+		"dns":                      "its,",
+		"mitm":                     "and its",
 		"internal/control":         "talks to a running sandbox",
 		"internal/guest":           "exec and files in it",
 		"internal/image":           "WithImage",
