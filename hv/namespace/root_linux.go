@@ -1,0 +1,233 @@
+package namespace
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Where things are while the guest's root is built. The process's root is then
+// a tmpfs of ours, the base.
+const (
+	hostRoot = "/host"    // the host's whole tree
+	newRoot  = "/new"     // what becomes the guest's root
+	emptyDir = "/empty"   // an empty directory
+	scratch  = "/scratch" // the tmpfs that bounds all that the guest can write
+)
+
+// enterRoot builds the guest's root and pivots into it: the host's tree is
+// gone afterwards, but for what the new one was made of. remark says what of
+// the host's files can't be shown.
+func enterRoot(s setup, remark func(string) error) error {
+	mounts, err := readMounts()
+	if err != nil {
+		return err
+	}
+	if err := enterBase(s.ScratchMiB); err != nil {
+		return err
+	}
+	if s.Root == "" {
+		v := newHostView(mounts, remark)
+		if err := v.build(); err != nil {
+			return err
+		}
+	} else if err := overlayRoot(s.Root); err != nil {
+		return err
+	}
+	if err := buildDevices(s.Terminal, s.Groups); err != nil {
+		return err
+	}
+	if err := mountKernelFiles(); err != nil {
+		return err
+	}
+	if err := hide(s.Hide); err != nil {
+		return err
+	}
+	return pivot(newRoot)
+}
+
+// enterBase makes the base the process's root, and detaches the mount
+// namespace from the host's: a later mount there doesn't show here.
+func enterBase(scratchMiB uint32) error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("detach mounts: %w", err)
+	}
+	// Any directory that is there will do. /proc must be: a guest can't have
+	// its own otherwise.
+	const at = "/proc"
+	if err := unix.Mount("sluice", at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=1m"); err != nil {
+		return fmt.Errorf("mount base: %w", err)
+	}
+	if err := os.Mkdir(at+hostRoot, 0o755); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(at, at+hostRoot); err != nil {
+		return fmt.Errorf("pivot to base: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	for _, dir := range []string{newRoot, emptyDir, scratch} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(emptyFile, nil, 0o644); err != nil {
+		return err
+	}
+	options := "mode=755"
+	if scratchMiB != 0 {
+		options += ",size=" + strconv.FormatUint(uint64(scratchMiB), 10) + "m"
+	}
+	if err := unix.Mount("scratch", scratch, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		return fmt.Errorf("mount scratch: %w", err)
+	}
+	return nil
+}
+
+// overlayRoot mounts dir of the host as the guest's root; what the guest
+// writes goes to the scratch.
+func overlayRoot(dir string) error {
+	for _, d := range []string{scratch + "/upper", scratch + "/work"} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return err
+		}
+	}
+	lower, err := openDir(hostRoot + dir)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(lower)
+	options := fmt.Sprintf("userxattr,lowerdir=%s,upperdir=%s/upper,workdir=%s/work", descriptorPath(lower), scratch, scratch)
+	if err := unix.Mount("root", newRoot, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		return fmt.Errorf("overlay root %q: %w", dir, err)
+	}
+	return nil
+}
+
+// pivot makes dir the process's root and detaches the old one.
+func pivot(dir string) error {
+	if err := os.Chdir(dir); err != nil {
+		return err
+	}
+	// The old root is put on top of the new one, and taken away from there.
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot to the guest's root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("detach the host's files: %w", err)
+	}
+	return os.Chdir("/")
+}
+
+// openDir opens a directory to be mounted from. Mount options name it by
+// descriptorPath, which needs no escaping.
+func openDir(path string) (int, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return fd, nil
+}
+
+// descriptorPath returns a path to what fd is, while the root is the base.
+func descriptorPath(fd int) string { return hostRoot + "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// inRoot opens name as the guest would, with newRoot as the root: a symbolic
+// link in the guest's files can't lead out.
+func inRoot(name string) (int, error) {
+	root, err := openDir(newRoot)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(root)
+	fd, err := unix.Openat2(root, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return fd, nil
+}
+
+// mountPoint returns a descriptor of the directory name of the guest's root,
+// made if it isn't there.
+func mountPoint(name string) (int, error) {
+	fd, err := inRoot(name)
+	if errors.Is(err, unix.ENOENT) {
+		if err := os.Mkdir(newRoot+name, 0o755); err != nil {
+			return -1, err
+		}
+		return inRoot(name)
+	}
+	return fd, err
+}
+
+// filePoint is mountPoint for what is no directory.
+func filePoint(name string) (int, error) {
+	fd, err := inRoot(name)
+	if errors.Is(err, unix.ENOENT) {
+		if err := os.WriteFile(newRoot+name, nil, 0o644); err != nil {
+			return -1, err
+		}
+		return inRoot(name)
+	}
+	return fd, err
+}
+
+// mountAt mounts a file system on the directory name of the guest's root.
+func mountAt(name, fstype string, flags uintptr, options string) error {
+	fd, err := mountPoint(name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Mount(fstype, descriptorPath(fd), fstype, flags, options); err != nil {
+		return fmt.Errorf("mount %s: %w", name, err)
+	}
+	return nil
+}
+
+// bind shows source at the descriptor target, with attributes added to those
+// that source's mount has.
+func bind(source string, target int, attributes uint64) error {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("bind %s: %w", source, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: attributes}); err != nil {
+		return fmt.Errorf("bind %s: set attributes: %w", source, err)
+	}
+	if err := unix.MoveMount(fd, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+		return fmt.Errorf("bind %s: attach: %w", source, err)
+	}
+	return nil
+}
+
+// readOnly makes the mount at name of the process's root read-only.
+func readOnly(name string) error {
+	if err := unix.MountSetattr(unix.AT_FDCWD, name, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		return fmt.Errorf("make %s read-only: %w", name, err)
+	}
+	return nil
+}
+
+// scratchDir makes a directory of the scratch and shows it at name.
+func scratchDir(name string, mode os.FileMode) error {
+	dir := scratch + "/" + strings.ReplaceAll(name[1:], "/", "-")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.Chmod(dir, mode); err != nil { // past the umask
+		return err
+	}
+	fd, err := mountPoint(name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return bind(dir, fd, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+}

@@ -1,0 +1,195 @@
+package namespace
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluicenet/sluice/hv"
+)
+
+// namespaces are those of a guest. Time is not among them: its clocks are the
+// host's.
+const namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET |
+	unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+
+var _ hv.Hypervisor = (*Hypervisor)(nil)
+
+// Start starts a guest. See hv.Hypervisor.
+func (h *Hypervisor) Start(ctx context.Context, cfg hv.Config) (hv.VM, error) {
+	vm, err := h.start(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("start namespace guest: %w", err)
+	}
+	return vm, nil
+}
+
+// start is Start without the context of the error.
+func (h *Hypervisor) start(ctx context.Context, cfg hv.Config) (*vm, error) {
+	s, err := h.setup(cfg)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := chooseIDs(cfg.Root != "")
+	if err != nil {
+		return nil, err
+	}
+	s.Groups = !ids.single
+	log := cfg.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.CPUs != 0 {
+		log.Warn("a namespace does not limit processors", "asked", cfg.CPUs)
+	}
+	v, err := h.launch(cfg)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { v.Kill() })
+	err = v.handshake(ids, s, log)
+	if !stop() {
+		err = cmp.Or(ctx.Err(), err)
+	}
+	if err != nil {
+		v.Close()
+		return nil, err
+	}
+	return v, nil
+}
+
+// setup returns what process 1 is told, apart from what the ids decide.
+func (h *Hypervisor) setup(cfg hv.Config) (setup, error) {
+	s := setup{ScratchMiB: cfg.MemoryMiB, Hide: append(hiddenDirectories(), cfg.Hide...), Terminal: terminal(cfg.Stdio)}
+	for _, path := range s.Hide {
+		if !filepath.IsAbs(path) {
+			return setup{}, fmt.Errorf("path to hide %q is not absolute", path)
+		}
+	}
+	if cfg.Root != "" {
+		root, err := filepath.Abs(cfg.Root)
+		if err != nil {
+			return setup{}, err
+		}
+		if root, err = filepath.EvalSymlinks(root); err != nil {
+			return setup{}, fmt.Errorf("root directory: %w", err)
+		}
+		if info, err := os.Stat(root); err != nil || !info.IsDir() {
+			return setup{}, fmt.Errorf("root %q is not a directory", cfg.Root)
+		}
+		s.Root = root
+	}
+	if cfg.NIC != nil {
+		s.Tun, s.MAC, s.MTU = h.tun, cfg.NIC.MAC, cmp.Or(int(cfg.NIC.MTU), 1500)
+	}
+	return s, nil
+}
+
+// hiddenDirectories returns the places outside the temporary ones where this
+// user's sockets and sluice's state are.
+func hiddenDirectories() []string {
+	var dirs []string
+	add := func(dir string, below ...string) {
+		if filepath.IsAbs(dir) {
+			dirs = append(dirs, filepath.Join(append([]string{dir}, below...)...))
+		}
+	}
+	add(os.Getenv("XDG_RUNTIME_DIR"))
+	add(os.Getenv("SLUICE_HOME"))
+	add(os.Getenv("XDG_STATE_HOME"), "sluice")
+	if home, err := os.UserHomeDir(); err == nil {
+		add(home, ".local/state/sluice")
+	}
+	return dirs
+}
+
+// terminal returns the path of the first terminal among the files; "" if
+// there is none.
+func terminal(files [3]*os.File) string {
+	for _, f := range files {
+		if f == nil {
+			continue
+		}
+		raw, err := f.SyscallConn()
+		if err != nil {
+			continue
+		}
+		var path string
+		err = raw.Control(func(fd uintptr) {
+			if _, err := unix.IoctlGetTermios(int(fd), unix.TCGETS); err == nil {
+				path, _ = os.Readlink("/proc/self/fd/" + strconv.Itoa(int(fd)))
+			}
+		})
+		if err == nil && filepath.IsAbs(path) {
+			return path
+		}
+	}
+	return ""
+}
+
+// launch starts process 1, which waits for its ids and its setup.
+func (h *Hypervisor) launch(cfg hv.Config) (*vm, error) {
+	executable, err := h.sealedExecutable()
+	if err != nil {
+		return nil, err
+	}
+	control, controlEnd, err := socketpair(unix.SOCK_SEQPACKET)
+	if err != nil {
+		return nil, err
+	}
+	agent, agentEnd, err := socketpair(unix.SOCK_STREAM)
+	if err != nil {
+		control.Close()
+		controlEnd.Close()
+		return nil, err
+	}
+	v := &vm{control: control, agent: agent, cmd: command(executable, cfg, controlEnd, agentEnd), done: make(chan struct{})}
+	started := make(chan error, 1)
+	go v.run(started)
+	err = <-started
+	controlEnd.Close()
+	agentEnd.Close()
+	if err != nil {
+		<-v.done
+		control.Close()
+		agent.Close()
+		return nil, err
+	}
+	return v, nil
+}
+
+// command returns the command that becomes process 1.
+func command(executable *os.File, cfg hv.Config, files ...*os.File) *exec.Cmd {
+	cmd := &exec.Cmd{
+		Path:       fmt.Sprintf("/proc/self/fd/%d", executable.Fd()),
+		Args:       []string{Role, cfg.Name},
+		Env:        []string{}, // the host's has secrets, and steers the runtime
+		Dir:        "/",
+		ExtraFiles: files,
+		SysProcAttr: &unix.SysProcAttr{
+			Cloneflags: namespaces,
+			Setsid:     true,
+			Pdeathsig:  unix.SIGKILL,
+			// Its ids are not mapped yet, so that exec would drop its
+			// capabilities in the new namespace, unless they are ambient.
+			AmbientCaps: allCapabilities(),
+		},
+	}
+	if f := cfg.Stdio[0]; f != nil {
+		cmd.Stdin = f
+	}
+	if f := cfg.Stdio[1]; f != nil {
+		cmd.Stdout = f
+	}
+	if f := cfg.Stdio[2]; f != nil {
+		cmd.Stderr = f
+	}
+	return cmd
+}

@@ -1,0 +1,77 @@
+package namespace
+
+import (
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/internal/guest"
+	"github.com/sluicenet/sluice/vnet/link"
+)
+
+// run runs a shell's command line in a guest of cfg and returns what it wrote
+// to its standard output and error, and how it ended.
+func run(t *testing.T, cfg hv.Config, line string) (string, guest.Exit) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cfg.Name, cfg.Stdio[1], cfg.Stdio[2] = "test", w, w
+	vm, err := New().Start(t.Context(), cfg)
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer vm.Close()
+	client := guest.NewClient(vm.Agent())
+	defer client.Close()
+	if err := client.Boot(t.Context(), guest.Bootstrap{Hostname: "box"}); err != nil {
+		t.Fatal(err)
+	}
+	exit, err := client.Run(t.Context(), guest.Command{Args: []string{"sh", "-c", line}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out), exit
+}
+
+func TestCommandRuns(t *testing.T) {
+	t.Parallel()
+	out, exit := run(t, hv.Config{}, "id -u; hostname; exit 7")
+	if out != "0\nbox\n" || exit.Code != 7 {
+		t.Errorf("got %q, %+v; want root on box, exit code 7", out, exit)
+	}
+}
+
+func TestHostFilesAreReadOnly(t *testing.T) {
+	t.Parallel()
+	out, exit := run(t, hv.Config{}, "echo x > /etc/sluice-test; echo x > /sluice-test; test -r /etc/passwd")
+	if strings.Count(out, "Read-only file system") != 2 || exit.Code != 0 {
+		t.Errorf("got %q, %+v; want two refusals and a readable /etc/passwd", out, exit)
+	}
+}
+
+func TestCardIsHandedOver(t *testing.T) {
+	t.Parallel()
+	vm, err := New().Start(t.Context(), hv.Config{Name: "test", NIC: &hv.NIC{MTU: 1400}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer vm.Close()
+	nic, format := vm.NIC()
+	if nic == nil || format != link.TAP {
+		t.Fatalf("NIC() = %v, %v; want a TAP", nic, format)
+	}
+	defer nic.Close()
+	if again, _ := vm.NIC(); again != nil {
+		t.Error("a second NIC() gave the file again")
+	}
+}
