@@ -117,7 +117,7 @@ func (n *Network) allowedOrRecorded(f *tcpFlow, v policy.Verdict, generation uin
 // survives reports whether f may go on under r, judged by the evidence that it
 // has.
 func (n *Network) survives(f *tcpFlow, r *rules) bool {
-	if n.isDNS(f) {
+	if f.port == nil && n.isDNS(f) {
 		return true
 	}
 	f.mu.Lock()
@@ -204,6 +204,32 @@ func (n *Network) admitTCP(guest, dst netip.AddrPort, now time.Time) (*tcpFlow, 
 	return f, answerDial
 }
 
+// admitInbound decides about a peer's connection to a published port. With ok
+// the flow is in the table and has a slot of the port's.
+func (n *Network) admitInbound(p *published, peer netip.AddrPort, now time.Time) (f *tcpFlow, ok bool) {
+	f = &tcpFlow{
+		key: flowKey{guest: netip.AddrPortFrom(n.cfg.Block.Guest4, p.binding.GuestPort), remote: peer},
+		id:  n.nextID.Add(1), opened: now, port: p,
+	}
+	r := n.rules.Load()
+	f.decided, f.generation = r.policy.Decide(r.host, f.asked(), policy.Evidence{Stage: policy.StageNoName}), r.generation
+	f.evidence.Stage = policy.StageNoName
+	if f.decided.Action != policy.Allow {
+		n.allowedOrRecorded(f, f.decided, r.generation, now)
+		return nil, false
+	}
+	select {
+	case p.slots <- struct{}{}:
+	default:
+		n.limitHit("Inbound", f, now)
+		return nil, false
+	}
+	f.ctx, f.cancel = context.WithCancelCause(n.ctx)
+	n.tcp.addInbound(f)
+	n.event(Event{Type: "flow.open", Time: now, Generation: f.generation, Flow: f.info(), Verdict: f.decided})
+	return f, true
+}
+
 // denyTCP records a denial and says what the guest gets for it.
 func (n *Network) denyTCP(f *tcpFlow, now time.Time) answer {
 	n.counters.drop(dropDenied)
@@ -251,10 +277,11 @@ func (n *Network) event(e Event) {
 // flowKey identifies a TCP flow: who in the guest, and where to.
 type flowKey struct{ guest, remote netip.AddrPort }
 
-// A tcpFlow is one TCP flow of the guest's, from its SYN until both sides are
-// closed.
+// A tcpFlow is one TCP flow, from its SYN, or from the accept on a published
+// port, until both sides are closed.
 type tcpFlow struct {
 	key       flowKey
+	port      *published // where it came in; nil for a flow of the guest's
 	id        uint64
 	opened    time.Time
 	dialed    netip.AddrPort // where the host's socket goes
@@ -314,6 +341,9 @@ func (f *tcpFlow) classify(ev policy.Evidence, from string) {
 
 // asked is the flow in the policy's terms.
 func (f *tcpFlow) asked() policy.Flow {
+	if f.port != nil {
+		return policy.Flow{Direction: policy.Ingress, Protocol: policy.TCP, Peer: f.key.remote, GuestPort: f.key.guest.Port()}
+	}
 	return policy.Flow{Direction: policy.Egress, Protocol: policy.TCP, Peer: f.key.remote}
 }
 
@@ -325,6 +355,9 @@ func (f *tcpFlow) info() FlowInfo {
 		ID: f.id, Direction: policy.Egress, Protocol: policy.TCP,
 		Src: f.key.guest, Dst: f.key.remote, Dialed: f.dialed,
 		Name: f.evidence.Name, NameFrom: f.nameFrom,
+	}
+	if f.port != nil {
+		i.Direction, i.Src, i.Dst = policy.Ingress, f.key.remote, f.key.guest
 	}
 	if i.Name == "" && len(f.evidence.Names) > 0 {
 		i.Name, i.NameFrom = f.evidence.Names[0], "dns"

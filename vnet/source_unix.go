@@ -76,7 +76,7 @@ func (s *source) once(fd uintptr) bool {
 		s.flush()
 		return true
 	case s.bulk:
-		if size, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ); err == nil && size > 0 {
+		if size, err := unix.IoctlGetInt(int(fd), ioctlWaiting); err == nil && size > 0 {
 			s.write(&socketReader{fd: int(fd), left: size})
 			return true
 		}

@@ -74,6 +74,11 @@ func configureStack(s *stack.Stack, e *endpoint) error {
 	if err := s.SetSpoofing(nicID, true); err != nil {
 		return fmt.Errorf("answer from every address: %v", err)
 	}
+	// The guest sees flows from the gateway come from the dynamic ports (RFC
+	// 6335, section 6), which no server of its own is on.
+	if err := s.SetPortRange(49152, 65535); err != nil {
+		return fmt.Errorf("set range of ports: %v", err)
+	}
 	s.SetRouteTable([]tcpip.Route{
 		{Destination: header.IPv4EmptySubnet, NIC: nicID},
 		{Destination: header.IPv6EmptySubnet, NIC: nicID},

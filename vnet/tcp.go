@@ -120,12 +120,15 @@ func (n *Network) serveDNS(f *tcpFlow, r *tcp.ForwarderRequest) string {
 	if !ok {
 		return endReset
 	}
-	c := gonet.NewTCPConn(wq, ep)
+	c := newGuestConn(wq, ep)
 	stop := context.AfterFunc(f.ctx, func() { c.Close() })
 	n.cfg.DNS.ServeConn(c)
 	stop()
 	return cmp.Or(f.cutReason(), endFIN)
 }
+
+// newGuestConn makes an endpoint a net.Conn, for those who want one.
+func newGuestConn(wq *waiter.Queue, ep tcpip.Endpoint) net.Conn { return gonet.NewTCPConn(wq, ep) }
 
 // accept completes the guest's handshake. ok is false if the guest gave up.
 func (n *Network) accept(r *tcp.ForwarderRequest) (tcpip.Endpoint, *waiter.Queue, bool) {
@@ -136,12 +139,17 @@ func (n *Network) accept(r *tcp.ForwarderRequest) (tcpip.Endpoint, *waiter.Queue
 		return nil, nil, false
 	}
 	r.Complete(false)
+	n.tune(ep)
+	return ep, wq, true
+}
+
+// tune sets what every endpoint towards the guest has.
+func (n *Network) tune(ep tcpip.Endpoint) {
 	ep.SocketOptions().SetKeepAlive(true)
 	ep.SocketOptions().SetDelayOption(false) // TCP_NODELAY: the sender has decided already
 	size := n.window()
 	ep.SocketOptions().SetReceiveBufferSize(size, false)
 	ep.SocketOptions().SetSendBufferSize(size, false)
-	return ep, wq, true
 }
 
 // window returns the buffer size for one more flow, so that all flows together

@@ -1,6 +1,8 @@
 package vnet
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -14,12 +16,13 @@ const (
 	repeatMax = 1024
 )
 
-// tcpTable holds the guest's TCP flows, and the denied SYNs that it may repeat.
+// tcpTable holds the TCP flows, and the denied SYNs that the guest may repeat.
 type tcpTable struct {
-	mu     sync.Mutex
-	flows  map[flowKey]*tcpFlow
-	held   int // flows whose handshake is not complete
-	denied map[flowKey]denial
+	mu      sync.Mutex
+	flows   map[flowKey]*tcpFlow // the guest's
+	inbound map[uint64]*tcpFlow  // of published ports, by id
+	held    int                  // flows whose handshake is not complete
+	denied  map[flowKey]denial
 }
 
 // A denial is what is remembered of a denied SYN.
@@ -38,7 +41,11 @@ const (
 )
 
 func newTCPTable() *tcpTable {
-	return &tcpTable{flows: make(map[flowKey]*tcpFlow), denied: make(map[flowKey]denial)}
+	return &tcpTable{
+		flows:   make(map[flowKey]*tcpFlow),
+		inbound: make(map[uint64]*tcpFlow),
+		denied:  make(map[flowKey]denial),
+	}
 }
 
 func (t *tcpTable) has(k flowKey) bool {
@@ -69,10 +76,20 @@ func (t *tcpTable) established() {
 	t.mu.Unlock()
 }
 
+func (t *tcpTable) addInbound(f *tcpFlow) {
+	t.mu.Lock()
+	t.inbound[f.id] = f
+	t.mu.Unlock()
+}
+
 func (t *tcpTable) remove(f *tcpFlow) {
 	t.mu.Lock()
-	delete(t.flows, f.key)
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	if f.port != nil {
+		delete(t.inbound, f.id)
+	} else {
+		delete(t.flows, f.key)
+	}
 }
 
 func (t *tcpTable) counts() (flows, held int) {
@@ -90,10 +107,7 @@ func (t *tcpTable) get(k flowKey) *tcpFlow {
 // each calls fn for every flow, without the lock held.
 func (t *tcpTable) each(fn func(*tcpFlow)) {
 	t.mu.Lock()
-	all := make([]*tcpFlow, 0, len(t.flows))
-	for _, f := range t.flows {
-		all = append(all, f)
-	}
+	all := slices.AppendSeq(slices.Collect(maps.Values(t.flows)), maps.Values(t.inbound))
 	t.mu.Unlock()
 	for _, f := range all {
 		fn(f)

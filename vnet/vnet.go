@@ -133,6 +133,9 @@ type Network struct {
 	rules   atomic.Pointer[rules]
 	rulesMu sync.Mutex // held while rules are replaced
 
+	publishedMu sync.Mutex // guards the following field
+	published   []*published
+
 	ctx    context.Context // done when the network closes
 	cancel context.CancelCauseFunc
 	flows  sync.WaitGroup // TCP flows
@@ -203,6 +206,7 @@ func (n *Network) Close() error {
 		n.cancel(cutError(endClosed))
 		err = n.cfg.Link.Close()
 		n.reader.Wait()
+		err = errors.Join(err, n.retireAll())
 		n.flows.Wait()
 		n.stack.Destroy()
 	})
@@ -227,6 +231,7 @@ const dnsPort = 53
 
 func (l Limits) tcpFlows() int    { return limit(l.TCPFlows, 4096) }
 func (l Limits) heldFlows() int   { return limit(l.HeldFlows, 512) }
+func (l Limits) inbound() int     { return limit(l.Inbound, 1024) }
 func (l Limits) bufferBytes() int { return limit(l.BufferBytes, 64<<20) }
 
 // limit returns v, its default if v is zero, or zero if v is negative.

@@ -1,0 +1,247 @@
+package vnet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"github.com/sluicenet/sluice/policy"
+)
+
+const (
+	// guestDialTimeout bounds the wait for the guest to accept on one address:
+	// it is next door, so a second of silence means that nobody listens.
+	guestDialTimeout = time.Second
+	// acceptPause is how long a listener waits after a failed accept, when
+	// descriptors have run out, say. It never gives up.
+	acceptPause = 50 * time.Millisecond
+)
+
+// A Binding publishes a port of the guest's on the host.
+type Binding struct {
+	// Protocol is TCP.
+	Protocol policy.Protocol
+	// Host is where to listen. 0.0.0.0 is every IPv4 address, :: every IPv6
+	// address and no IPv4 one; port 0 takes a free one.
+	Host netip.AddrPort
+	// GuestPort is the guest's; not 0.
+	GuestPort uint16
+}
+
+// A published port is a listener on the host and the flows that came through it.
+type published struct {
+	binding  Binding // Host as bound
+	listener *net.TCPListener
+	flows    sync.WaitGroup // the accept loop, and every flow
+	slots    chan struct{}  // one element per flow; Limits.Inbound bounds it
+}
+
+// Publish binds a port of the host's to one of the guest's, and returns the
+// binding with the address that was bound. When it returns, connections are
+// accepted. The error wraps the system's, and names who holds a port that is
+// taken where that can be known.
+func (n *Network) Publish(b Binding) (Binding, error) {
+	if b.Protocol != policy.TCP {
+		return Binding{}, fmt.Errorf("publish %v port: %w", b.Protocol, errors.ErrUnsupported)
+	}
+	if b.GuestPort == 0 || !b.Host.Addr().IsValid() {
+		return Binding{}, fmt.Errorf("publish %v to guest port %d: address or port missing", b.Host, b.GuestPort)
+	}
+	network := "tcp4"
+	if b.Host.Addr().Is6() {
+		network = "tcp6" // with IPV6_V6ONLY, so that :: and 0.0.0.0 can both be bound
+	}
+	l, err := net.ListenTCP(network, net.TCPAddrFromAddrPort(b.Host))
+	if err != nil {
+		return Binding{}, fmt.Errorf("publish %v: %w", b.Host, withHolder(err, b.Host))
+	}
+	b.Host = l.Addr().(*net.TCPAddr).AddrPort()
+	p := &published{binding: b, listener: l, slots: make(chan struct{}, n.cfg.Limits.inbound())}
+	n.publishedMu.Lock()
+	defer n.publishedMu.Unlock()
+	if n.ctx.Err() != nil {
+		return Binding{}, errors.Join(net.ErrClosed, l.Close())
+	}
+	n.published = append(n.published, p)
+	p.flows.Go(func() { n.acceptLoop(p) })
+	return b, nil
+}
+
+// Published returns the bindings in force, oldest first.
+func (n *Network) Published() []Binding {
+	n.publishedMu.Lock()
+	defer n.publishedMu.Unlock()
+	all := make([]Binding, len(n.published))
+	for i, p := range n.published {
+		all[i] = p.binding
+	}
+	return all
+}
+
+// Unpublish closes the listener on host and cuts its flows. It returns when
+// they have ended; the error matches net.ErrClosed if there is no such port.
+func (n *Network) Unpublish(protocol policy.Protocol, host netip.AddrPort) error {
+	n.publishedMu.Lock()
+	i := slices.IndexFunc(n.published, func(p *published) bool {
+		return p.binding.Protocol == protocol && p.binding.Host == host
+	})
+	if i < 0 {
+		n.publishedMu.Unlock()
+		return fmt.Errorf("unpublish %v: %w", host, net.ErrClosed)
+	}
+	p := n.published[i]
+	n.published = slices.Delete(n.published, i, i+1)
+	n.publishedMu.Unlock()
+	return n.retire(p)
+}
+
+// retire ends a published port that is no longer in the list.
+func (n *Network) retire(p *published) error {
+	err := p.listener.Close()
+	n.tcp.each(func(f *tcpFlow) {
+		if f.port == p {
+			f.cut(endClosed)
+		}
+	})
+	p.flows.Wait()
+	return err
+}
+
+// retireAll ends every published port.
+func (n *Network) retireAll() error {
+	n.publishedMu.Lock()
+	all := n.published
+	n.published = nil
+	n.publishedMu.Unlock()
+	var err error
+	for _, p := range all {
+		err = errors.Join(err, n.retire(p))
+	}
+	return err
+}
+
+// acceptLoop accepts until the listener is closed.
+func (n *Network) acceptLoop(p *published) {
+	for {
+		c, err := p.listener.AcceptTCP()
+		switch {
+		case err == nil:
+			n.acceptInbound(p, c)
+		case errors.Is(err, net.ErrClosed):
+			return
+		default:
+			select {
+			case <-time.After(acceptPause):
+			case <-n.ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// acceptInbound admits a peer's connection, or resets it.
+func (n *Network) acceptInbound(p *published, c *net.TCPConn) {
+	peer := canonical(c.RemoteAddr().(*net.TCPAddr).AddrPort())
+	f, ok := n.admitInbound(p, peer, time.Now())
+	if !ok {
+		reset(c)
+		c.Close()
+		return
+	}
+	p.flows.Go(func() {
+		how := n.serveInbound(f, c)
+		<-p.slots
+		n.endTCP(f, how, time.Now())
+	})
+}
+
+// serveInbound connects to the guest and relays.
+func (n *Network) serveInbound(f *tcpFlow, c *net.TCPConn) string {
+	ep, wq, err := n.dialGuest(f.ctx, f.key.guest.Port())
+	if err != nil {
+		reset(c)
+		c.Close()
+		return cmp.Or(f.cutReason(), endRefused)
+	}
+	r := &relay{flow: f, ep: ep, wq: wq, host: c, gate: &gate{state: gateOpen}}
+	return r.run()
+}
+
+// DialGuest connects to a TCP port of the guest's, as a published port would,
+// without a rule: it is the owner of the sandbox who calls. The connection must
+// be closed before the network is.
+func (n *Network) DialGuest(ctx context.Context, port uint16) (net.Conn, error) {
+	ep, wq, err := n.dialGuest(ctx, port)
+	if err != nil {
+		return nil, err
+	}
+	return newGuestConn(wq, ep), nil
+}
+
+// dialGuest tries the guest's IPv4 address, then its IPv6 one.
+func (n *Network) dialGuest(ctx context.Context, port uint16) (tcpip.Endpoint, *waiter.Queue, error) {
+	b := n.cfg.Block
+	ep, wq, err := n.dialGuestAt(ctx, b.Gateway4, netip.AddrPortFrom(b.Guest4, port))
+	if err == nil {
+		return ep, wq, nil
+	}
+	if ep, wq, err6 := n.dialGuestAt(ctx, b.Gateway6, netip.AddrPortFrom(b.Guest6, port)); err6 == nil {
+		return ep, wq, nil
+	}
+	return nil, nil, err
+}
+
+// dialGuestAt connects from the gateway's address to the guest's.
+func (n *Network) dialGuestAt(ctx context.Context, from netip.Addr, to netip.AddrPort) (tcpip.Endpoint, *waiter.Queue, error) {
+	proto := header.IPv4ProtocolNumber
+	if to.Addr().Is6() {
+		proto = header.IPv6ProtocolNumber
+	}
+	wq := new(waiter.Queue)
+	ep, terr := n.stack.NewEndpoint(tcp.ProtocolNumber, proto, wq)
+	if terr != nil {
+		return nil, nil, fmt.Errorf("dial guest: %v", terr)
+	}
+	n.tune(ep)
+	entry, connected := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
+	wq.EventRegister(&entry)
+	defer wq.EventUnregister(&entry)
+	terr = ep.Bind(tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFromSlice(from.AsSlice())})
+	if terr == nil {
+		terr = ep.Connect(tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFromSlice(to.Addr().AsSlice()), Port: to.Port()})
+	}
+	if _, started := terr.(*tcpip.ErrConnectStarted); started {
+		limit := time.NewTimer(guestDialTimeout)
+		defer limit.Stop()
+		select {
+		case <-connected:
+			terr = ep.LastError()
+		case <-limit.C:
+			terr = &tcpip.ErrTimeout{}
+		case <-ctx.Done():
+			terr = &tcpip.ErrAborted{}
+		}
+	}
+	if terr != nil {
+		ep.Abort()
+		return nil, nil, fmt.Errorf("dial guest at %v: %v", to, terr)
+	}
+	return ep, wq, nil
+}
+
+// canonical returns a with its address unmapped and without a zone, as policy
+// wants it.
+func canonical(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
+}

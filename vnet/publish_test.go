@@ -1,0 +1,218 @@
+package vnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"github.com/sluicenet/sluice/policy"
+)
+
+// listen serves in the guest, one goroutine per connection.
+func (n *testNet) listen(addr netip.AddrPort, handle func(net.Conn)) {
+	n.t.Helper()
+	proto := header.IPv4ProtocolNumber
+	if addr.Addr().Is6() {
+		proto = header.IPv6ProtocolNumber
+	}
+	l, err := gonet.ListenTCP(n.guestStack, tcpip.FullAddress{
+		NIC: nicID, Addr: tcpip.AddrFromSlice(addr.Addr().AsSlice()), Port: addr.Port()}, proto)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { defer c.Close(); handle(c) }()
+		}
+	}()
+	n.t.Cleanup(func() { l.Close(); <-done })
+}
+
+// publish binds a free loopback port to the guest's.
+func (n *testNet) publish(host string, guestPort uint16) Binding {
+	n.t.Helper()
+	b, err := n.Publish(Binding{Protocol: policy.TCP, Host: netip.MustParseAddrPort(host), GuestPort: guestPort})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return b
+}
+
+// TestPublish carries bytes and half-closes through a published port, and shows
+// the guest the gateway's address and a dynamic port.
+func TestPublish(t *testing.T) {
+	t.Parallel()
+	for _, host := range []string{"127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"} {
+		t.Run(host, func(t *testing.T) {
+			t.Parallel()
+			n := startNet(t, "allow ingress host tcp 80")
+			peers := make(chan netip.AddrPort, 1)
+			n.listen(netip.AddrPortFrom(n.block.Guest4, 80), func(c net.Conn) {
+				peers <- c.RemoteAddr().(*net.TCPAddr).AddrPort()
+				b, _ := io.ReadAll(c)
+				fmt.Fprintf(c, "got %s", b)
+			})
+			b := n.publish(host, 80)
+			to := netip.AddrPortFrom(loopback4, b.Host.Port())
+			if b.Host.Addr().Is6() {
+				to = netip.AddrPortFrom(loopback6, b.Host.Port())
+			}
+			c, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(to))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.Write([]byte("hello"))
+			c.CloseWrite()
+			if got, err := io.ReadAll(c); string(got) != "got hello" || err != nil {
+				t.Errorf("got %q, %v", got, err)
+			}
+			if p := <-peers; p.Addr() != n.block.Gateway4 || p.Port() < 49152 {
+				t.Errorf("the guest saw %v", p)
+			}
+			e := n.waitEvent("flow.close")
+			if e.Flow.Direction != policy.Ingress || e.Flow.Src != canonical(c.LocalAddr().(*net.TCPAddr).AddrPort()) || e.Flow.BytesIn != 5 {
+				t.Errorf("recorded %+v", e.Flow)
+			}
+		})
+	}
+}
+
+// TestPublishIPv6Guest falls back to the guest's IPv6 address.
+func TestPublishIPv6Guest(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "allow ingress host")
+	n.listen(netip.AddrPortFrom(n.block.Guest6, 80), func(c net.Conn) { c.Write([]byte("six")) })
+	c, err := net.Dial("tcp", n.publish("127.0.0.1:0", 80).Host.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if b, err := io.ReadAll(c); string(b) != "six" || err != nil {
+		t.Errorf("got %q, %v", b, err)
+	}
+}
+
+// TestPublishRefused resets a peer when nobody listens in the guest, when the
+// policy denies it, and when there are too many.
+func TestPublishRefused(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, rules string
+		inbound     int
+		event, end  string
+	}{
+		{"nobody listens", "allow ingress host", 0, "flow.close", endRefused},
+		{"denied", "allow ingress 203.0.113.0/24", 0, "flow.deny", ""},
+		{"too many", "allow ingress host", -1, "limit.hit", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := startNet(t, tt.rules, func(c *Config) { c.Limits.Inbound = tt.inbound })
+			c, err := net.Dial("tcp", n.publish("127.0.0.1:0", 81).Host.String())
+			if err == nil { // the reset may come before or after connect returns
+				defer c.Close()
+				_, err = c.Read(make([]byte, 1))
+			}
+			if !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("the peer saw %v", err)
+			}
+			if e := n.waitEvent(tt.event); e.Flow.End != tt.end {
+				t.Errorf("recorded %+v", e.Flow)
+			}
+		})
+	}
+}
+
+// TestPublishTaken names who holds a port.
+func TestPublishTaken(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "allow ingress host")
+	b := n.publish("127.0.0.1:0", 80)
+	_, err := n.Publish(Binding{Protocol: policy.TCP, Host: b.Host, GuestPort: 80})
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		t.Fatalf("second bind: %v", err)
+	}
+	if runtime.GOOS == "linux" && !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
+		t.Errorf("the error does not name the holder: %v", err)
+	}
+	if got := n.Published(); len(got) != 1 || got[0] != b {
+		t.Errorf("published: %v", got)
+	}
+}
+
+// TestUnpublish closes the port and cuts its flows, and only those.
+func TestUnpublish(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "allow ingress host")
+	n.listen(netip.AddrPortFrom(n.block.Guest4, 80), func(c net.Conn) { io.Copy(c, c) })
+	kept, cut := n.publish("127.0.0.1:0", 80), n.publish("127.0.0.1:0", 80)
+	var conns [2]net.Conn
+	for i, b := range []Binding{kept, cut} {
+		c, err := net.Dial("tcp", b.Host.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.Write([]byte("x"))
+		io.ReadFull(c, make([]byte, 1))
+		conns[i] = c
+	}
+	if err := n.Unpublish(policy.TCP, cut.Host); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conns[1].Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a flow of the closed port saw %v", err)
+	}
+	if _, err := net.Dial("tcp", cut.Host.String()); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("the closed port answers: %v", err)
+	}
+	conns[0].Write([]byte("x"))
+	if _, err := io.ReadFull(conns[0], make([]byte, 1)); err != nil {
+		t.Errorf("a flow of the other port saw %v", err)
+	}
+	if err := n.Unpublish(policy.TCP, cut.Host); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("twice: %v", err)
+	}
+}
+
+// TestDialGuest reaches a guest's port without any rule.
+func TestDialGuest(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "deny ingress *")
+	n.listen(netip.AddrPortFrom(n.block.Guest4, 80), func(c net.Conn) { c.Write([]byte("hi")) })
+	c, err := n.DialGuest(t.Context(), 80)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if b, err := io.ReadAll(c); string(b) != "hi" || err != nil {
+		t.Errorf("got %q, %v", b, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if c, err := n.DialGuest(ctx, 81); err == nil {
+		c.Close()
+		t.Error("a closed port answers")
+	}
+}
