@@ -1,0 +1,57 @@
+# What this repository promises, one target each. make test and make demo are all
+# that a new Debian or Ubuntu machine with Go needs.
+
+GO          ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 20s
+
+# Debian packages of the programs that tests and demo run; gcc is for -race.
+TOOLS := iproute2 util-linux uidmap ca-certificates curl git iperf3 bind9-dnsutils iputils-ping traceroute gcc libc6-dev
+# The peers that the bench compares with.
+PEERS := slirp4netns passt
+
+.PHONY: all build check test integration bench fuzz demo tools peers
+
+all: check test
+
+build: # the commands, into bin/
+	CGO_ENABLED=0 $(GO) build -o bin/ ./cmd/...
+
+check: # format, vet for three systems, static analysis
+	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "gofmt -w these:"; echo "$$out"; exit 1; }
+	for os in linux darwin windows; do CGO_ENABLED=0 GOOS=$$os $(GO) vet ./... || exit 1; done
+	if command -v golangci-lint >/dev/null; then golangci-lint run ./...; else $(GO) run $(STATICCHECK) ./...; fi
+
+test: tools # everything that needs no hypervisor, under the race detector
+	$(GO) mod download
+	$(GO) test -race -timeout 15m ./...
+
+integration: tools build # only the black-box tests, as they run
+	$(GO) test -race -timeout 15m -v ./integration/...
+
+bench: tools peers build # one table, against slirp4netns, pasta and bare loopback
+	$(GO) test -count=1 -timeout 60m ./bench -table
+
+fuzz: # every fuzz target for FUZZTIME
+	@for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+demo: tools build # a sandbox fetches from this machine and is denied elsewhere
+	$(GO) run ./integration/demo bin/sluice
+
+tools:
+	@$(call install,$(TOOLS))
+
+peers:
+	@$(call install,$(PEERS))
+
+# install makes sure of Debian packages: as root by installing what is missing, else
+# by printing the command.
+define install
+missing=; for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q ' installed' || missing="$$missing $$p"; done; \
+if [ -n "$$missing" ] && [ $$(id -u) = 0 ]; then apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
+elif [ -n "$$missing" ]; then echo "first run: sudo apt-get install$$missing"; exit 1; fi
+endef
