@@ -77,6 +77,13 @@ func (n *Network) needsName(f *tcpFlow, now time.Time) bool {
 	return r.policy.Decide(r.host, f.asked(), ev).NeedsName
 }
 
+// allowedUnnamed reports whether the verdict without a name allows f.
+func (n *Network) allowedUnnamed(f *tcpFlow, now time.Time) bool {
+	r := n.rules.Load()
+	ev := policy.Evidence{Stage: policy.StageNoName, Names: n.namesOf(f.key.remote.Addr(), now)}
+	return r.policy.Decide(r.host, f.asked(), ev).Action == policy.Allow
+}
+
 // decideNamed decides a flow whose first bytes, or next request, are
 // classified. It reports whether the flow may go on; a denial is recorded.
 func (n *Network) decideNamed(f *tcpFlow, ev policy.Evidence, from string, now time.Time) bool {

@@ -20,7 +20,7 @@ const holdTimeout = 10 * time.Second
 //	first bytes ─┬─ no name needed ─► forwarded; the name is noted ──────► open
 //	             └─ name needed ────► held ─► classified ─► decided again ─┬─ denied ─► cut
 //	                                                                       ├─ TLS, opaque ─► open
-//	                                                                       └─ HTTP/1 ─► each request decided
+//	                                                                       └─ HTTP ─► each request decided
 //
 // A gate belongs to the goroutine of the flow's outward direction.
 type gate struct {
@@ -32,6 +32,8 @@ type gate struct {
 	noted    []byte          // forwarded bytes of a flight that took more than one look
 	requests *sniff.Requests // valid iff state is gateRequests
 	owed     int             // bytes of a decided head that are still to be forwarded
+	withheld bool            // no request was decided yet, and without one nothing may pass
+	looked   int             // withheld bytes that requests has seen
 	deadline time.Time       // when a held flight is given up; zero before its first byte
 }
 
@@ -57,7 +59,7 @@ func (g *gate) open() bool { return g.state == gateOpen }
 // expired returns a channel that fires when a held flight is to be given up;
 // nil if none is held.
 func (g *gate) expired(now time.Time) <-chan time.Time {
-	if g.state != gateHold {
+	if g.state != gateHold && !g.withheld {
 		return nil
 	}
 	return time.After(g.deadline.Sub(now))
@@ -123,27 +125,31 @@ func (g *gate) hold(b []byte, closed bool, now time.Time) (int, bool) {
 		}
 		r = sniff.Result{Kind: sniff.Malformed, Reason: "first flight not finished in time"}
 	}
-	if !g.decide(r, now) {
-		return 0, true
-	}
 	switch r.Kind {
-	case sniff.HTTP1, sniff.Connect:
-		g.state = gateRequests
-		g.requests = sniff.Follow(g.flow.key.remote.Addr(), r)
-		g.owed = r.Len
-		return g.follow(b, closed, now)
 	case sniff.HTTP2:
-		// Its streams carry their names in frames that only the HTTP proxy will
-		// read: without it nothing tells which name the next stream has.
-		return 0, true
+		// The preface names nothing: what passes before the first request is for
+		// the verdict without a name to say.
+		g.withheld = !g.n.allowedUnnamed(g.flow, now)
+	case sniff.HTTP1, sniff.Connect:
+		if !g.decide(r, now) {
+			return 0, true
+		}
+	default:
+		if !g.decide(r, now) {
+			return 0, true
+		}
+		g.state = gateOpen
+		return len(b), false
 	}
-	g.state = gateOpen
-	return len(b), false
+	g.state = gateRequests
+	g.requests = sniff.Follow(g.flow.key.remote.Addr(), r)
+	g.owed = r.Len
+	return g.follow(b, closed, now)
 }
 
 // follow forwards requests whose heads were decided, and decides the next.
 func (g *gate) follow(b []byte, closed bool, now time.Time) (n int, denied bool) {
-	for n < len(b) {
+	for n = g.looked; n < len(b); {
 		if g.owed > 0 {
 			k := min(g.owed, len(b)-n)
 			g.owed -= k
@@ -151,17 +157,28 @@ func (g *gate) follow(b []byte, closed bool, now time.Time) (n int, denied bool)
 			continue
 		}
 		k, head := g.requests.Next(b[n:], closed)
-		switch {
-		case k > 0:
+		if k > 0 {
 			n += k
-		case head.Kind == sniff.More:
-			return n, false
-		case !g.decide(head, now):
-			return n, true
-		default:
-			g.owed = head.Len
+			continue
 		}
+		if head.Kind == sniff.More {
+			break
+		}
+		if !g.decide(head, now) {
+			return 0, true
+		}
+		g.withheld = false
+		g.owed = head.Len
 	}
+	if g.withheld {
+		if !now.Before(g.deadline) {
+			g.decide(sniff.Result{Kind: sniff.Malformed}, now)
+			return 0, true
+		}
+		g.looked = n
+		return 0, false
+	}
+	g.looked = 0
 	return n, false
 }
 
@@ -177,12 +194,12 @@ func (g *gate) decide(r sniff.Result, now time.Time) bool {
 // evidenceOf translates what the first bytes were into the policy's terms.
 func evidenceOf(r sniff.Result) policy.Evidence {
 	switch r.Kind {
-	case sniff.TLS, sniff.HTTP1:
+	case sniff.TLS, sniff.HTTP1, sniff.HTTP2:
 		if r.Name != "" {
 			return policy.Evidence{Stage: policy.StageName, Name: r.Name}
 		}
 		return policy.Evidence{Stage: policy.StageNoName}
-	case sniff.Connect, sniff.Opaque, sniff.HTTP2:
+	case sniff.Connect, sniff.Opaque:
 		return policy.Evidence{Stage: policy.StageNoName}
 	}
 	return policy.Evidence{Stage: policy.StageMalformed}
@@ -193,7 +210,7 @@ func nameSource(k sniff.Kind) string {
 	switch k {
 	case sniff.TLS:
 		return "sni"
-	case sniff.HTTP1:
+	case sniff.HTTP1, sniff.HTTP2:
 		return "http"
 	}
 	return ""
