@@ -63,22 +63,21 @@ func FuzzHello(f *testing.F) {
 	})
 }
 
-// FuzzRequests checks that we and net/http see the same requests in a stream,
+// FuzzRequests checks that we, net/http and x/net/http2 see the same requests in a stream,
 // however it is cut.
 func FuzzRequests(f *testing.F) {
-	for _, row := range streams {
+	for _, row := range requestStreams {
 		f.Add([]byte(row.in), uint16(3))
+	}
+	for _, b := range []string{to("a.example"), block("x", "y"), to("a.example", "host", "b.example")} {
+		f.Add([]byte(preface+frame(frameSettings, 0, 0, "")+headers(1, b)+headers(3, b)), uint16(3))
+		f.Add([]byte(preface+frame(frameHeaders, 0, 1, b[:2])+frame(frameContinuation, flagEndHeaders, 1, b[2:])), uint16(3))
 	}
 	f.Fuzz(func(t *testing.T, stream []byte, n uint16) {
 		checkRequests(t, stream)
 		want, got := follow(string(stream), len(stream)+1), follow(string(stream), int(n)+1)
-		if len(got) != len(want) {
-			t.Fatalf("%d bytes at a time: got %q, want %q", n, got, want)
-		}
-		for i := range got {
-			if got[i] != want[i] {
-				t.Fatalf("%d bytes at a time: got %q, want %q", n, got, want)
-			}
+		if tell(got) != tell(want) {
+			t.Fatalf("%d bytes at a time: got %s, want %s", n, tell(got), tell(want))
 		}
 	})
 }

@@ -11,36 +11,60 @@ func post(body string, fields ...string) string {
 	return "POST / HTTP/1.1\r\n" + strings.Join(append(fields, "\r\n"), "\r\n") + body
 }
 
+// An event is something in a stream of requests: a head, by kind and name, an
+// error, or the end.
+type event struct {
+	what string
+	at   int
+}
+
 // follow runs a stream through a Flight and Requests as a relay does, which has
-// received n bytes more at each turn, and writes down what comes of it: every
-// head as kind, name and offset, and how the stream ends.
-func follow(stream string, n int) (story []string) {
+// received n bytes more at each turn, and returns what came of it.
+func follow(stream string, n int) (events []event) {
 	b := []byte(stream)
-	first := Classify(b, true, dst)
-	if first.Kind != HTTP1 && first.Kind != Connect {
-		return []string{first.Kind.String()}
+	at, have := 0, 0
+	say := func(what string) { events = append(events, event{what, at}) }
+
+	head := Classify(b, true, dst)
+	say(head.Kind.String() + " " + head.Name)
+	if head.Kind != HTTP1 && head.Kind != Connect && head.Kind != HTTP2 {
+		return events
 	}
-	story = append(story, fmt.Sprintf("%v %s at 0", first.Kind, first.Name))
-	r := Follow(dst, first)
-	for at, have := first.Len, first.Len; ; {
+	r := Follow(dst, head)
+	for at, have = head.Len, head.Len; ; {
 		pass, head := r.Next(b[at:have:have], have == len(b))
 		switch {
 		case pass > 0:
 			at += pass
 		case head.Kind == Malformed:
-			return append(story, fmt.Sprintf("malformed at %d: %s", at, head.Reason))
+			say("malformed: " + head.Reason)
+			return events
 		case head.Kind != More:
-			story = append(story, fmt.Sprintf("%v %s at %d", head.Kind, head.Name, at))
+			say(head.Kind.String() + " " + head.Name)
 			at += head.Len
 		case have == len(b):
-			return append(story, fmt.Sprintf("end at %d", at))
+			say("end")
+			return events
 		default:
 			have = min(have+n, len(b))
 		}
 	}
 }
 
-var streams = []struct {
+// tell returns the events in words.
+func tell(events []event) string {
+	var story []string
+	for _, e := range events {
+		what, reason, _ := strings.Cut(e.what, ": ")
+		if reason != "" {
+			reason = ": " + reason
+		}
+		story = append(story, fmt.Sprintf("%s at %d%s", what, e.at, reason))
+	}
+	return strings.Join(story, ", ")
+}
+
+var requestStreams = []struct {
 	name, in string
 	want     string // the story, with commas
 }{
@@ -67,6 +91,11 @@ var streams = []struct {
 
 	{"WebSocket", get("Host: a", "Upgrade: websocket") + "\x81\x85abcdefghi" + get("Host: b"), "http1 a at 0, end at 85"},
 	{"WebSocket, compressed, its first frame a letter", get("Host: a", "Upgrade: WebSocket") + "A\x85abcdefghi", "http1 a at 0, end at 58"},
+	{"WebSocket that is pinged", get("Host: a", "Upgrade: websocket") + "\x89\x80abcd", "http1 a at 0, end at 53"},
+	{"WebSocket without mask", get("Host: a", "Upgrade: websocket") + "\x81\x05hello", "http1 a at 0, malformed at 47: something else than a request behind a request"},
+	{"WebSocket that begins in the middle", get("Host: a", "Upgrade: websocket") + "\x80\x85abcdefghi", "http1 a at 0, malformed at 47: something else than a request behind a request"},
+	{"WebSocket of one byte", get("Host: a", "Upgrade: websocket") + "\x81", "http1 a at 0, malformed at 47: something else than a request behind a request"},
+	{"WebSocket, then a line", get("Host: a", "Upgrade: websocket") + "GET /\r\n", "http1 a at 0, malformed at 47: something else than a request behind a request"},
 	{"WebSocket that was refused", get("Host: a", "Upgrade: websocket") + get("Host: b"), "http1 a at 0, http1 b at 47, end at 74"},
 	{"WebSocket and a choice", get("Host: a", "Upgrade: websocket, x") + "\x81\x85", "http1 a at 0, malformed at 50: something else than a request behind a request"},
 	{"WebSocket twice", get("Host: a", "Upgrade: websocket", "Upgrade: websocket") + "\x81\x85", "http1 a at 0, malformed at 67: something else than a request behind a request"},
@@ -75,18 +104,19 @@ var streams = []struct {
 	{"tunnel of TLS", "CONNECT a:443 HTTP/1.1\r\n\r\n" + hello(sni("b")) + "\x17\x03\x03", "connect a at 0, tls b at 26, end at 93"},
 	{"tunnel of SSH", "CONNECT a:22 HTTP/1.1\r\n\r\nSSH-2.0-x\r\n" + get("Host: b"), "connect a at 0, opaque  at 25, end at 63"},
 	{"tunnel of HTTP", "CONNECT a:80 HTTP/1.1\r\n\r\n" + get("Host: b") + get("Host: c"), "connect a at 0, http1 b at 25, http1 c at 52, end at 79"},
-	{"tunnel of HTTP/2", "CONNECT a:80 HTTP/1.1\r\n\r\n" + preface + "\x00\x00\x00\x04", "connect a at 0, http2  at 25, end at 53"},
+	{"tunnel of HTTP/2", "CONNECT a:80 HTTP/1.1\r\n\r\n" + preface + "\x00\x00\x00\x04", "connect a at 0, http2  at 25, malformed at 49: ended within a frame"},
+	{"tunnel of HTTP/2 and a request", "CONNECT a:80 HTTP/1.1\r\n\r\n" + preface + headers(1, to("b")), "connect a at 0, http2  at 25, http2 b at 49, end at 74"},
 	{"tunnel after a refused one", "CONNECT a:1 HTTP/1.1\r\n\r\nCONNECT b:2 HTTP/1.1\r\n\r\n", "connect a at 0, connect b at 24, end at 48"},
 	{"tunnel of nonsense", "CONNECT a:80 HTTP/1.1\r\n\r\n\x15\x03", "connect a at 0, malformed at 25: like TLS, but no ClientHello"},
 }
 
 func TestRequests(t *testing.T) {
 	t.Parallel()
-	for _, row := range streams {
+	for _, row := range requestStreams {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			for n := 1; n <= len(row.in); n++ {
-				if got := strings.Join(follow(row.in, n), ", "); got != row.want {
+				if got := tell(follow(row.in, n)); got != row.want {
 					t.Fatalf("%d bytes at a time:\n%q\n got %s\nwant %s", n, row.in, got, row.want)
 				}
 			}
@@ -95,21 +125,26 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// checkRequests checks that net/http, where it reads a request, reads it where
-// we do, and to the same host.
+// checkRequests checks that net/http and x/net/http2, where they read a request,
+// read it where we do, and to the same host.
 func checkRequests(t *testing.T, stream []byte) {
 	t.Helper()
-	theirs := httpRequests(stream)
-	for i, ours := range follow(string(stream), 1+len(stream)/7) {
-		if !strings.HasPrefix(ours, "http1 ") {
-			return // an end, or a switch that net/http knows nothing of
+	ours := follow(string(stream), 1+len(stream)/7)
+	kind, theirs := "http1", httpRequests
+	if ours[0].what == "http2 " {
+		kind, theirs, ours = "http2", http2Requests, ours[1:]
+	}
+	found := theirs(stream)
+	for i, got := range ours {
+		if !strings.HasPrefix(got.what, kind+" ") {
+			return // an end, or a switch that they know nothing of
 		}
-		if i == len(theirs) {
-			return // net/http refused what we read
+		if i == len(found) {
+			return // they refuse what we read
 		}
-		want := fmt.Sprintf("http1 %s at %d", theirs[i].host, theirs[i].at)
-		if ours != want && theirs[i].host != dst.String() {
-			t.Fatalf("%q: we read %q, net/http %q", stream, ours, want)
+		want := event{kind + " " + found[i].host, found[i].at}
+		if got != want && strings.Trim(found[i].host, "[]") != dst.String() {
+			t.Fatalf("%q: we read %v, they %v", stream, got, want)
 		}
 	}
 }

@@ -1,11 +1,11 @@
 // Package sniff finds the name in the first bytes that a guest sends on a TCP
 // connection: the SNI of a TLS ClientHello, or the authority of an HTTP/1
-// request. It also follows the requests of a kept-alive HTTP/1 connection, and
-// recognizes the first packet of QUIC.
+// request. It also finds the further requests of a kept-alive HTTP/1 connection
+// and those of HTTP/2, and recognizes the first packet of QUIC.
 //
 // Call [Flight.Next] with all the bytes so far, each time there are more, until
 // it answers something else than [More]. [Classify] does the same for bytes
-// that are all at hand.
+// that are all at hand. [Follow] goes on behind the first request.
 //
 // # How a verdict comes about
 //
@@ -54,7 +54,7 @@ const (
 	TLS                   // a complete ClientHello
 	HTTP1                 // a complete head of an HTTP/1 request, CONNECT aside
 	Connect               // a complete head of an HTTP/1 CONNECT request
-	HTTP2                 // the complete connection preface of HTTP/2
+	HTTP2                 // the complete connection preface of HTTP/2, or a request behind it
 	Opaque                // nothing that any server reads as TLS or HTTP
 	Malformed             // like TLS or HTTP, but not strictly so, or too long
 )
@@ -72,8 +72,8 @@ type Result struct {
 	// Name is the host that the guest named, canonical: lower case, without a
 	// trailing dot. It is "" where the guest named none: a ClientHello without
 	// SNI, a request without authority or whose authority is the very address
-	// of the connection, a CONNECT to an address. Valid iff Kind is TLS, HTTP1
-	// or Connect.
+	// of the connection, a CONNECT to an address, the preface of HTTP/2. Valid
+	// iff Kind is TLS, HTTP1, Connect or HTTP2.
 	Name string
 
 	// Addr and Port are the target of a Connect; Addr is the zero Addr if the
@@ -82,8 +82,8 @@ type Result struct {
 	Port uint16
 
 	// Len is the length of the ClientHello with its records, of the head with
-	// its empty line, or of the preface, in bytes. Valid for the Kinds that say
-	// complete.
+	// its empty line, of the preface, or of the frames of a request, in bytes;
+	// else 0.
 	Len int
 
 	// Reason says in a few words why the bytes are Malformed; "" otherwise. It
