@@ -250,12 +250,12 @@ func TestAppendRST(t *testing.T) {
 		seq, ack uint32
 		isACK    bool
 	}{
-		{"SYN", tcp(s4, d4, "S"), 0, 1001, true},
-		{"SYN with data", tcp(s4, d4, "S", payload("abc")), 0, 1004, true},
-		{"SYN, IPv6", tcp(s6, d6, "S"), 0, 1001, true},
-		{"data", tcp(s4, d4, "PA", payload("abc")), 2000, 0, false},
-		{"FIN", tcp(s6, d6, "FA"), 2000, 0, false},
-		{"SYN+ACK", tcp(s4, d4, "SA"), 2000, 0, false},
+		{"SYN", tcpSegment(s4, d4, "S"), 0, 1001, true},
+		{"SYN with data", tcpSegment(s4, d4, "S", payload("abc")), 0, 1004, true},
+		{"SYN, IPv6", tcpSegment(s6, d6, "S"), 0, 1001, true},
+		{"data", tcpSegment(s4, d4, "PA", payload("abc")), 2000, 0, false},
+		{"FIN", tcpSegment(s6, d6, "FA"), 2000, 0, false},
+		{"SYN+ACK", tcpSegment(s4, d4, "SA"), 2000, 0, false},
 	}
 	for _, r := range rows {
 		var p packet
@@ -276,7 +276,7 @@ func TestAppendRST(t *testing.T) {
 
 	var p packet
 	var out batch
-	reset := tcp(s4, d4, "RA")
+	reset := tcpSegment(s4, d4, "RA")
 	g.check(&reset, &p)
 	if b.appendRST(&out, &p); len(out.frames) != 0 {
 		t.Error("a reset was answered with a reset")
@@ -418,7 +418,7 @@ func TestBatch(t *testing.T) {
 func TestBuildersAllocateNothing(t *testing.T) {
 	b := newBuilder(testBlock(t), 1500)
 	g := newGuard(testBlock(t), 1500)
-	syn := tcp(guest4+":1", remote4+":2", "S")
+	syn := tcpSegment(guest4+":1", remote4+":2", "S")
 	var p packet
 	g.check(&syn, &p)
 	src4, dst4 := addrPort(remote4+":1"), addrPort(guest4+":2")

@@ -86,8 +86,8 @@ func configureStack(s *stack.Stack, e *endpoint) error {
 	return nil
 }
 
-// addrPort converts gVisor's address and port.
-func addrPort(a tcpip.Address, port uint16) netip.AddrPort {
+// addrPortOf converts gVisor's address and port.
+func addrPortOf(a tcpip.Address, port uint16) netip.AddrPort {
 	addr, _ := netip.AddrFromSlice(a.AsSlice())
 	return netip.AddrPortFrom(addr, port)
 }

@@ -25,7 +25,7 @@ func (n *Network) onTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 	if flags&(header.TCPFlagSyn|header.TCPFlagAck|header.TCPFlagRst|header.TCPFlagFin) != header.TCPFlagSyn {
 		return false
 	}
-	guest, dst := addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort)
+	guest, dst := addrPortOf(id.RemoteAddress, id.RemotePort), addrPortOf(id.LocalAddress, id.LocalPort)
 	now := time.Now()
 	f, a := n.admitTCP(guest, dst, now)
 	switch a {
@@ -50,7 +50,7 @@ func (n *Network) onTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 func (n *Network) serveTCP(r *tcp.ForwarderRequest) {
 	defer n.flows.Done()
 	id := r.ID()
-	f := n.tcp.get(flowKey{addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort)})
+	f := n.tcp.get(flowKey{addrPortOf(id.RemoteAddress, id.RemotePort), addrPortOf(id.LocalAddress, id.LocalPort)})
 	var how string
 	switch {
 	case n.isDNS(f):

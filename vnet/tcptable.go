@@ -22,11 +22,11 @@ type tcpTable struct {
 	flows   map[flowKey]*tcpFlow // the guest's
 	inbound map[uint64]*tcpFlow  // of published ports, by id
 	held    int                  // flows whose handshake is not complete
-	denied  map[flowKey]denial
+	denied  map[flowKey]deniedSYN
 }
 
-// A denial is what is remembered of a denied SYN.
-type denial struct {
+// A deniedSYN is what is remembered of one.
+type deniedSYN struct {
 	at         time.Time
 	generation uint64
 }
@@ -44,7 +44,7 @@ func newTCPTable() *tcpTable {
 	return &tcpTable{
 		flows:   make(map[flowKey]*tcpFlow),
 		inbound: make(map[uint64]*tcpFlow),
-		denied:  make(map[flowKey]denial),
+		denied:  make(map[flowKey]deniedSYN),
 	}
 }
 
@@ -124,6 +124,6 @@ func (t *tcpTable) repeats(k flowKey, generation uint64, now time.Time) bool {
 	if len(t.denied) >= repeatMax {
 		clear(t.denied)
 	}
-	t.denied[k] = denial{now, generation}
+	t.denied[k] = deniedSYN{now, generation}
 	return false
 }

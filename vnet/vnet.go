@@ -44,6 +44,9 @@ type Config struct {
 	Events func(Event)
 	// Limits bounds what the guest may use; its zero value means the defaults.
 	Limits Limits
+	// RateLimit bounds the card's bytes and frames per second; its zero value
+	// bounds nothing.
+	RateLimit RateLimit
 	// Logger gets our own remarks, never the guest's bytes; nil is silent.
 	Logger *slog.Logger
 }
@@ -168,6 +171,7 @@ func newNetwork(cfg Config) (*Network, error) {
 	if cfg.Host == nil {
 		cfg.Host = &policy.Host{Gateways: []netip.Addr{cfg.Block.Gateway4, cfg.Block.Gateway6}}
 	}
+	cfg.Link = newShaper(cfg.Link, cfg.RateLimit, time.Now())
 	n := &Network{cfg: cfg, tcp: newTCPTable(), guard: newGuard(cfg.Block, cfg.MTU), failed: make(chan struct{})}
 	n.builder = newBuilder(cfg.Block, cfg.MTU)
 	n.neighbour = &neighbour{guard: n.guard, builder: n.builder}

@@ -98,8 +98,8 @@ func splitPort(s string) (addr string, port uint16) {
 	return host, uint16(n)
 }
 
-// tcp makes a segment with the given flags, as letters of "SAFRPU".
-func tcp(src, dst, flags string, changes ...change) link.Frame {
+// tcpSegment makes a segment with the given flags, as letters of "SAFRPU".
+func tcpSegment(src, dst, flags string, changes ...change) link.Frame {
 	sa, sp := splitPort(src)
 	da, dp := splitPort(dst)
 	w := newWire(sa, da)
