@@ -10,8 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"sync"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 
 	"github.com/sluicenet/sluice/hv"
 	"github.com/sluicenet/sluice/vnet/link"
@@ -42,9 +41,8 @@ func (v *vm) run(started chan<- error) {
 		return
 	}
 	_ = v.cmd.Wait() // how it ended is in ProcessState
-	status, _ := v.cmd.ProcessState.Sys().(unix.WaitStatus)
-	v.exit = hv.Exit{Code: status.ExitStatus()}
-	if status.Signaled() {
+	v.exit = hv.Exit{Code: v.cmd.ProcessState.ExitCode()}
+	if status := v.cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signaled() {
 		v.exit.Signal = int(status.Signal())
 	}
 }
