@@ -170,6 +170,8 @@ func (c Config) Open(f *os.File, format Format) (Link, error) {
 	switch format {
 	case TAP:
 		open = openTAP
+	case Datagram:
+		open = openDatagram
 	case Stream:
 		open = openStream
 	default:

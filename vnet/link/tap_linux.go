@@ -3,9 +3,9 @@ package link
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,9 +18,8 @@ type tap struct {
 	end
 	drops
 	file    *os.File
-	raw     syscall.RawConn
-	writers sync.Pool // of *tapWriter
-	reader  tapReader // owned by the reader
+	in      *packetReader // owned by the reader
+	writers sync.Pool     // of *tapWriter
 }
 
 var (
@@ -35,20 +34,17 @@ func openTAP(f *os.File, _ Config) (Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := f.SyscallConn()
-	if err == nil {
+	t := &tap{file: f}
+	t.writers.New = func() any { return &tapWriter{vec: newVectorWriter(f)} }
+	if t.in, err = newPacketReader(f, HeaderLen, &t.drops); err == nil {
 		var checkErr error
-		err = raw.Control(func(fd uintptr) { checkErr = checkTAP(int(fd)) })
+		err = t.in.raw.Control(func(fd uintptr) { checkErr = checkTAP(int(fd)) })
 		err = errors.Join(err, checkErr)
 	}
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
-	t := &tap{file: f, raw: raw}
-	t.writers.New = func() any { return &tapWriter{vec: newVectorWriter(f)} }
-	t.reader.call = t.reader.read
-	t.reader.drops = &t.drops
 	return t, nil
 }
 
@@ -88,94 +84,14 @@ func checkTAP(fd int) error {
 
 // ReadFrames implements Link.
 func (t *tap) ReadFrames(frames []Frame) (int, error) {
-	if err := t.err(); err != nil {
+	if err := t.err(); err != nil || len(frames) == 0 {
 		return 0, err
 	}
-	if len(frames) == 0 {
-		return 0, nil
+	n, err := t.in.read(frames)
+	if err != nil {
+		return 0, t.fail(t.file, "read frames", cardError(err))
 	}
-	r := &t.reader
-	r.frames, r.n, r.err = frames, 0, nil
-	err := t.raw.Read(r.call)
-	r.frames = nil // the caller's
-	if r.n > 0 {
-		return r.n, nil // an error comes again
-	}
-	if err == nil {
-		err = r.err
-	}
-	return 0, t.fail(t.file, "read frames", err)
-}
-
-// A tapReader reads frames until the file has no more, or the batch is full.
-type tapReader struct {
-	drops  *drops
-	frames []Frame // of the current call
-	n      int     // how many of them are read
-	err    error
-	call   func(fd uintptr) bool // made once, since it would be allocated at each use
-	header [HeaderLen]byte
-	iov    [3][]byte
-	spill  []byte // what does not fit in a frame's memory; made when first needed
-}
-
-// read is called by Go's poller, again when there is something to read if it
-// returned false.
-func (r *tapReader) read(fd uintptr) bool {
-	for r.n < len(r.frames) {
-		ok, err := r.readFrame(int(fd), &r.frames[r.n])
-		switch {
-		case err == unix.EAGAIN:
-			return r.n > 0
-		case err != nil:
-			r.err = err
-			return true
-		case ok:
-			r.n++
-		}
-	}
-	return true
-}
-
-// readFrame reads one frame and reports whether it is good.
-func (r *tapReader) readFrame(fd int, f *Frame) (bool, error) {
-	data := f.Data[:cap(f.Data)]
-	// One byte more than the largest frame shows a larger one.
-	missing := max(MaxFrame+1-len(data), 0)
-	if missing > len(r.spill) {
-		r.spill = make([]byte, missing)
-	}
-	r.iov = [...][]byte{r.header[:], data, r.spill[:missing]}
-	n, err := unix.Readv(fd, r.iov[:])
-	r.iov[1] = nil // the caller's
-	switch n -= HeaderLen; {
-	case err == unix.EINTR:
-		return false, nil
-	case err == unix.EBADFD:
-		return false, unix.EPIPE // the card is gone
-	case err != nil:
-		return false, err
-	case n == -HeaderLen:
-		return false, unix.EPIPE // only a socket's end reads as nothing
-	case n < 0:
-		return false, fmt.Errorf("%w: %d bytes instead of a header", ErrMalformed, n+HeaderLen)
-	case n > MaxFrame:
-		r.drops.oversize.Add(1)
-		return false, nil
-	}
-	f.Offload = parseHeader(r.header[:])
-	f.Data = data[:min(n, len(data))]
-	if n > len(data) {
-		f.Data = append(f.Data, r.spill[:n-len(data)]...)
-	}
-	return true, nil
-}
-
-// A tapWriter is what one call of WriteFrames needs.
-type tapWriter struct {
-	vec    *vectorWriter
-	header [HeaderLen]byte
-	pieces [][]byte
+	return n, nil
 }
 
 // WriteFrames implements Link.
@@ -187,10 +103,17 @@ func (t *tap) WriteFrames(frames []Frame) (int, error) {
 	defer t.writers.Put(w)
 	for i := range frames {
 		if err := w.write(&frames[i], &t.drops); err != nil {
-			return i, t.fail(t.file, "write frames", err)
+			return i, t.fail(t.file, "write frames", cardError(err))
 		}
 	}
 	return len(frames), nil
+}
+
+// A tapWriter is what one call of WriteFrames needs.
+type tapWriter struct {
+	vec    *vectorWriter
+	header [HeaderLen]byte
+	pieces [][]byte
 }
 
 // write writes one frame. An error ends the link.
@@ -206,18 +129,25 @@ func (w *tapWriter) write(f *Frame, d *drops) error {
 	clear(w.pieces)
 	switch err {
 	case nil:
-	case errFull, unix.ENOBUFS:
+	case errFull, unix.ENOBUFS, unix.ENOMEM:
 		d.noRoom.Add(1)
-	case unix.EIO, unix.EINVAL, unix.EMSGSIZE, unix.ENOMEM:
+	case unix.EIO, unix.EINVAL, unix.EMSGSIZE:
 		// EIO: the card is down, as it is before the guest sets it up. EINVAL:
 		// this kernel does not know the offload, or there are too many pieces.
 		d.refused.Add(1)
-	case unix.EBADFD:
-		return unix.EPIPE // the card is gone
 	default:
 		return err
 	}
 	return nil
+}
+
+// cardError returns err, or io.EOF if it says that the card is gone: deleted, or
+// its namespace ended.
+func cardError(err error) error {
+	if err == unix.EBADFD {
+		return io.EOF
+	}
+	return err
 }
 
 // Close implements Link.

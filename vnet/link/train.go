@@ -74,6 +74,18 @@ func (t *train) fill(d *drops) bool {
 	return false
 }
 
+// loadRecords fills an empty train with the records that b begins with, as many
+// as fit.
+func (t *train) loadRecords(b []byte) {
+	t.load(nil)
+	for len(b) > 0 && len(t.ends) < maxPieces {
+		n := lengthLen + int(binary.BigEndian.Uint32(b))
+		t.pieces = append(t.pieces, b[:n])
+		t.ends = append(t.ends, len(t.pieces))
+		b = b[n:]
+	}
+}
+
 // reset forgets the records, and the senders' memory with them.
 func (t *train) reset() {
 	clear(t.pieces)
@@ -111,6 +123,32 @@ func (t *train) couple() bool {
 
 // rest returns the pieces that are not written.
 func (t *train) rest() [][]byte { return t.pieces[t.pos:] }
+
+// written reports whether all records are written.
+func (t *train) written() bool { return t.record == len(t.ends) }
+
+// start returns the index in pieces of record i's first piece.
+func (t *train) start(i int) int {
+	if i == 0 {
+		return 0
+	}
+	return t.ends[i-1]
+}
+
+// skip says that the next n records are written, or given up.
+func (t *train) skip(n int) {
+	t.record += n
+	t.pos = t.start(t.record)
+}
+
+// bytesWritten returns the length of the records that are written, in bytes.
+func (t *train) bytesWritten() int {
+	n := 0
+	for _, b := range t.pieces[:t.pos] {
+		n += len(b)
+	}
+	return n
+}
 
 // advance says that the next n bytes are written. The pieces that they end in
 // are shortened.
