@@ -1,0 +1,72 @@
+package sluice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/sluicenet/sluice/hv"
+)
+
+// A Backend is a hypervisor of this platform and how it may be chosen.
+type Backend struct {
+	hv.Hypervisor
+	// ByNameOnly reports that it is never chosen unless it is named: its
+	// guests share the host's kernel.
+	ByNameOnly bool
+	// Role is argv[0] of the processes that the backend starts from the running
+	// executable, and Main what those run; it doesn't return. "" and nil if it
+	// starts none.
+	Role string
+	Main func()
+}
+
+// Backends returns this platform's hypervisors, the preferred first. It tries
+// nothing; Probe does.
+func Backends() []Backend { return backends() }
+
+// Open returns the hypervisor of the given name. With "" it returns the first
+// that is usable and may be chosen without being named; its error then lists
+// each backend, why it is not usable and what would help. The error wraps
+// errors.ErrUnsupported.
+func Open(ctx context.Context, name string) (hv.Hypervisor, error) {
+	return open(ctx, backends(), name)
+}
+
+func open(ctx context.Context, table []Backend, name string) (hv.Hypervisor, error) {
+	var names []string
+	for _, b := range table {
+		if b.Name() == name {
+			return b.Hypervisor, nil
+		}
+		names = append(names, b.Name())
+	}
+	if name != "" {
+		return nil, fmt.Errorf("open backend %q: there is %s: %w", name, list(names), errors.ErrUnsupported)
+	}
+	var why strings.Builder
+	for _, b := range table {
+		if b.ByNameOnly {
+			fmt.Fprintf(&why, "\n\t%s: is used only by name, since its guests share the host's kernel", b.Name())
+			continue
+		}
+		r := b.Probe(ctx)
+		if r.Usable {
+			return b.Hypervisor, nil
+		}
+		fmt.Fprintf(&why, "\n\t%s: %s", b.Name(), r.Reason)
+		if r.Fix != "" {
+			fmt.Fprintf(&why, " (%s)", r.Fix)
+		}
+	}
+	return nil, fmt.Errorf("choose a backend: none is usable%s: %w", why.String(), errors.ErrUnsupported)
+}
+
+// list returns names as words, "none on this platform" if there are none.
+func list(names []string) string {
+	if len(names) == 0 {
+		return "none on this platform"
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,222 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// maxBody bounds a request's body in bytes, for the same reason as maxMessage.
+const maxBody = maxMessage
+
+// A Server serves one sandbox on one listener.
+type Server struct {
+	http http.Server
+	done chan struct{} // closed when Serve's goroutine has ended
+}
+
+// Serve serves sb on l until Shutdown; it takes ownership of l. Connections of
+// other users, or from other namespaces, are closed at once (see [Listen]).
+func Serve(l net.Listener, sb Sandbox) *Server {
+	s := &Server{
+		http: http.Server{
+			Handler: Handler(sb),
+			// A header that is not whole by then is no curl and no Client.
+			ReadHeaderTimeout: 10 * time.Second,
+		},
+		done: make(chan struct{}),
+	}
+	go s.serve(l)
+	return s
+}
+
+func (s *Server) serve(l net.Listener) {
+	defer close(s.done)
+	// The error is always that of Shutdown: accept errors are retried.
+	_ = s.http.Serve(l)
+}
+
+// Shutdown stops listening, waits for requests that are being answered until
+// ctx ends, then cuts them off. Afterwards nothing of the server runs.
+func (s *Server) Shutdown(ctx context.Context) {
+	if s.http.Shutdown(ctx) != nil {
+		_ = s.http.Close() // cuts off; only double closing can fail
+	}
+	<-s.done
+}
+
+// Handler returns the API of sb, without a listener.
+func Handler(sb Sandbox) http.Handler {
+	h := handler{sb}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/sandbox", h.info)
+	mux.HandleFunc("GET /v1/wait", h.wait)
+	mux.HandleFunc("GET /v1/events", h.events)
+	mux.HandleFunc("POST /v1/run", h.run)
+	mux.HandleFunc("POST /v1/signal", h.signal)
+	mux.HandleFunc("POST /v1/stop", h.stop)
+	mux.HandleFunc("POST /v1/kill", h.kill)
+	mux.HandleFunc("/", h.unknown)
+	return mux
+}
+
+type handler struct{ sb Sandbox }
+
+func (h handler) info(w http.ResponseWriter, _ *http.Request) {
+	reply(w, h.sb.Info())
+}
+
+func (h handler) wait(w http.ResponseWriter, r *http.Request) {
+	ended, err := h.sb.Wait(r.Context())
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	reply(w, ended)
+}
+
+func (h handler) events(w http.ResponseWriter, r *http.Request) {
+	from := int64(-1)
+	if text := r.FormValue("from"); text != "" {
+		var err error
+		if from, err = strconv.ParseInt(text, 10, 64); err != nil {
+			fail(w, &Failure{Kind: KindArgument, Message: fmt.Sprintf("from: %q: want the number of an event", text)})
+			return
+		}
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.WriteHeader(http.StatusOK)
+	rc := http.NewResponseController(w)
+	_ = rc.Flush() // the header tells the client that nothing from now on is missed
+	// The status is sent, so an error can only end the stream.
+	_ = h.sb.Events(r.Context(), from, func(lines []byte) error {
+		if _, err := w.Write(lines); err != nil {
+			return err
+		}
+		return rc.Flush()
+	})
+}
+
+func (h handler) run(w http.ResponseWriter, r *http.Request) {
+	var cmd Command
+	if !body(w, r, &cmd) {
+		return
+	}
+	if len(cmd.Args) == 0 || cmd.Args[0] == "" {
+		fail(w, &Failure{Kind: KindArgument, Message: "args: want at least the program"})
+		return
+	}
+	exit, err := h.sb.Run(r.Context(), cmd)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	reply(w, exit)
+}
+
+type signalRequest struct {
+	Signal int `json:"signal"`
+}
+
+func (h handler) signal(w http.ResponseWriter, r *http.Request) {
+	var req signalRequest
+	if !body(w, r, &req) {
+		return
+	}
+	if req.Signal < 1 || req.Signal > 64 {
+		fail(w, &Failure{Kind: KindArgument, Message: fmt.Sprintf("signal: %d: want 1 to 64", req.Signal)})
+		return
+	}
+	if err := h.sb.Signal(req.Signal); err != nil {
+		fail(w, err)
+		return
+	}
+	reply(w, struct{}{})
+}
+
+type stopRequest struct {
+	TimeoutMs int64 `json:"timeout_ms"`
+}
+
+// maxStopTimeout keeps the arithmetic of a timeout sane; nobody waits a day.
+const maxStopTimeout = 24 * time.Hour
+
+func (h handler) stop(w http.ResponseWriter, r *http.Request) {
+	var req stopRequest
+	if !body(w, r, &req) {
+		return
+	}
+	if req.TimeoutMs < 0 || req.TimeoutMs > maxStopTimeout.Milliseconds() {
+		fail(w, &Failure{Kind: KindArgument, Message: fmt.Sprintf("timeout_ms: %d: want 0 to %d", req.TimeoutMs, maxStopTimeout.Milliseconds())})
+		return
+	}
+	h.sb.Stop(time.Duration(req.TimeoutMs) * time.Millisecond)
+	h.wait(w, r)
+}
+
+func (h handler) kill(w http.ResponseWriter, r *http.Request) {
+	h.sb.Kill()
+	h.wait(w, r)
+}
+
+func (h handler) unknown(w http.ResponseWriter, r *http.Request) {
+	fail(w, &Failure{Kind: KindUnsupported, Message: fmt.Sprintf("%s %s: no such operation", r.Method, r.URL.Path)})
+}
+
+// body decodes a request's body into v. Unknown fields are refused: what they
+// ask for would not happen.
+func body(w http.ResponseWriter, r *http.Request, v any) bool {
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		fail(w, &Failure{Kind: KindArgument, Message: "request: " + err.Error()})
+		return false
+	}
+	return true
+}
+
+func reply(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the peer is gone, then
+}
+
+// statuses are the HTTP statuses of the kinds; others are 500.
+var statuses = map[string]int{
+	KindArgument:    http.StatusBadRequest,
+	KindInvalid:     http.StatusBadRequest,
+	KindUnsupported: http.StatusNotImplemented,
+	KindNotRunning:  http.StatusConflict,
+	KindExists:      http.StatusConflict,
+	KindExecFailed:  http.StatusUnprocessableEntity,
+}
+
+func fail(w http.ResponseWriter, err error) {
+	f := AsFailure(err)
+	status, ok := statuses[f.Kind]
+	if !ok {
+		status = http.StatusInternalServerError
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(f) // as in reply
+}
+
+// AsFailure returns err as a Failure; what is none is the end of a context, or
+// internal.
+func AsFailure(err error) *Failure {
+	var f *Failure
+	switch {
+	case errors.As(err, &f):
+		return f
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return &Failure{Kind: KindCancelled, Message: err.Error()}
+	case errors.Is(err, errors.ErrUnsupported):
+		return &Failure{Kind: KindUnsupported, Message: err.Error()}
+	}
+	return &Failure{Kind: KindInternal, Message: err.Error()}
+}
