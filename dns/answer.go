@@ -1,0 +1,408 @@
+package dns
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	mdns "github.com/miekg/dns"
+)
+
+const (
+	// maxChain is how many CNAME records are followed from the queried name.
+	maxChain = 16
+
+	// maxTTL bounds every TTL, in seconds: a name that is pointed elsewhere is
+	// noticed within the hour, and the table of names stays bounded in time.
+	maxTTL = 3600
+)
+
+// An answer is what an upstream said to a question, reduced to what the
+// question asked for. It is immutable and holds nothing that depends on policy.
+type answer struct {
+	name  string         // the queried name in text form
+	from  netip.AddrPort // the upstream; not valid if nobody could be asked
+	rcode int
+	ad    bool // the upstream validated it
+	ede   ede  // the upstream's own
+	// packed is the reply as a guest in lower case would get it at the time
+	// stored, with header and question, without OPT record.
+	packed []byte
+	ttls   []ttlField
+	hops   []string // targets of the CNAME records, in order, in text form
+	// addrs are the addresses that the chain reaches: of A and AAAA records,
+	// and of the hints of SVCB and HTTPS records, each once.
+	addrs   []addrTTL
+	targets []string // names that SRV, MX, SVCB and HTTPS records point to, in text form
+	ttl     uint32   // how long the answer may be kept, in seconds
+	stored  time.Time
+}
+
+// A ttlField is the place of a record's TTL in a packed message.
+type ttlField struct {
+	off int
+	ttl uint32
+}
+
+// An addrTTL is an address and the TTL of the record that gave it.
+type addrTTL struct {
+	addr netip.Addr
+	ttl  uint32
+}
+
+var (
+	errChain     = fmt.Errorf("chain of CNAME records is a loop or longer than %d", maxChain)
+	errChainName = errors.New("CNAME record points to a name that is no host name")
+	errTooLong   = errors.New("answer is too long to send")
+)
+
+// ageAt returns how many seconds of the answer's life have passed.
+func (a *answer) ageAt(now time.Time) uint32 {
+	return uint32(min(max(now.Sub(a.stored)/time.Second, 0), maxTTL))
+}
+
+// readAnswer reduces the upstream's reply m, received at now, to what q asked:
+// the CNAME chain from the queried name and what stands at its end; of the
+// authority section what proves a negative or a wildcard. What the chain
+// doesn't reach, and the additional section, is left out: an address there
+// would reach the guest without belonging to the name it asked for.
+func readAnswer(m *mdns.Msg, q *query, now time.Time) (*answer, error) {
+	a := &answer{rcode: m.Rcode, ad: m.AuthenticatedData, ede: upstreamError(m), stored: now}
+	question, _, err := mdns.UnpackDomainName(lowerWire(q.wire()), 0)
+	if err != nil {
+		return nil, fmt.Errorf("read queried name: %w", err)
+	}
+	fold(m.Answer, question)
+	fold(m.Ns, question)
+	c, err := walkChain(m.Answer, question, q.qtype)
+	if err != nil {
+		return nil, err
+	}
+	if a.rcode != mdns.RcodeSuccess {
+		c.records, c.ended = c.records[:c.end], false // nothing stands at a name that doesn't exist
+	}
+	a.hops = c.hops
+	out := mdns.Msg{Compress: true, Answer: c.records, Ns: proofs(m.Ns, c.names)}
+	out.Question = []mdns.Question{{Name: question, Qtype: q.qtype, Qclass: mdns.ClassINET}}
+	out.Answer = a.collect(out.Answer)
+	a.ttl = keepFor(&out, a.rcode, c.ended)
+	if a.packed, err = out.Pack(); err != nil {
+		return nil, fmt.Errorf("pack answer: %w", err)
+	}
+	if len(a.packed) > mdns.MaxMsgSize-64 { // room for our OPT record
+		return nil, errTooLong
+	}
+	a.ttls = ttlFields(a.packed)
+	return a, nil
+}
+
+// upstreamError returns the first Extended DNS Error of m without its text: the
+// code tells the guest's resolver what it can use, the text is anybody's.
+func upstreamError(m *mdns.Msg) ede {
+	opt := m.IsEdns0()
+	if opt == nil {
+		return ede{}
+	}
+	for _, o := range opt.Option {
+		if e, ok := o.(*mdns.EDNS0_EDE); ok {
+			return errorOf(e.InfoCode, "")
+		}
+	}
+	return ede{}
+}
+
+// A chain is the part of an answer section that the queried name reaches.
+type chain struct {
+	records []mdns.RR
+	end     int      // where the records at the chain's end begin
+	names   []string // the queried name and each hop, in presentation form, lower case
+	hops    []string // the hops in text form
+	ended   bool     // there are records of the queried type at the end
+}
+
+// walkChain follows the CNAME records of an answer section from question.
+func walkChain(rrs []mdns.RR, question string, qtype uint16) (chain, error) {
+	c := chain{names: []string{question}}
+	for cur := question; ; {
+		cname := findCNAME(rrs, cur)
+		if cname == nil || qtype == mdns.TypeCNAME || qtype == mdns.TypeANY {
+			c.end = len(c.records)
+			for _, rr := range rrs {
+				h := rr.Header()
+				if h.Class == mdns.ClassINET && mdns.CanonicalName(h.Name) == cur && answers(rr, qtype) {
+					c.records = append(c.records, rr)
+					c.ended = true
+				}
+			}
+			return c, nil
+		}
+		if len(c.hops) == maxChain {
+			return c, errChain
+		}
+		c.records = appendHop(c.records, rrs, cname, cur)
+		cur = mdns.CanonicalName(cname.Target)
+		hop, ok := textName(cur)
+		if !ok {
+			return c, errChainName
+		}
+		c.names = append(c.names, cur)
+		c.hops = append(c.hops, hop)
+	}
+}
+
+// findCNAME returns the first CNAME record of owner, or nil. A second one at
+// the same owner is an error of the zone (RFC 2181, section 10.1), and left out.
+func findCNAME(rrs []mdns.RR, owner string) *mdns.CNAME {
+	for _, rr := range rrs {
+		if c, ok := rr.(*mdns.CNAME); ok && c.Hdr.Class == mdns.ClassINET && mdns.CanonicalName(c.Hdr.Name) == owner {
+			return c
+		}
+	}
+	return nil
+}
+
+// appendHop appends cname, its signatures, and the DNAME record that it was made
+// from (https://www.rfc-editor.org/rfc/rfc6672#section-3.1) with its own.
+func appendHop(dst, rrs []mdns.RR, cname *mdns.CNAME, owner string) []mdns.RR {
+	for _, rr := range rrs {
+		h := rr.Header()
+		if h.Class != mdns.ClassINET {
+			continue
+		}
+		name := mdns.CanonicalName(h.Name)
+		switch covered := coveredType(rr); {
+		case covered == mdns.TypeDNAME && name != owner && mdns.IsSubDomain(name, owner):
+			dst = append(dst, rr)
+		case name == owner && h.Rrtype == mdns.TypeRRSIG && covered == mdns.TypeCNAME:
+			dst = append(dst, rr)
+		}
+	}
+	return append(dst, cname)
+}
+
+// answers reports whether rr, at the chain's end, belongs to an answer for qtype.
+func answers(rr mdns.RR, qtype uint16) bool {
+	t := rr.Header().Rrtype
+	return t == qtype || qtype == mdns.TypeANY || t == mdns.TypeRRSIG && coveredType(rr) == qtype
+}
+
+// coveredType returns the type of rr, and for a signature that of what it signs.
+func coveredType(rr mdns.RR) uint16 {
+	if sig, ok := rr.(*mdns.RRSIG); ok {
+		return sig.TypeCovered
+	}
+	return rr.Header().Rrtype
+}
+
+// proofs returns the records of an authority section that say something about
+// the chain: the SOA of a zone that holds one of its names, and the records that
+// prove to a validator that a name or type doesn't exist. Name servers are
+// nothing to a guest that can reach only us.
+func proofs(rrs []mdns.RR, names []string) []mdns.RR {
+	var out []mdns.RR
+	for _, rr := range rrs {
+		h := rr.Header()
+		if h.Class != mdns.ClassINET {
+			continue
+		}
+		switch coveredType(rr) {
+		case mdns.TypeSOA:
+			for _, n := range names {
+				if mdns.IsSubDomain(h.Name, n) {
+					out = append(out, rr)
+					break
+				}
+			}
+		case mdns.TypeNSEC, mdns.TypeNSEC3:
+			out = append(out, rr)
+		}
+	}
+	return out
+}
+
+// collect notes the addresses and targets of the answer's records, bounds their
+// TTLs, and takes ech out of service bindings: a guest that encrypts its
+// ClientHello hides the name that policy decides on. It returns the records that
+// stay.
+func (a *answer) collect(rrs []mdns.RR) []mdns.RR {
+	stripped := false
+	out := rrs[:0]
+	for _, rr := range rrs {
+		h := rr.Header()
+		h.Ttl = min(h.Ttl, maxTTL) // as RFC 8767, section 4: a set top bit is no negative number
+		switch rr := rr.(type) {
+		case *mdns.A:
+			a.addAddr(rr.A, h.Ttl)
+		case *mdns.AAAA:
+			a.addAddr(rr.AAAA, h.Ttl)
+		case *mdns.SRV:
+			a.addTarget(rr.Target)
+		case *mdns.MX:
+			a.addTarget(rr.Mx)
+		case *mdns.SVCB:
+			was := len(rr.Value)
+			if !stripECH(rr) {
+				stripped = true
+				continue
+			}
+			stripped = stripped || len(rr.Value) != was
+			a.addBinding(rr)
+		case *mdns.HTTPS:
+			was := len(rr.Value)
+			if !stripECH(&rr.SVCB) {
+				stripped = true
+				continue
+			}
+			stripped = stripped || len(rr.Value) != was
+			a.addBinding(&rr.SVCB)
+		}
+		out = append(out, rr)
+	}
+	if stripped {
+		a.ad = false
+		out = withoutSignatures(out, mdns.TypeSVCB, mdns.TypeHTTPS)
+	}
+	return out
+}
+
+// withoutSignatures returns rrs without the signatures of the given types: of
+// sets that we changed, which they no longer fit.
+func withoutSignatures(rrs []mdns.RR, types ...uint16) []mdns.RR {
+	out := rrs[:0]
+	for _, rr := range rrs {
+		if sig, ok := rr.(*mdns.RRSIG); ok && slices.Contains(types, sig.TypeCovered) {
+			continue
+		}
+		out = append(out, rr)
+	}
+	return out
+}
+
+func (a *answer) addAddr(ip []byte, ttl uint32) {
+	addr, ok := netip.AddrFromSlice(ip)
+	if !ok {
+		return
+	}
+	addr = addr.Unmap()
+	for _, have := range a.addrs {
+		if have.addr == addr {
+			return
+		}
+	}
+	a.addrs = append(a.addrs, addrTTL{addr, ttl})
+}
+
+// addTarget notes a name that a service record points to. "." is none (SRV, MX)
+// or the owner itself (SVCB).
+func (a *answer) addTarget(name string) {
+	if text, ok := textName(name); ok && text != "" {
+		a.targets = append(a.targets, text)
+	}
+}
+
+// addBinding notes the target and the hints of a service binding:
+// https://www.rfc-editor.org/rfc/rfc9460#section-7.3
+func (a *answer) addBinding(b *mdns.SVCB) {
+	a.addTarget(b.Target)
+	for _, v := range b.Value {
+		switch v := v.(type) {
+		case *mdns.SVCBIPv4Hint:
+			for _, ip := range v.Hint {
+				a.addAddr(ip.To4(), b.Hdr.Ttl)
+			}
+		case *mdns.SVCBIPv6Hint:
+			for _, ip := range v.Hint {
+				a.addAddr(ip.To16(), b.Hdr.Ttl)
+			}
+		}
+	}
+}
+
+// stripECH takes the ech parameter out of b. It reports false if the binding
+// can't be used without it.
+func stripECH(b *mdns.SVCB) bool {
+	out := b.Value[:0]
+	for _, v := range b.Value {
+		if m, ok := v.(*mdns.SVCBMandatory); ok {
+			for _, key := range m.Code {
+				if key == mdns.SVCB_ECHCONFIG {
+					return false
+				}
+			}
+		}
+		if v.Key() != mdns.SVCB_ECHCONFIG {
+			out = append(out, v)
+		}
+	}
+	b.Value = out
+	return true
+}
+
+// keepFor returns how many seconds the answer may be kept: as long as the
+// shortest of its records lives. A negative answer without SOA record isn't kept
+// at all: https://www.rfc-editor.org/rfc/rfc2308#section-5
+func keepFor(m *mdns.Msg, rcode int, positive bool) uint32 {
+	ttl := uint32(maxTTL)
+	for _, rr := range m.Answer {
+		ttl = min(ttl, rr.Header().Ttl)
+	}
+	soa := false
+	for _, rr := range m.Ns {
+		h := rr.Header()
+		h.Ttl = min(h.Ttl, maxTTL)
+		ttl = min(ttl, h.Ttl)
+		if s, ok := rr.(*mdns.SOA); ok {
+			ttl = min(ttl, s.Minttl)
+			soa = true
+		}
+	}
+	if (rcode != mdns.RcodeSuccess || !positive) && !soa {
+		return 0
+	}
+	return ttl
+}
+
+// ttlFields returns where the TTLs in msg are. msg was packed by us, without
+// OPT record.
+func ttlFields(msg []byte) []ttlField {
+	records := int(binary.BigEndian.Uint16(msg[6:])) + int(binary.BigEndian.Uint16(msg[8:]))
+	fields := make([]ttlField, 0, records)
+	off := skipName(msg, headerLen) + 4
+	for range records {
+		off = skipName(msg, off) + 4
+		fields = append(fields, ttlField{off, binary.BigEndian.Uint32(msg[off:])})
+		off += 6 + int(binary.BigEndian.Uint16(msg[off+4:]))
+	}
+	return fields
+}
+
+// fold takes our random case back out of the names in rrs: see foldShared.
+func fold(rrs []mdns.RR, question string) {
+	for _, rr := range rrs {
+		h := rr.Header()
+		h.Name = foldShared(h.Name, question)
+		switch rr := rr.(type) {
+		case *mdns.CNAME:
+			rr.Target = foldShared(rr.Target, question)
+		case *mdns.DNAME:
+			rr.Target = foldShared(rr.Target, question)
+		case *mdns.NS:
+			rr.Ns = foldShared(rr.Ns, question)
+		case *mdns.PTR:
+			rr.Ptr = foldShared(rr.Ptr, question)
+		case *mdns.MX:
+			rr.Mx = foldShared(rr.Mx, question)
+		case *mdns.SOA:
+			rr.Ns, rr.Mbox = foldShared(rr.Ns, question), foldShared(rr.Mbox, question)
+		case *mdns.SRV:
+			rr.Target = foldShared(rr.Target, question)
+		case *mdns.SVCB:
+			rr.Target = foldShared(rr.Target, question)
+		case *mdns.HTTPS:
+			rr.Target = foldShared(rr.Target, question)
+		}
+	}
+}

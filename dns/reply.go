@@ -1,0 +1,224 @@
+package dns
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	mdns "github.com/miekg/dns"
+)
+
+// ownUDPSize is the size of replies over UDP that we take from upstreams and
+// announce to guests: what passes an IPv6 path of minimal MTU unfragmented, the
+// value of DNS Flag Day 2020.
+const ownUDPSize = 1232
+
+// An ede is an Extended DNS Error: https://www.rfc-editor.org/rfc/rfc8914. The
+// zero ede is none.
+type ede struct {
+	set  bool
+	code uint16
+	text string
+}
+
+// denied is the ede of everything that the policy refuses.
+func denied(text string) ede {
+	return ede{set: true, code: mdns.ExtendedErrorCodeBlocked, text: text}
+}
+
+// errorOf returns an ede with a code of its own.
+func errorOf(code uint16, text string) ede { return ede{set: true, code: code, text: text} }
+
+// maxEDEText bounds the text of an ede, so that a denial always fits the 512
+// bytes of plain UDP beside a question of 255.
+const maxEDEText = 120
+
+// appendHeader appends the header of a reply to q and its question. The counts
+// of the other sections are zero.
+func appendHeader(dst []byte, q *query, flags uint16, rcode int) []byte {
+	flags |= flagQR | flagRA | uint16(q.opcode)<<11 | uint16(rcode)&0xf
+	if q.rd {
+		flags |= flagRD // "copied into the response": RFC 1035, section 4.1.1
+	}
+	if q.cd {
+		flags |= flagCD // likewise: RFC 4035, section 3.1.6
+	}
+	dst = binary.BigEndian.AppendUint16(dst, q.id)
+	dst = binary.BigEndian.AppendUint16(dst, flags)
+	questions := uint16(0)
+	if q.hasQuestion {
+		questions = 1
+	}
+	dst = binary.BigEndian.AppendUint16(dst, questions)
+	dst = append(dst, 0, 0, 0, 0, 0, 0)
+	if q.hasQuestion {
+		dst = append(dst, q.wire()...)
+		dst = binary.BigEndian.AppendUint16(dst, q.qtype)
+		dst = binary.BigEndian.AppendUint16(dst, q.qclass)
+	}
+	return dst
+}
+
+// appendOPT appends our OPT record to the reply in msg, if q carried one
+// (https://www.rfc-editor.org/rfc/rfc6891#section-7), and counts it.
+func appendOPT(msg []byte, q *query, rcode int, e ede) []byte {
+	if !q.edns {
+		return msg
+	}
+	binary.BigEndian.PutUint16(msg[10:], binary.BigEndian.Uint16(msg[10:])+1)
+	msg = append(msg, 0)
+	msg = binary.BigEndian.AppendUint16(msg, mdns.TypeOPT)
+	msg = binary.BigEndian.AppendUint16(msg, ownUDPSize)
+	msg = append(msg, byte(rcode>>4), 0)
+	do := uint16(0)
+	if q.do {
+		do = 1 << 15 // "copied into the response": RFC 3225, section 3
+	}
+	msg = binary.BigEndian.AppendUint16(msg, do)
+	if !e.set {
+		return append(msg, 0, 0)
+	}
+	text := e.text[:min(len(e.text), maxEDEText)]
+	msg = binary.BigEndian.AppendUint16(msg, uint16(6+len(text)))
+	msg = binary.BigEndian.AppendUint16(msg, mdns.EDNS0EDE)
+	msg = binary.BigEndian.AppendUint16(msg, uint16(2+len(text)))
+	msg = binary.BigEndian.AppendUint16(msg, e.code)
+	return append(msg, text...)
+}
+
+// optLen returns how many bytes appendOPT adds.
+func optLen(q *query, e ede) int {
+	switch {
+	case !q.edns:
+		return 0
+	case !e.set:
+		return 11
+	default:
+		return 11 + 6 + min(len(e.text), maxEDEText)
+	}
+}
+
+// emptyReply returns a reply to q without records.
+func emptyReply(q *query, flags uint16, rcode int, e ede) []byte {
+	msg := make([]byte, 0, headerLen+q.nameLen+4+optLen(q, e))
+	return appendOPT(appendHeader(msg, q, flags, rcode), q, rcode, e)
+}
+
+// render returns the answer as a reply to q of at most size bytes, with the
+// addresses given: those of a, or some of them. The rest goes to a guest that
+// asks again over TCP.
+func (a *answer) render(q *query, given []addrTTL, size int, now time.Time) []byte {
+	age := a.ageAt(now)
+	template, ttls, flags := a.packed, a.ttls, uint16(0)
+	if len(a.packed) == 0 {
+		return emptyReply(q, 0, a.rcode, a.ede)
+	}
+	if whole := len(given) == len(a.addrs); !whole || len(a.packed)+optLen(q, a.ede) > size {
+		template, ttls, flags = a.reduce(q, given, size-optLen(q, a.ede))
+	} else if a.ad && (q.ad || q.do) {
+		flags |= flagAD
+	}
+	msg := make([]byte, 0, len(template)+optLen(q, a.ede))
+	msg = appendHeader(msg, q, flags, a.rcode)
+	msg = append(msg, template[len(msg):]...)
+	copy(msg[6:headerLen], template[6:headerLen])
+	for _, f := range ttls {
+		binary.BigEndian.PutUint32(msg[f.off:], f.ttl-min(age, f.ttl))
+	}
+	return appendOPT(msg, q, a.rcode, a.ede)
+}
+
+// reduce returns a template like a.packed without the addresses that aren't
+// given, and of at most size bytes.
+func (a *answer) reduce(q *query, given []addrTTL, size int) (template []byte, ttls []ttlField, flags uint16) {
+	var m mdns.Msg
+	if err := m.Unpack(a.packed); err != nil {
+		return emptyTemplate(q), nil, flagTC // can't happen: we packed it
+	}
+	if len(given) < len(a.addrs) {
+		m.Answer = keepAddrs(m.Answer, given)
+	} else if a.ad && (q.ad || q.do) {
+		flags |= flagAD
+	}
+	m.Truncate(max(size, mdns.MinMsgSize))
+	if m.Truncated {
+		flags |= flagTC
+	}
+	m.Compress = true
+	template, err := m.Pack()
+	if err != nil || len(template) > size {
+		return emptyTemplate(q), nil, flagTC
+	}
+	return template, ttlFields(template), flags
+}
+
+// emptyTemplate is the template of an answer without records.
+func emptyTemplate(q *query) []byte { return make([]byte, headerLen+q.nameLen+4) }
+
+// keepAddrs returns rrs without the addresses and hints that aren't in given,
+// and without the signatures that then don't fit.
+func keepAddrs(rrs []mdns.RR, given []addrTTL) []mdns.RR {
+	keep := func(ip []byte) bool {
+		addr, _ := netip.AddrFromSlice(ip)
+		for _, g := range given {
+			if g.addr == addr.Unmap() {
+				return true
+			}
+		}
+		return false
+	}
+	var changed []uint16
+	out := rrs[:0]
+	for _, rr := range rrs {
+		switch rr := rr.(type) {
+		case *mdns.A:
+			if !keep(rr.A) {
+				changed = append(changed, mdns.TypeA)
+				continue
+			}
+		case *mdns.AAAA:
+			if !keep(rr.AAAA) {
+				changed = append(changed, mdns.TypeAAAA)
+				continue
+			}
+		case *mdns.SVCB:
+			if keepHints(rr, keep) {
+				changed = append(changed, mdns.TypeSVCB)
+			}
+		case *mdns.HTTPS:
+			if keepHints(&rr.SVCB, keep) {
+				changed = append(changed, mdns.TypeHTTPS)
+			}
+		}
+		out = append(out, rr)
+	}
+	return withoutSignatures(out, changed...)
+}
+
+// keepHints takes the hints out of b that keep doesn't want, and a parameter
+// that has none left. It reports whether it changed b.
+func keepHints(b *mdns.SVCB, keep func(ip []byte) bool) (changed bool) {
+	values := b.Value[:0]
+	for _, v := range b.Value {
+		var hints *[]net.IP
+		switch v := v.(type) {
+		case *mdns.SVCBIPv4Hint:
+			hints = &v.Hint
+		case *mdns.SVCBIPv6Hint:
+			hints = &v.Hint
+		}
+		if hints != nil {
+			n := len(*hints)
+			*hints = slices.DeleteFunc(*hints, func(ip net.IP) bool { return !keep(ip) })
+			changed = changed || len(*hints) < n
+			if len(*hints) == 0 {
+				continue
+			}
+		}
+		values = append(values, v)
+	}
+	b.Value = values
+	return changed
+}

@@ -1,0 +1,280 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	mdns "github.com/miekg/dns"
+
+	"github.com/sluicenet/sluice/policy"
+)
+
+const (
+	// overlap is how long an upstream may be silent before the next is asked
+	// too.
+	overlap = time.Second
+
+	// failureTTL is how long a failure is kept, in seconds: the guest's resolver
+	// asks again at once, and shall not make us ask a broken upstream as often.
+	// https://www.rfc-editor.org/rfc/rfc9520#section-3.2
+	failureTTL = 1
+)
+
+// A call is a question on its way upstream, with the guest's queries that wait
+// for its answer. One question is asked once, however many wait: more would also
+// make its answer easier to forge (RFC 5452, section 5).
+type call struct {
+	key     cacheKey
+	q       query // the first query
+	waiters []guestQuery
+	epoch   uint64
+}
+
+// ask puts g's question to the upstreams unless the policy denies it or a bound
+// stands against it. kept says that the cache has an answer, which is good if
+// the upstreams turn out to be the same as before. It reports whether there will
+// be an answer.
+func (s *Server) ask(g *guestQuery, text string, kept bool, now time.Time) bool {
+	name, ok := text, true
+	if text != "" {
+		name, ok = policy.CanonicalName(text)
+	}
+	if !ok {
+		s.deny(g, text, policy.Verdict{Rule: -1, Reason: reasonMalformed}, reasonMalformed, now)
+		return true
+	}
+	s.mu.Lock()
+	origins := s.targets.origins(nil, name, now)
+	s.mu.Unlock()
+	v := s.rules.Load().permit(name, g.qtype, g.proto, origins)
+	if v.Action != policy.Allow {
+		s.deny(g, name, v, denyReason(v), now)
+		return true
+	}
+	limit, ok := s.enqueue(g, name, kept, now)
+	if limit != "" {
+		s.stats.limited.Add(1)
+		s.hit(limit, 1, now)
+		s.fail(g, name, v, errorOf(mdns.ExtendedErrorCodeOther, "over the limit "+limit), now)
+	}
+	return ok
+}
+
+// enqueue adds g to the call for its question, and starts that if there is none.
+// limit is the bound that forbids it; not ok means that the Server is closed.
+func (s *Server) enqueue(g *guestQuery, name string, kept bool, now time.Time) (limit string, ok bool) {
+	key := cacheKey{name: name, qtype: g.qtype, do: g.do, cd: g.cd}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return "", false
+	}
+	if s.waiting >= s.cfg.Limits.Waiting {
+		return limitWaiting, true
+	}
+	c := s.calls[key]
+	if c == nil {
+		if !kept && !s.limiter.allow(now) {
+			return limitRate, true
+		}
+		c = &call{key: key, q: g.query}
+		s.calls[key] = c
+		s.wg.Go(func() { s.run(c) })
+	}
+	c.waiters = append(c.waiters, *g)
+	s.waiting++
+	return "", true
+}
+
+// run gets the answer for c, keeps it, and gives it to those who wait.
+func (s *Server) run(c *call) {
+	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Timeout)
+	defer cancel()
+	now := time.Now()
+	servers, a := s.prepare(ctx, c, now)
+	cached := a != nil
+	if !cached {
+		a = s.resolve(ctx, c, servers)
+	}
+	now = time.Now()
+	s.mu.Lock()
+	delete(s.calls, c.key)
+	s.waiting -= len(c.waiters)
+	if !cached && c.epoch == s.epoch && !s.closed {
+		s.cache.put(c.key, a)
+	}
+	closed := s.closed
+	s.mu.Unlock()
+	for i := range c.waiters {
+		if closed {
+			return
+		}
+		s.finish(&c.waiters[i], a, cached, now)
+	}
+}
+
+// prepare finds out whom to ask, in which order. If the cache has the answer
+// after all, it returns that.
+func (s *Server) prepare(ctx context.Context, c *call, now time.Time) (servers []netip.AddrPort, kept *answer) {
+	u, changed, err := s.upstream.get(ctx, now)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if changed {
+		s.flushLocked()
+	}
+	c.epoch = s.epoch
+	if kept := s.cache.get([]byte(c.key.name), &c.q, now); kept != nil {
+		return nil, kept
+	}
+	servers = s.roster.order(u.pick(c.key.name), now)
+	if len(servers) == 0 {
+		why := "no nameserver"
+		if err != nil {
+			why = err.Error()
+		}
+		return nil, failure(c.key.name, mdns.RcodeServerFailure, errorOf(mdns.ExtendedErrorCodeNetworkError, why), now)
+	}
+	return servers, nil
+}
+
+// failure returns an answer that says nothing but that there is none.
+func failure(name string, rcode int, e ede, now time.Time) *answer {
+	if rcode > 0xf {
+		rcode = mdns.RcodeServerFailure // a guest without EDNS couldn't be told
+	}
+	return &answer{name: name, rcode: rcode, ede: e, ttl: failureTTL, stored: now}
+}
+
+// An attempt is one question to one upstream.
+type attempt struct {
+	server  netip.AddrPort
+	started time.Time
+	done    bool // it ended, with an answer or an error
+	answer  *answer
+	err     error
+}
+
+// resolve asks servers, which aren't none, in order: the next when one fails,
+// and when one is silent for longer than overlap, around again at the end. The
+// first answer that is final is returned; of failures the last.
+func (s *Server) resolve(ctx context.Context, c *call, servers []netip.AddrPort) *answer {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the other attempts
+	var attempts []*attempt
+	results := make(chan *attempt)
+	start := func() {
+		a := &attempt{server: servers[len(attempts)%len(servers)], started: time.Now()}
+		attempts = append(attempts, a)
+		s.wg.Go(func() { s.attempt(ctx, c, a, results) })
+	}
+	start()
+	silence := time.NewTimer(overlap)
+	defer silence.Stop()
+	open := 1
+	var last *attempt // the last that failed with an answer, else with an error
+	for {
+		select {
+		case a := <-results:
+			a.done = true
+			open--
+			if a.err == nil && final(a.answer.rcode) {
+				s.blameSilent(attempts, a.answer.stored)
+				return a.answer
+			}
+			if last == nil || a.err == nil || last.err != nil {
+				last = a
+			}
+			if len(attempts) < len(servers) {
+				start()
+				open++
+				silence.Reset(overlap)
+			} else if open == 0 {
+				return s.giveUp(c, attempts, last)
+			}
+		case <-silence.C:
+			start()
+			open++
+			silence.Reset(overlap)
+		case <-ctx.Done():
+			return s.giveUp(c, attempts, last)
+		}
+	}
+}
+
+// final reports whether an upstream's answer ends the search for one.
+func final(rcode int) bool { return rcode == mdns.RcodeSuccess || rcode == mdns.RcodeNameError }
+
+// attempt asks one upstream, and hands the result over unless nobody waits for
+// it any more.
+func (s *Server) attempt(ctx context.Context, c *call, a *attempt, results chan<- *attempt) {
+	a.answer, a.err = s.askUpstream(ctx, c, a.server)
+	select {
+	case results <- a:
+	case <-ctx.Done():
+	}
+}
+
+// askUpstream asks one upstream and reads what it says.
+func (s *Server) askUpstream(ctx context.Context, c *call, server netip.AddrPort) (*answer, error) {
+	select {
+	case s.sockets <- struct{}{}:
+		defer func() { <-s.sockets }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	s.stats.upstream.Add(1)
+	s.mu.Lock()
+	u := s.roster.state(server)
+	s.mu.Unlock()
+	m, learnt, err := s.exchange(ctx, server, &c.q, u)
+	now := time.Now()
+	if ctx.Err() == nil {
+		s.mu.Lock()
+		s.roster.learn(server, learnt, err == nil)
+		s.mu.Unlock()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !final(m.Rcode) {
+		a := failure(c.key.name, m.Rcode, upstreamError(m), now)
+		a.from = server
+		return a, nil
+	}
+	a, err := readAnswer(m, &c.q, now)
+	if err != nil {
+		return nil, err
+	}
+	a.name, a.from = c.key.name, server
+	return a, nil
+}
+
+// blameSilent notes which upstreams let pass a whole overlap without a word.
+func (s *Server) blameSilent(attempts []*attempt, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range attempts {
+		if !a.done && now.Sub(a.started) >= overlap {
+			s.roster.timedOut(a.server, now)
+		}
+	}
+}
+
+// giveUp returns the failure that tells most: an upstream's own, else what went
+// wrong on the way to them.
+func (s *Server) giveUp(c *call, attempts []*attempt, last *attempt) *answer {
+	now := time.Now()
+	s.blameSilent(attempts, now)
+	switch {
+	case last != nil && last.err == nil:
+		return last.answer
+	case last != nil && !errors.Is(last.err, os.ErrDeadlineExceeded) && !errors.Is(last.err, context.DeadlineExceeded):
+		text := fmt.Sprintf("%s: %v", last.server, last.err)
+		return failure(c.key.name, mdns.RcodeServerFailure, errorOf(mdns.ExtendedErrorCodeNetworkError, text), now)
+	}
+	return failure(c.key.name, mdns.RcodeServerFailure, errorOf(mdns.ExtendedErrorCodeNoReachableAuthority, "no upstream answers"), now)
+}

@@ -1,0 +1,228 @@
+package dns
+
+import (
+	"net/netip"
+	"strconv"
+	"time"
+
+	mdns "github.com/miekg/dns"
+
+	"github.com/sluicenet/sluice/policy"
+)
+
+// aliasTTL is the TTL of the host aliases, in seconds.
+const aliasTTL = 60
+
+// ServeDatagram answers one query that came over UDP. It doesn't block and
+// doesn't keep query. It calls reply at most once, now or later, from any
+// goroutine; the answer is then the callee's.
+func (s *Server) ServeDatagram(query []byte, reply func(answer []byte)) {
+	s.serve(query, policy.UDP, time.Now(), reply)
+}
+
+// A guestQuery is a query with what is needed to answer it.
+type guestQuery struct {
+	query
+	proto policy.Protocol
+	at    time.Time // when it came
+	reply func([]byte)
+}
+
+// serve answers one message of the guest. It reports false if there will be no
+// answer. A message is dealt with in this order:
+//
+//  1. What is no query is dropped or gets FORMERR, NOTIMP or BADVERS.
+//  2. What nobody answers through a forwarder gets REFUSED.
+//  3. A name that no rule could be about gets NXDOMAIN.
+//  4. A host alias is answered from the configuration.
+//  5. A kept answer is judged and given.
+//  6. A name that the policy denies gets NXDOMAIN.
+//  7. Upstreams are asked; what they say is judged and given.
+func (s *Server) serve(msg []byte, proto policy.Protocol, now time.Time, reply func([]byte)) bool {
+	s.stats.queries.Add(1)
+	q, rcode, ok := parseQuery(msg)
+	if !ok {
+		s.stats.malformed.Add(1)
+		return false
+	}
+	g := guestQuery{query: q, proto: proto, at: now, reply: reply}
+	if rcode != mdns.RcodeSuccess {
+		if rcode == mdns.RcodeFormatError {
+			s.stats.malformed.Add(1)
+		} else {
+			s.stats.local.Add(1)
+		}
+		reply(emptyReply(&g.query, 0, rcode, errorOf(mdns.ExtendedErrorCodeNotSupported, "not a plain query")))
+		return true
+	}
+	if why := unsupported(&g.query); why != "" {
+		s.stats.local.Add(1)
+		reply(emptyReply(&g.query, 0, mdns.RcodeRefused, errorOf(mdns.ExtendedErrorCodeNotSupported, why)))
+		return true
+	}
+	if !g.plain {
+		s.deny(&g, "", policy.Verdict{Rule: -1, Reason: reasonMalformed}, reasonMalformed, now)
+		return true
+	}
+	var buf [maxNameWire]byte
+	text := appendText(buf[:0], g.wire())
+	if s.aliases[string(text)] {
+		s.stats.local.Add(1)
+		reply(s.aliasReply(&g.query))
+		return true
+	}
+	due := s.upstream.isDue(now)
+	s.mu.Lock()
+	kept := s.cache.get(text, &g.query, now)
+	s.mu.Unlock()
+	if kept != nil && !due {
+		s.finish(&g, kept, true, now)
+		return true
+	}
+	return s.ask(&g, string(text), kept != nil, now)
+}
+
+// reasonMalformed is why a name that isn't plain, or isn't canonical, is denied.
+const reasonMalformed = "malformed name: no rule can be about it"
+
+// unsupported returns why a query is refused whatever the policy says, or "".
+func unsupported(q *query) string {
+	switch {
+	case q.qclass != mdns.ClassINET:
+		return "class is not IN"
+	case q.qtype == mdns.TypeAXFR, q.qtype == mdns.TypeIXFR:
+		return "no zone transfer through a forwarder"
+	case q.qtype == mdns.TypeNone, q.qtype == mdns.TypeOPT, q.qtype >= 128 && q.qtype < mdns.TypeANY:
+		// https://www.rfc-editor.org/rfc/rfc6895#section-3.1
+		return "type is not one of data"
+	}
+	return ""
+}
+
+// aliasReply answers for a host alias: the gateway's addresses, and nothing for
+// other types.
+func (s *Server) aliasReply(q *query) []byte {
+	msg := appendHeader(make([]byte, 0, 512), q, flagAA, mdns.RcodeSuccess)
+	for _, addr := range s.cfg.Gateways {
+		qtype := uint16(mdns.TypeA)
+		if addr.Is6() {
+			qtype = mdns.TypeAAAA
+		}
+		if q.qtype != qtype && q.qtype != mdns.TypeANY {
+			continue
+		}
+		data := addr.AsSlice()
+		msg = append(msg, 0xc0, headerLen) // the question's name
+		msg = append(msg, byte(qtype>>8), byte(qtype), 0, mdns.ClassINET)
+		msg = append(msg, 0, 0, 0, aliasTTL, 0, byte(len(data)))
+		msg = append(msg, data...)
+		msg[7]++
+	}
+	return appendOPT(msg, q, mdns.RcodeSuccess, ede{})
+}
+
+// deny answers that a name doesn't exist, since the policy says so, and tells
+// the record.
+func (s *Server) deny(g *guestQuery, name string, v policy.Verdict, why string, now time.Time) {
+	s.stats.denied.Add(1)
+	g.reply(emptyReply(&g.query, 0, mdns.RcodeNameError, denied(why)))
+	s.tell(g, Event{Name: name, Verdict: v, RCode: "NXDOMAIN", Reason: why}, now)
+}
+
+// fail answers that there is no answer, and tells the record.
+func (s *Server) fail(g *guestQuery, name string, v policy.Verdict, e ede, now time.Time) {
+	g.reply(emptyReply(&g.query, 0, mdns.RcodeServerFailure, e))
+	s.tell(g, Event{Name: name, Verdict: v, RCode: "SERVFAIL", Reason: e.text}, now)
+}
+
+// finish judges an answer by the rules of this moment and gives to the guest
+// what they leave of it.
+func (s *Server) finish(g *guestQuery, a *answer, cached bool, now time.Time) {
+	r := s.rules.Load()
+	s.mu.Lock()
+	origins := s.targets.origins(nil, a.name, now)
+	s.mu.Unlock()
+	v := r.permit(a.name, g.qtype, g.proto, origins)
+	if v.Action != policy.Allow {
+		s.deny(g, a.name, v, denyReason(v), now)
+		return
+	}
+	j := r.judge(a, v, s.cfg.Usable)
+	if j.denied != "" {
+		s.deny(g, a.name, j.verdict, j.denied, now)
+		return
+	}
+	given := s.record(&g.query, a, j.addrs, origins, now)
+	if len(given) == 0 && len(j.addrs) > 0 {
+		s.stats.limited.Add(1)
+		s.fail(g, a.name, v, errorOf(mdns.ExtendedErrorCodeOther, "table of names is full of names in use"), now)
+		return
+	}
+	switch {
+	case cached:
+		s.stats.cached.Add(1)
+	case a.rcode == mdns.RcodeSuccess || a.rcode == mdns.RcodeNameError:
+		s.stats.answered.Add(1)
+	default:
+		s.stats.failed.Add(1)
+	}
+	size := mdns.MaxMsgSize
+	if g.proto == policy.UDP {
+		size = g.udpSize()
+	}
+	g.reply(a.render(&g.query, given, size, now))
+	s.tell(g, Event{
+		Name: a.name, Verdict: v, RCode: mdns.RcodeToString[a.rcode], Reason: a.ede.text,
+		Addrs: addrsOf(given), Upstream: a.from, Cached: cached,
+	}, now)
+}
+
+// denyReason says in words what denied a name.
+func denyReason(v policy.Verdict) string {
+	switch {
+	case v.Text != "":
+		return "denied by " + v.Source + ": " + v.Text
+	case v.Reason != "":
+		return v.Reason
+	}
+	return "denied by " + v.Source
+}
+
+func addrsOf(list []addrTTL) []netip.Addr {
+	if len(list) == 0 {
+		return nil
+	}
+	addrs := make([]netip.Addr, len(list))
+	for i, a := range list {
+		addrs[i] = a.addr
+	}
+	return addrs
+}
+
+// tell completes e and hands it to who listens.
+func (s *Server) tell(g *guestQuery, e Event, now time.Time) {
+	if s.cfg.Events == nil {
+		return
+	}
+	e.Type, e.Time, e.Generation = EventQuery, now, s.rules.Load().generation
+	e.QType, e.Protocol, e.Duration = typeName(g.qtype), g.proto, now.Sub(g.at)
+	s.cfg.Events(e)
+}
+
+// typeName returns the mnemonic of a type: https://www.rfc-editor.org/rfc/rfc3597#section-5
+func typeName(t uint16) string {
+	if name, ok := mdns.TypeToString[t]; ok {
+		return name
+	}
+	return "TYPE" + strconv.Itoa(int(t))
+}
+
+// hit counts n hits of a bound, and tells the record now and then.
+func (s *Server) hit(limit string, n uint64, now time.Time) {
+	s.mu.Lock()
+	count := s.hits.hit(limit, n, now)
+	s.mu.Unlock()
+	if count > 0 && s.cfg.Events != nil {
+		s.cfg.Events(Event{Type: EventLimit, Time: now, Generation: s.rules.Load().generation, Limit: limit, Count: count})
+	}
+}

@@ -1,0 +1,90 @@
+package dns
+
+import "time"
+
+const (
+	// maxOrigins bounds the questions that one target is remembered for.
+	maxOrigins = 8
+
+	// maxTargetDepth bounds how many service records lead from a question to a
+	// target: as many as CNAME records.
+	maxTargetDepth = maxChain
+)
+
+// A targetTable remembers which names SRV, MX, SVCB and HTTPS records of
+// permitted questions point to: they may be looked up for the question's sake,
+// and their addresses count for the question's host name too. It isn't safe for
+// concurrent use.
+type targetTable struct {
+	max     int
+	targets *lru[string, []origin]
+}
+
+// An origin is a question whose answer led to a target.
+type origin struct {
+	name    string // in text form, as asked
+	qtype   uint16
+	depth   int // service records between the question and the target
+	expires time.Time
+}
+
+func newTargetTable(max int) *targetTable {
+	return &targetTable{max: max, targets: newLRU[string, []origin]()}
+}
+
+// add records that the answer for o points to target. Where o's own name is a
+// target, the target belongs to o's origins as well.
+func (t *targetTable) add(target string, o origin, now time.Time) {
+	add := append([]origin{o}, t.origins(nil, o.name, now)...)
+	have := t.origins(nil, target, now)
+	for i, o := range add {
+		if i > 0 {
+			o.depth++
+		}
+		if o.name != target && o.depth <= maxTargetDepth {
+			have = addOrigin(have, o)
+		}
+	}
+	if len(have) == 0 {
+		return
+	}
+	t.targets.put(target, have)
+	for t.targets.len() > t.max {
+		oldest, _, _ := t.targets.oldest()
+		t.targets.remove(oldest)
+	}
+}
+
+// addOrigin adds o to list, or prolongs it there; of too many the one that
+// expires first goes.
+func addOrigin(list []origin, o origin) []origin {
+	first := 0
+	for i := range list {
+		if list[i].name == o.name && list[i].qtype == o.qtype {
+			if o.expires.After(list[i].expires) {
+				list[i].expires = o.expires
+			}
+			list[i].depth = min(list[i].depth, o.depth)
+			return list
+		}
+		if list[i].expires.Before(list[first].expires) {
+			first = i
+		}
+	}
+	if len(list) < maxOrigins {
+		return append(list, o)
+	}
+	list[first] = o
+	return list
+}
+
+// origins appends to dst the live questions that led to target.
+func (t *targetTable) origins(dst []origin, target string, now time.Time) []origin {
+	list, _ := t.targets.get(target)
+	for _, o := range list {
+		if now.Before(o.expires) {
+			dst = append(dst, o)
+		}
+	}
+	return dst
+}
