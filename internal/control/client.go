@@ -44,19 +44,19 @@ func NewClient(socket string) *Client {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Info returns what the sandbox is.
-func (c *Client) Info(ctx context.Context) (info Info, err error) {
-	return info, c.call(ctx, http.MethodGet, "/v1/sandbox", nil, &info)
+func (c *Client) Info(ctx context.Context) (Info, error) {
+	return ask[Info](ctx, c, http.MethodGet, "/v1/sandbox", nil)
 }
 
 // Wait waits for the sandbox's end.
-func (c *Client) Wait(ctx context.Context) (ended Ended, err error) {
-	return ended, c.call(ctx, http.MethodGet, "/v1/wait", nil, &ended)
+func (c *Client) Wait(ctx context.Context) (Ended, error) {
+	return ask[Ended](ctx, c, http.MethodGet, "/v1/wait", nil)
 }
 
 // Run runs a command and waits for its end. If ctx ends first, the command is
 // killed.
-func (c *Client) Run(ctx context.Context, cmd Command) (exit Exit, err error) {
-	return exit, c.call(ctx, http.MethodPost, "/v1/run", cmd, &exit)
+func (c *Client) Run(ctx context.Context, cmd Command) (Exit, error) {
+	return ask[Exit](ctx, c, http.MethodPost, "/v1/run", cmd)
 }
 
 // Signal sends a signal to the running command.
@@ -66,13 +66,28 @@ func (c *Client) Signal(ctx context.Context, signal int) error {
 
 // Stop asks the command to end, ends the sandbox after timeout at the latest,
 // and waits for its end.
-func (c *Client) Stop(ctx context.Context, timeout time.Duration) (ended Ended, err error) {
-	return ended, c.call(ctx, http.MethodPost, "/v1/stop", stopRequest{timeout.Milliseconds()}, &ended)
+func (c *Client) Stop(ctx context.Context, timeout time.Duration) (Ended, error) {
+	return ask[Ended](ctx, c, http.MethodPost, "/v1/stop", stopRequest{timeout.Milliseconds()})
 }
 
 // Kill ends the sandbox at once and waits for its end.
-func (c *Client) Kill(ctx context.Context) (ended Ended, err error) {
-	return ended, c.call(ctx, http.MethodPost, "/v1/kill", nil, &ended)
+func (c *Client) Kill(ctx context.Context) (Ended, error) {
+	return ask[Ended](ctx, c, http.MethodPost, "/v1/kill", nil)
+}
+
+// Ports returns what is published.
+func (c *Client) Ports(ctx context.Context) ([]Port, error) {
+	return ask[[]Port](ctx, c, http.MethodGet, "/v1/ports", nil)
+}
+
+// Publish publishes a port and returns it with the address that was bound.
+func (c *Client) Publish(ctx context.Context, p Port) (Port, error) {
+	return ask[Port](ctx, c, http.MethodPost, "/v1/ports", p)
+}
+
+// Unpublish ends the publication of a port, and the flows that came through it.
+func (c *Client) Unpublish(ctx context.Context, p Port) error {
+	return c.call(ctx, http.MethodPost, "/v1/ports/remove", p, nil)
 }
 
 // Events opens the stream of events, JSON lines, from number from on; from < 0
@@ -85,6 +100,13 @@ func (c *Client) Events(ctx context.Context, from int64) (io.ReadCloser, error) 
 		return nil, err
 	}
 	return resp.Body, nil
+}
+
+// ask is call for an answer of type T.
+func ask[T any](ctx context.Context, c *Client, method, path string, in any) (T, error) {
+	var out T
+	err := c.call(ctx, method, path, in, &out)
+	return out, err
 }
 
 // call sends a request and decodes the answer into out, unless that is nil.

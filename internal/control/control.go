@@ -13,6 +13,9 @@
 //	POST /v1/signal            {"signal": N} to the running command
 //	POST /v1/stop              {"timeout_ms": N}; answers when it has ended: Ended
 //	POST /v1/kill              the same, at once
+//	GET  /v1/ports             what is published: []Port
+//	POST /v1/ports             Port; answers with the address that was bound
+//	POST /v1/ports/remove      Port, whose guest_port doesn't matter
 //
 // An error is a status of 400 or above with a [Failure] as its body. To look by
 // hand: curl --unix-socket SOCKET http://sluice/v1/sandbox
@@ -23,6 +26,7 @@ package control
 
 import (
 	"context"
+	"net/netip"
 	"time"
 )
 
@@ -37,6 +41,14 @@ type Info struct {
 	Warnings []string  `json:"warnings,omitempty"` // what its configuration should make its user think about
 	Events   string    `json:"events"`             // path of the file with its events
 	Denied   uint64    `json:"denied"`             // flows and queries denied so far, counted before any event is dropped
+	Ports    []Port    `json:"ports,omitempty"`    // published at the start
+}
+
+// A Port is a service of the guest that is published on the host.
+type Port struct {
+	Protocol  string         `json:"protocol"` // tcp or udp
+	Host      netip.AddrPort `json:"host"`     // port 0 takes a free one
+	GuestPort uint16         `json:"guest_port"`
 }
 
 // A Command is a program to run in the guest.
@@ -84,6 +96,10 @@ type Sandbox interface {
 	Kill()
 	// Wait waits for the sandbox's end.
 	Wait(ctx context.Context) (Ended, error)
+	// Ports, Publish and Unpublish concern the guest's services on the host.
+	Ports() []Port
+	Publish(p Port) (Port, error)
+	Unpublish(p Port) error
 	// Events calls write with lines of events, each ended by a line feed, from
 	// number from on, until the last one was written, ctx ends or write fails.
 	// from < 0 means the next one.

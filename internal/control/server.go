@@ -61,6 +61,9 @@ func Handler(sb Sandbox) http.Handler {
 	mux.HandleFunc("POST /v1/signal", h.signal)
 	mux.HandleFunc("POST /v1/stop", h.stop)
 	mux.HandleFunc("POST /v1/kill", h.kill)
+	mux.HandleFunc("GET /v1/ports", h.ports)
+	mux.HandleFunc("POST /v1/ports", h.publish)
+	mux.HandleFunc("POST /v1/ports/remove", h.unpublish)
 	mux.HandleFunc("/", h.unknown)
 	return mux
 }
@@ -162,6 +165,39 @@ func (h handler) stop(w http.ResponseWriter, r *http.Request) {
 func (h handler) kill(w http.ResponseWriter, r *http.Request) {
 	h.sb.Kill()
 	h.wait(w, r)
+}
+
+func (h handler) ports(w http.ResponseWriter, _ *http.Request) {
+	reply(w, h.sb.Ports())
+}
+
+func (h handler) publish(w http.ResponseWriter, r *http.Request) {
+	var p Port
+	if !body(w, r, &p) {
+		return
+	}
+	if p.GuestPort == 0 {
+		fail(w, &Failure{Kind: KindArgument, Message: "guest_port: 0: want 1 to 65535"})
+		return
+	}
+	bound, err := h.sb.Publish(p)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	reply(w, bound)
+}
+
+func (h handler) unpublish(w http.ResponseWriter, r *http.Request) {
+	var p Port
+	if !body(w, r, &p) {
+		return
+	}
+	if err := h.sb.Unpublish(p); err != nil {
+		fail(w, err)
+		return
+	}
+	reply(w, struct{}{})
 }
 
 func (h handler) unknown(w http.ResponseWriter, r *http.Request) {

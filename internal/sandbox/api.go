@@ -1,0 +1,113 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sluicenet/sluice/internal/control"
+	"github.com/sluicenet/sluice/internal/guest"
+)
+
+var _ control.Sandbox = (*Sandbox)(nil)
+
+// Info implements control.Sandbox.
+func (s *Sandbox) Info() control.Info {
+	info := s.info
+	info.Denied = s.events.denied.Load()
+	return info
+}
+
+// Run implements control.Sandbox. The guest runs one command in its life, and
+// ends with it.
+func (s *Sandbox) Run(ctx context.Context, cmd control.Command) (control.Exit, error) {
+	s.mu.Lock()
+	if s.running {
+		s.mu.Unlock()
+		return control.Exit{}, &control.Failure{Kind: control.KindUnsupported, Message: "this version of sluice runs one command per sandbox", Hint: "create another sandbox"}
+	}
+	s.running = true
+	s.mu.Unlock()
+	exit, err := s.agent.Run(ctx, guest.Command{Args: cmd.Args, Env: cmd.Env, Dir: cmd.Dir})
+	if err == nil {
+		return control.Exit{Code: exit.Code, Signal: exit.Signal}, nil
+	}
+	var refused *guest.StartError
+	switch {
+	case errors.As(err, &refused):
+		return control.Exit{}, &control.Failure{Kind: control.KindExecFailed, Message: refused.Message, Code: refused.Code}
+	case ctx.Err() != nil:
+		s.end(control.SourceKill) // the guest need not obey
+		return control.Exit{}, context.Cause(ctx)
+	}
+	return control.Exit{}, s.gone(err)
+}
+
+// Signal implements control.Sandbox.
+func (s *Sandbox) Signal(signal int) error {
+	s.mu.Lock()
+	running := s.running
+	s.mu.Unlock()
+	if !running {
+		return &control.Failure{Kind: control.KindNotRunning, Message: "no command runs"}
+	}
+	if err := s.agent.Signal(signal); err != nil {
+		return s.gone(err)
+	}
+	return nil
+}
+
+// gone is the failure of a call whose guest has ended, or doesn't do as agreed.
+func (s *Sandbox) gone(err error) error {
+	return &control.Failure{Kind: control.KindNotRunning, Message: fmt.Sprintf("sandbox %q has ended: %v", s.spec.Name, err)}
+}
+
+// sigterm asks a command to end (signal(7)). It is Linux's number, whatever the
+// host is.
+const sigterm = 15
+
+// Stop implements control.Sandbox.
+func (s *Sandbox) Stop(timeout time.Duration) {
+	if timeout <= 0 || s.Signal(sigterm) != nil {
+		s.end(control.SourceStop)
+		return
+	}
+	t := time.NewTimer(timeout)
+	defer t.Stop()
+	select {
+	case <-s.over:
+	case <-t.C:
+		s.end(control.SourceStop)
+	}
+}
+
+// Kill implements control.Sandbox.
+func (s *Sandbox) Kill() { s.end(control.SourceKill) }
+
+// Wait implements control.Sandbox.
+func (s *Sandbox) Wait(ctx context.Context) (control.Ended, error) {
+	select {
+	case <-s.over:
+		return s.ended, nil
+	case <-ctx.Done():
+		return control.Ended{}, context.Cause(ctx)
+	}
+}
+
+// Events implements control.Sandbox.
+func (s *Sandbox) Events(ctx context.Context, from int64, write func(lines []byte) error) error {
+	return s.events.read(ctx, from, write)
+}
+
+// ioFailure is the failure of something on the host.
+func ioFailure(err error) error {
+	return &control.Failure{Kind: control.KindIO, Message: err.Error()}
+}
+
+// startFailure is the failure of a step of the start.
+func startFailure(step string, err error) error {
+	f := *control.AsFailure(err)
+	f.Message = step + ": " + f.Message
+	return &f
+}

@@ -1,0 +1,59 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/sluicenet/sluice/dns"
+	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/policy"
+	"github.com/sluicenet/sluice/vnet"
+)
+
+// A Config is a compiled configuration: what one sandbox is to be.
+type Config struct {
+	Backend   string // a name for sluice.Open; "" leaves the choice to it
+	Root      string // directory that becomes the guest's root; "" is the backend's choice
+	CPUs      uint8  // 0 is the backend's default
+	MemoryMiB uint32 // 0 is the backend's default
+	Hostname  string
+	Network   *Network // nil gives the guest no card
+	Warnings  []string // for the record
+}
+
+// A Network describes the guest's network.
+type Network struct {
+	Pool   vnet.Pool
+	MTU    int // 0 means 1500
+	Policy *policy.Policy
+	Reject bool // answer denied flows, instead of silence
+
+	Nameservers         []dns.Nameserver // none means the host's own
+	QueryTimeout        time.Duration    // 0 is package dns's default
+	DNSQueriesPerSecond int              // 0 is package dns's default, negative no limit
+
+	Limits    vnet.Limits
+	RateLimit vnet.RateLimit
+	Ports     []vnet.Binding // published from the start
+}
+
+// A Compile function reads a creator's configuration. Its error is a
+// *[control.Failure].
+type Compile func(raw json.RawMessage) (Config, error)
+
+// Options are what a sandbox gets from the process that it runs in, beside its
+// specification.
+type Options struct {
+	Compile Compile
+	// Open returns the hypervisor of a name, "" the platform's choice. See
+	// sluice.Open.
+	Open func(ctx context.Context, name string) (hv.Hypervisor, error)
+	// Stdio are the standard files of the guest's command; nil entries are the
+	// null device. They stay the caller's.
+	Stdio [3]*os.File
+	// Logger gets the sandbox's remarks beside its events; nil is silent.
+	Logger *slog.Logger
+}

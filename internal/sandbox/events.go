@@ -1,0 +1,208 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// queueLength bounds the events that wait to be written: what a guest can
+	// cause in a moment in which the disk is busy.
+	queueLength = 8192
+	// ringLength bounds the lines kept for readers that come late or are slow,
+	// some 4 MiB.
+	ringLength = 8192
+	// batchLength bounds the events of one write to the file.
+	batchLength = 256
+	// maxEventsFile bounds the file in bytes. A full one is renamed once, so
+	// that twice as much is kept.
+	maxEventsFile = 64 << 20
+)
+
+// A recorder numbers events, writes them to a file as JSON lines, and keeps the
+// last for readers. Emit may be called by any number of goroutines and never
+// waits; one goroutine does the rest.
+type recorder struct {
+	sandbox string
+	queue   chan record   // closed by close
+	done    chan struct{} // closed by run when the last event is written
+	lost    atomic.Uint64 // events that found no room since the last that did
+	denied  atomic.Uint64 // denials, lost events included
+
+	sending sync.RWMutex // held for reading while sending to queue
+	closed  bool         // guarded by sending
+
+	file *rotatingFile // owned by run
+
+	mu      sync.Mutex    // guards the following fields
+	next    int64         // number of the next event
+	ring    [][]byte      // lines; event n is at n % ringLength
+	ended   bool          // no more will come
+	changed chan struct{} // closed, and replaced, when the fields above change
+}
+
+// newRecorder starts a recorder that writes to a new file at path.
+func newRecorder(sandbox, path string) (*recorder, error) {
+	f, err := createRotating(path, maxEventsFile)
+	if err != nil {
+		return nil, fmt.Errorf("create file of events: %w", err)
+	}
+	r := &recorder{
+		sandbox: sandbox,
+		queue:   make(chan record, queueLength),
+		done:    make(chan struct{}),
+		file:    f,
+		ring:    make([][]byte, ringLength),
+		changed: make(chan struct{}),
+	}
+	go r.run()
+	return r, nil
+}
+
+// emit records an event. It never waits: an event that finds no room is lost,
+// and a later events.dropped tells how many were.
+func (r *recorder) emit(rec record) {
+	if rec.denies() {
+		r.denied.Add(1)
+	}
+	r.sending.RLock()
+	defer r.sending.RUnlock()
+	if r.closed {
+		return
+	}
+	if lost := r.lost.Swap(0); lost > 0 && !r.offer(record{Type: typeDropped, Time: rec.Time, Count: lost}) {
+		r.lost.Add(lost)
+	}
+	if !r.offer(rec) {
+		r.lost.Add(1)
+	}
+}
+
+// offer puts an event into the queue unless that is full. The caller holds
+// sending.
+func (r *recorder) offer(rec record) bool {
+	select {
+	case r.queue <- rec:
+		return true
+	default:
+		return false
+	}
+}
+
+// run writes what is in the queue until that is closed.
+func (r *recorder) run() {
+	defer close(r.done)
+	for rec := range r.queue {
+		batch := []record{rec}
+		for len(batch) < batchLength && len(r.queue) > 0 {
+			batch = append(batch, <-r.queue) // only run receives, so there is one
+		}
+		r.write(batch)
+	}
+	if lost := r.lost.Load(); lost > 0 {
+		r.write([]record{{Type: typeDropped, Time: time.Now(), Count: lost}})
+	}
+	_ = r.file.Close() // what it can't take any more still goes to the readers
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = true
+	close(r.changed)
+}
+
+// write numbers events and passes their lines on.
+func (r *recorder) write(batch []record) {
+	lines := make([][]byte, len(batch))
+	r.mu.Lock()
+	first := r.next // only run writes, so it stays
+	r.mu.Unlock()
+	for i, rec := range batch {
+		rec.Seq = first + int64(i)
+		lines[i] = r.line(rec)
+	}
+	_, _ = r.file.Write(bytes.Join(lines, nil)) // a full disk must not end the sandbox
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, line := range lines {
+		r.ring[(first+int64(i))%ringLength] = line
+	}
+	r.next += int64(len(lines))
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// line returns the event as it is written.
+func (r *recorder) line(rec record) []byte {
+	rec.Version, rec.Sandbox = recordVersion, r.sandbox
+	text, err := json.Marshal(rec)
+	if err != nil {
+		panic("sandbox: internal error: event can't be encoded: " + err.Error())
+	}
+	return append(text, '\n')
+}
+
+// read calls write with the lines from number from on, as control.Sandbox says.
+// A reader that falls behind the ring is told how many it missed, by an
+// events.dropped that has no number, since it is not in the file.
+func (r *recorder) read(ctx context.Context, from int64, write func([]byte) error) error {
+	if from < 0 {
+		r.mu.Lock()
+		from = r.next
+		r.mu.Unlock()
+	}
+	for {
+		lines, next, missed, changed := r.after(from)
+		if missed > 0 {
+			note := r.line(record{Type: typeDropped, Time: time.Now(), Seq: -1, Count: uint64(missed)})
+			lines = append(note, lines...)
+		}
+		if len(lines) > 0 {
+			if err := write(lines); err != nil {
+				return err
+			}
+			from = next
+			continue
+		}
+		if changed == nil {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// after returns the lines from number from on that are still there, the number
+// behind them, how many are not there any more, and the channel that says when
+// to look again, nil if there is no need.
+func (r *recorder) after(from int64) (lines []byte, next, missed int64, changed <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first := max(from, r.next-ringLength)
+	for n := first; n < r.next; n++ {
+		lines = append(lines, r.ring[n%ringLength]...)
+	}
+	if !r.ended {
+		changed = r.changed
+	}
+	return lines, max(from, r.next), first - from, changed
+}
+
+// close writes what is queued and ends the recorder; readers get the rest. It is
+// idempotent, and emit does nothing afterwards.
+func (r *recorder) close() {
+	r.sending.Lock()
+	if !r.closed {
+		r.closed = true
+		close(r.queue)
+	}
+	r.sending.Unlock()
+	<-r.done
+}

@@ -1,0 +1,108 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/sluicenet/sluice"
+	"github.com/sluicenet/sluice/internal/control"
+)
+
+// The descriptors that a sandbox's process is started with, behind its standard
+// files: input is the null device, output and error go to a file of the
+// creator's.
+const (
+	controlFD  = 3 // the conversation at the start
+	lifelineFD = 4 // its end is the creator's end
+	stdioFD    = 5 // and the two behind it: the standard files of the guest's command
+)
+
+// Main is the life of a sandbox's process. It doesn't return.
+func Main(compile Compile) {
+	if err := runProcess(compile); err != nil {
+		fmt.Fprintln(os.Stderr, "sluice:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// runProcess is Main, but returns.
+func runProcess(compile Compile) error {
+	file := os.NewFile(controlFD, "control")
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return fmt.Errorf("%s is not a program to start by hand", Role)
+	}
+	if err := errors.Join(file.Close(), prepareProcess()); err != nil {
+		return err
+	}
+	if err := control.Send(conn, control.Hello{Build: control.Build(), PID: os.Getpid()}); err != nil {
+		return err
+	}
+	var spec control.Spec
+	if err := control.Receive(conn, &spec); err != nil {
+		return err
+	}
+
+	// The root of the process: its end is the sandbox's. The two goroutines
+	// that may end it live as long as the process.
+	ctx, cancel := context.WithCancelCause(context.Background())
+	go awaitCreator(os.NewFile(lifelineFD, "lifeline"), cancel)
+	go awaitSignal(cancel)
+
+	opts := Options{Compile: compile, Open: sluice.Open}
+	for i := range opts.Stdio {
+		opts.Stdio[i] = os.NewFile(uintptr(stdioFD+i), "stdio")
+	}
+	s, err := start(ctx, spec, opts)
+	// The guest has its own; ours would keep a pipe's reader waiting.
+	for _, f := range opts.Stdio {
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return errors.Join(control.Send(conn, control.Answer{Failure: control.AsFailure(err)}), conn.Close())
+	}
+	s.run()
+	context.AfterFunc(ctx, func() { s.end(sourceOf(ctx)) })
+	// A creator that is gone by now shows on the lifeline.
+	_ = control.Send(conn, control.Answer{Ready: &control.Ready{Socket: s.claim.socket, Info: s.info}})
+	_ = conn.Close()
+	<-s.done
+	return nil
+}
+
+// An endReason is the cause of the end of a process's context.
+type endReason string
+
+func (r endReason) Error() string { return "ended by its " + string(r) }
+
+// sourceOf returns why ctx ended, as control.Ended tells it.
+func sourceOf(ctx context.Context) string {
+	var r endReason
+	if errors.As(context.Cause(ctx), &r) {
+		return string(r)
+	}
+	return control.SourceCreator
+}
+
+// awaitCreator ends the context when the creator has ended, however that died:
+// the last copy of the lifeline's other end is closed then.
+func awaitCreator(lifeline *os.File, cancel context.CancelCauseFunc) {
+	_, _ = io.Copy(io.Discard, lifeline) // nobody writes
+	cancel(endReason(control.SourceCreator))
+}
+
+// awaitSignal ends the context when the process is told to terminate. It has a
+// session of its own, so no terminal's signals come here.
+func awaitSignal(cancel context.CancelCauseFunc) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	<-signals
+	cancel(endReason(control.SourceSignal))
+}

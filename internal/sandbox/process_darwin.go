@@ -1,0 +1,42 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// rootDir is where a sandbox's process works. See process_linux.go.
+const rootDir = "/"
+
+// executable returns the program of a sandbox's process. See process_linux.go;
+// here the running one must still be where it was.
+func executable(asked string) (string, error) {
+	if asked != "" {
+		return asked, nil
+	}
+	return os.Executable()
+}
+
+// processAttributes are those of a sandbox's process. There is no parent-death
+// signal; the lifeline does it.
+func processAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
+
+// prepareProcess has nothing to do.
+func prepareProcess() error { return nil }
+
+// socketPair returns the two ends of a byte stream. Between its two steps no
+// other goroutine may fork, or the child would keep the ends open.
+func socketPair() (*os.File, *os.File, error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make socket pair: %w", err)
+	}
+	unix.CloseOnExec(fds[0])
+	unix.CloseOnExec(fds[1])
+	return os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control"), nil
+}

@@ -1,0 +1,381 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sluicenet/sluice/dns"
+	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/internal/control"
+	"github.com/sluicenet/sluice/internal/guest"
+	"github.com/sluicenet/sluice/policy"
+	"github.com/sluicenet/sluice/vnet"
+	"github.com/sluicenet/sluice/vnet/link"
+)
+
+// A Sandbox is one running sandbox. Its methods may be called by several
+// goroutines.
+type Sandbox struct {
+	spec   control.Spec
+	cfg    Config
+	dirs   Dirs
+	info   control.Info // immutable
+	log    *slog.Logger // writes events
+	remark *slog.Logger // beside them; may be nil
+
+	// What it owns, in the order in which it is made. Each is nil until then;
+	// nothing changes after start.
+	claim     *claim
+	events    *recorder
+	block     *blockClaim
+	vm        hv.VM
+	resolver  *dns.Server
+	network   *vnet.Network
+	agent     *guest.Client
+	server    *control.Server
+	followers sync.WaitGroup     // the goroutines that follow the host
+	unfollow  context.CancelFunc // ends them; nil before they start
+
+	told *policy.Host // what network and resolver know; owned by begin, then by refresh
+
+	ending chan string   // why to end: the first counts, the rest is dropped
+	over   chan struct{} // closed by close when the claims are let go and ended is valid
+	ended  control.Ended
+	done   chan struct{} // closed by live when nothing runs any more
+
+	mu      sync.Mutex // guards the following fields
+	running bool       // a command runs
+	host    hostNet    // as last read
+}
+
+// start makes a sandbox, or fails and leaves nothing. ctx governs the start
+// only. Serving and living is begun by run.
+func start(ctx context.Context, spec control.Spec, opts Options) (*Sandbox, error) {
+	cfg, err := opts.Compile(spec.Config)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sandbox{
+		spec:   spec,
+		cfg:    cfg,
+		remark: opts.Logger,
+		dirs:   Dirs{Home: spec.Home, Runtime: spec.Runtime},
+		ending: make(chan string, 1),
+		over:   make(chan struct{}),
+		done:   make(chan struct{}),
+	}
+	if err := s.begin(ctx, opts); err != nil {
+		return nil, errors.Join(err, s.close(control.Ended{At: time.Now()}))
+	}
+	return s, nil
+}
+
+// begin makes what the sandbox owns, in order. What it leaves when it fails is
+// for close.
+func (s *Sandbox) begin(ctx context.Context, opts Options) error {
+	if err := s.dirs.create(); err != nil {
+		return &control.Failure{Kind: control.KindIO, Message: err.Error(), Hint: "set SLUICE_HOME to a directory of yours"}
+	}
+	now := time.Now()
+	var err error
+	s.claim, err = s.dirs.claimName(s.spec.Name, os.Getpid(), now)
+	if errors.Is(err, errHeld) {
+		return &control.Failure{Kind: control.KindExists, Message: fmt.Sprintf("a sandbox named %q runs already", s.spec.Name), Hint: "stop it, or choose another name"}
+	}
+	if err != nil {
+		return ioFailure(err)
+	}
+	eventsFile := s.claim.path("events.jsonl")
+	if s.events, err = newRecorder(s.spec.Name, eventsFile); err != nil {
+		return ioFailure(err)
+	}
+	s.log = slog.New(&eventHandler{events: s.events})
+	hypervisor, err := opts.Open(ctx, s.cfg.Backend)
+	if err != nil {
+		return &control.Failure{Kind: control.KindUnsupported, Message: err.Error(), Hint: "sluice doctor says what each backend needs"}
+	}
+	if err := s.beginNetwork(); err != nil {
+		return err
+	}
+	if err := s.beginGuest(ctx, hypervisor, opts); err != nil {
+		return err
+	}
+	s.info = control.Info{
+		Name:     s.spec.Name,
+		PID:      os.Getpid(),
+		Backend:  hypervisor.Name(),
+		Created:  now,
+		Warnings: s.cfg.Warnings,
+		Events:   eventsFile,
+	}
+	if s.block != nil {
+		s.info.Ports = s.Ports()
+		s.info.Block4, s.info.Block6 = s.block.block.Prefix4.String(), s.block.block.Prefix6.String()
+	}
+	l, err := control.Listen(s.claim.socket)
+	if err != nil {
+		return ioFailure(err)
+	}
+	s.server = control.Serve(l, s)
+	return nil
+}
+
+// beginNetwork claims the block and looks at the host's network, if the guest is
+// to have one.
+func (s *Sandbox) beginNetwork() error {
+	n := s.cfg.Network
+	if n == nil {
+		return nil
+	}
+	var err error
+	if s.host, err = s.readHost(); err != nil {
+		return ioFailure(err)
+	}
+	var warning string
+	s.block, warning, err = s.dirs.claimBlock(n.Pool, s.host)
+	switch {
+	case errors.Is(err, errPoolFull):
+		return &control.Failure{Kind: control.KindArgument, Message: "claim addresses: " + err.Error(), Hint: "give a larger IPv4Pool or IPv6Pool, or stop other sandboxes"}
+	case err != nil:
+		return ioFailure(err)
+	case warning != "":
+		s.cfg.Warnings = append(s.cfg.Warnings, warning)
+	}
+	files, err := openFiles()
+	if err != nil {
+		return ioFailure(err)
+	}
+	limits, warnings, err := fitFiles(n.Limits, files)
+	if err != nil {
+		return err
+	}
+	n.Limits = limits
+	s.cfg.Warnings = append(s.cfg.Warnings, warnings...)
+	return nil
+}
+
+// beginGuest starts the guest, connects its card and tells its agent what it is
+// to be.
+func (s *Sandbox) beginGuest(ctx context.Context, hypervisor hv.Hypervisor, opts Options) error {
+	cfg := hv.Config{
+		Name:      s.spec.Name,
+		Root:      s.cfg.Root,
+		Hide:      []string{s.dirs.Home, s.dirs.Runtime},
+		CPUs:      s.cfg.CPUs,
+		MemoryMiB: s.cfg.MemoryMiB,
+		Stdio:     opts.Stdio,
+		Logger:    s.log,
+	}
+	if n := s.cfg.Network; n != nil {
+		cfg.NIC = &hv.NIC{MAC: s.block.block.GuestMAC, MTU: uint16(n.MTU)}
+	}
+	var err error
+	if s.vm, err = hypervisor.Start(ctx, cfg); err != nil {
+		return startFailure("start guest", err)
+	}
+	if s.cfg.Network != nil {
+		if err := s.connect(); err != nil {
+			return startFailure("start network", err)
+		}
+	}
+	s.agent = guest.NewClient(s.vm.Agent())
+	if err := s.agent.Boot(ctx, s.bootstrap()); err != nil {
+		return startFailure("set up guest", err)
+	}
+	if s.cfg.Network == nil {
+		return nil
+	}
+	for _, p := range s.cfg.Network.Ports {
+		if _, err := s.publish(p); err != nil {
+			return err
+		}
+	}
+	if err := s.follow(); err != nil {
+		return ioFailure(err)
+	}
+	return nil
+}
+
+// connect puts the network and the resolver behind the guest's card.
+func (s *Sandbox) connect() error {
+	n := s.cfg.Network
+	host, err := s.policyHost()
+	if err != nil {
+		return err
+	}
+	s.told = host
+	block := s.block.block
+	s.resolver, err = dns.New(dns.Config{
+		Nameservers: n.Nameservers,
+		Timeout:     n.QueryTimeout,
+		Gateways:    []netip.Addr{block.Gateway4, block.Gateway6},
+		Policy:      n.Policy,
+		Host:        host,
+		Usable:      s.usable,
+		Events:      func(e dns.Event) { s.events.emit(resolverRecord(e)) },
+		Limits:      dns.Limits{QueriesPerSecond: n.DNSQueriesPerSecond},
+	})
+	if err != nil {
+		return err
+	}
+	file, format := s.vm.NIC()
+	card, err := link.Open(file, format)
+	if err != nil {
+		return err
+	}
+	s.network, err = vnet.New(vnet.Config{
+		Link:      card,
+		Block:     block,
+		MTU:       n.MTU,
+		Policy:    n.Policy,
+		Host:      host,
+		Reject:    n.Reject,
+		DNS:       s.resolver,
+		Names:     s.resolver,
+		Events:    func(e vnet.Event) { s.events.emit(networkRecord(e)) },
+		Limits:    n.Limits,
+		RateLimit: n.RateLimit,
+		Logger:    s.log,
+	})
+	return err
+}
+
+// bootstrap is what the agent is told first.
+func (s *Sandbox) bootstrap() guest.Bootstrap {
+	b := guest.Bootstrap{Hostname: s.cfg.Hostname}
+	if b.Hostname == "" {
+		b.Hostname = s.spec.Name
+	}
+	if s.cfg.Network != nil {
+		n := s.guestNetwork()
+		b.Network = &n
+	}
+	return b
+}
+
+// guestNetwork is the guest's configuration for the host's network as last
+// read.
+func (s *Sandbox) guestNetwork() guest.Network {
+	block, host := s.block.block, s.hostNet()
+	mtu := s.cfg.Network.MTU
+	if mtu == 0 {
+		mtu = 1500
+	}
+	gateways := []netip.Addr{block.Gateway4, block.Gateway6}
+	n := guest.Network{
+		MTU: mtu,
+		Addrs: []netip.Prefix{
+			netip.PrefixFrom(block.Guest4, block.Prefix4.Bits()),
+			netip.PrefixFrom(block.Guest6, block.Prefix6.Bits()),
+		},
+		Gateways:    gateways,
+		Default4:    host.usable4,
+		Default6:    host.usable6,
+		Nameservers: gateways,
+		GatewayMAC:  guest.HardwareAddr(block.GatewayMAC),
+	}
+	for _, g := range gateways {
+		n.Hosts = append(n.Hosts, guest.HostEntry{Addr: g, Names: policy.HostAliases()})
+	}
+	return n
+}
+
+// run tells that the sandbox has started, and lives until it has ended.
+func (s *Sandbox) run() {
+	for _, w := range s.cfg.Warnings {
+		s.events.emit(record{Type: typeWarning, Time: time.Now(), Message: w})
+	}
+	s.events.emit(record{Type: typeStarted, Time: time.Now(), Message: s.info.Backend})
+	go s.live()
+}
+
+// live waits for a reason to end, then closes everything.
+func (s *Sandbox) live() {
+	defer close(s.done)
+	exits := make(chan control.Exit, 1)
+	go waitGuest(s.vm, exits)
+	ended := control.Ended{Source: control.SourceGuest}
+	select {
+	case ended.Exit = <-exits:
+		select {
+		case ended.Source = <-s.ending: // the guest did as it was told
+		default:
+		}
+	case ended.Source = <-s.ending:
+		if err := s.vm.Kill(); err != nil {
+			s.log.Warn("kill guest", "error", err)
+		}
+		ended.Exit = <-exits
+	}
+	ended.At = time.Now()
+	if err := s.close(ended); err != nil {
+		s.report("clean up", err)
+	}
+}
+
+// waitGuest sends how the guest ended.
+func waitGuest(vm hv.VM, exits chan<- control.Exit) {
+	exit, err := vm.Wait(context.Background()) // Kill ends it, not a context
+	if err != nil {
+		exit = hv.Exit{Code: -1}
+	}
+	exits <- control.Exit{Code: exit.Code, Signal: exit.Signal}
+}
+
+// end gives the sandbox a reason to end. It doesn't wait.
+func (s *Sandbox) end(source string) {
+	select {
+	case s.ending <- source:
+	default:
+	}
+}
+
+// answerTime bounds how long answers that are being sent may take when the
+// sandbox has ended. Whoever hasn't read by then isn't reading.
+const answerTime = 2 * time.Second
+
+// close closes what the sandbox owns, in the order that the package's doc gives.
+func (s *Sandbox) close(ended control.Ended) error {
+	var errs []error
+	if s.agent != nil {
+		errs = append(errs, s.agent.Close())
+	}
+	if s.vm != nil {
+		errs = append(errs, s.vm.Close())
+	}
+	if s.unfollow != nil {
+		s.unfollow()
+		s.followers.Wait()
+	}
+	if s.network != nil {
+		errs = append(errs, s.network.Close())
+	}
+	if s.resolver != nil {
+		errs = append(errs, s.resolver.Close())
+	}
+	if s.events != nil {
+		ended.Denied = s.events.denied.Load()
+		s.events.emit(record{Type: typeStopped, Time: ended.At, Source: ended.Source, Denied: ended.Denied})
+		s.events.close()
+	}
+	if s.block != nil {
+		errs = append(errs, s.block.release())
+	}
+	if s.claim != nil {
+		errs = append(errs, s.claim.release())
+	}
+	s.ended = ended
+	close(s.over)
+	if s.server != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+		defer cancel()
+		s.server.Shutdown(ctx)
+	}
+	return errors.Join(errs...)
+}

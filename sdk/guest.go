@@ -1,0 +1,90 @@
+package sdk
+
+import (
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// checkName reports a sandbox's name that can't be a directory, a host name's
+// label or a word on a command line.
+func (c *checker) checkName(name string) {
+	ok := len(name) >= 1 && len(name) <= 63 && isAlnum(name[0])
+	for i := 0; i < len(name); i++ {
+		ok = ok && (isAlnum(name[i]) || strings.IndexByte("_.-", name[i]) >= 0)
+	}
+	if !ok {
+		c.fail(ErrInvalidConfig, "name", name, "no name for a sandbox", "write 1 to 63 letters, digits and _ . -, a letter or digit first")
+	}
+}
+
+func isAlnum(b byte) bool {
+	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9'
+}
+
+// checkGuest reports what is wrong with the guest beside its network.
+func (c *checker) checkGuest(cfg *SandboxConfig) {
+	if cfg.Image != "" && cfg.BindRootfs != "" {
+		c.fail(ErrInvalidConfig, "WithBindRootfs", cfg.BindRootfs, "an image is the root already", "drop WithImage or WithBindRootfs")
+	}
+	if root := cfg.BindRootfs; root != "" {
+		info, err := os.Stat(root)
+		switch {
+		case err != nil:
+			c.fail(ErrPathNotFound, "WithBindRootfs", root, "can't be looked at", "give a directory that this user can read")
+		case !info.IsDir():
+			c.fail(ErrInvalidConfig, "WithBindRootfs", root, "is not a directory", "give the root directory itself")
+		}
+	}
+	if cfg.Hostname != "" && !isHostname(cfg.Hostname) {
+		c.fail(ErrInvalidConfig, "WithHostname", cfg.Hostname, "no host name", "write letters, digits and hyphens, at most 63 per label")
+	}
+	if dir := cfg.Workdir; dir != "" && (!path.IsAbs(dir) || !isText(dir)) {
+		c.fail(ErrInvalidConfig, "WithWorkdir", dir, "not an absolute path", "write it from the guest's root on")
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Env)) {
+		at := "WithEnv[" + strconv.Quote(name) + "]"
+		c.checkEnvName(at, name)
+		if !isText(cfg.Env[name]) {
+			c.fail(ErrInvalidConfig, at, "", "the value holds a NUL or is not UTF-8", "encode it")
+		}
+	}
+	for i, arg := range cfg.command() {
+		if !isText(arg) || i == 0 && arg == "" {
+			c.fail(ErrInvalidConfig, "WithEntrypoint and WithCmd: argument "+decimal(i), arg, "is an empty program, holds a NUL or is not UTF-8", "")
+		}
+	}
+}
+
+// checkEnvName reports a name that no environment can hold.
+func (c *checker) checkEnvName(at, name string) {
+	if name == "" || strings.ContainsRune(name, '=') || !isText(name) {
+		c.fail(ErrInvalidConfig, at, name, "no name of a variable", "write one without =")
+	}
+}
+
+// isText reports whether s can cross to the guest as it is.
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
+
+// isHostname reports whether s is labels of letters, digits and hyphens (RFC
+// 1123, section 2.1), at most 64 bytes, which is Linux's limit.
+func isHostname(s string) bool {
+	if len(s) > 64 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for i := range len(label) {
+			if !isAlnum(label[i]) && label[i] != '-' {
+				return false
+			}
+		}
+	}
+	return true
+}

@@ -1,0 +1,122 @@
+package sdk
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/sluicenet/sluice/policy"
+)
+
+// A checker collects everything that is wrong or doubtful about a
+// configuration, in the order of its fields.
+type checker struct {
+	problems []*Error
+	warnings []string
+}
+
+// fail files a problem of the field at path. value is what stands there, ""
+// where no single value is at fault; fix says what would be right.
+func (c *checker) fail(kind ErrorKind, path, value, message, fix string) {
+	if value != "" {
+		message = strconv.Quote(value) + ": " + message
+	}
+	if path != "" {
+		message = path + ": " + message
+	}
+	c.problems = append(c.problems, &Error{Kind: kind, Message: message, Hint: fix})
+}
+
+// warn files a doubt about the field at path.
+func (c *checker) warn(path, message string) {
+	if path != "" {
+		message = path + ": " + message
+	}
+	c.warnings = append(c.warnings, message)
+}
+
+// add files what package policy found; its errors are of the given kind.
+func (c *checker) add(kind ErrorKind, problems policy.Problems) {
+	for _, p := range problems {
+		if p.Warning {
+			c.warnings = append(c.warnings, p.Error())
+			continue
+		}
+		c.fail(kind, p.Field, p.Value, p.Message, p.Fix)
+	}
+}
+
+// err returns all problems as one error, nil if there are none.
+func (c *checker) err() error {
+	switch len(c.problems) {
+	case 0:
+		return nil
+	case 1:
+		return c.problems[0]
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d problems", len(c.problems))
+	for _, p := range c.problems {
+		b.WriteString("\n\t" + p.Error())
+	}
+	return &Error{Kind: c.problems[0].Kind, Message: b.String(), problems: c.problems}
+}
+
+// checkNone reports what makes no sense for a guest without a network card.
+// What concerns rules is package policy's.
+func (c *checker) checkNone(cfg *SandboxConfig) {
+	n := cfg.Network
+	for _, f := range []struct {
+		path string
+		set  bool
+	}{
+		{"TLS", n.TLS != nil},
+		{"WithSecrets", len(cfg.Secrets) > 0},
+		{"Ports", len(n.Ports) > 0},
+		{"PortBindings", len(n.PortBindings) > 0},
+		{"WithPorts", len(cfg.Ports) > 0},
+		{"WithPortsUDP", len(cfg.PortsUDP) > 0},
+		{"WithPortBindings", len(cfg.PortBindings) > 0},
+	} {
+		if f.set {
+			c.fail(ErrInvalidConfig, f.path, "", "with Policy none there is no network", "drop it, or choose another policy")
+		}
+	}
+}
+
+// checkSupported reports what is valid but not there yet. Nothing that a
+// configuration asks for is ever left undone in silence.
+func (c *checker) checkSupported(cfg *SandboxConfig) {
+	n := cfg.Network
+	if n == nil {
+		n = &NetworkConfig{}
+	}
+	for _, f := range []struct {
+		path string
+		set  bool
+	}{
+		{"WithImage", cfg.Image != ""},
+		{"WithSecrets", len(cfg.Secrets) > 0},
+		{"TLS", n.TLS.intercepts()},
+		{"TrustHostCAs", n.TrustHostCAs != nil && *n.TrustHostCAs},
+	} {
+		if f.set {
+			c.unsupported(f.path)
+		}
+	}
+	for _, p := range cfg.publications() {
+		if p.Protocol == PortProtocolUDP {
+			c.unsupported(p.field)
+		}
+	}
+}
+
+func (c *checker) unsupported(path string) {
+	c.fail(ErrUnsupportedOperation, path, "", "this version of sluice can't do that yet", "drop it")
+}
+
+// index returns the path of an element of a list.
+func index(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
+
+// decimal returns a number as people write it.
+func decimal[T int | uint16 | uint64](v T) string { return fmt.Sprint(v) }
