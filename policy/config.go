@@ -10,6 +10,9 @@ const (
 	PresetAllowAll   = "allow-all"
 )
 
+// sourcePreset begins the Source of a preset's rules.
+const sourcePreset = "preset "
+
 // A Config is what New compiles: the flattened list of rules and the defaults.
 // The zero Config denies everything.
 type Config struct {
@@ -29,6 +32,8 @@ type Config struct {
 	// InterceptedPorts are the TCP ports where TLS is intercepted; UDP to them
 	// is refused unless QUIC is QUICPass. Empty without interception.
 	InterceptedPorts []uint16
+
+	broken bool // Flatten found errors: New refuses
 }
 
 // A QUICMode says when QUIC is refused, so that clients fall back to TCP, where
@@ -53,9 +58,10 @@ type Spec struct {
 	DenyDomainSuffixes []string
 }
 
-// Flatten returns the configuration that s describes, and everything that is
-// wrong or doubtful about single fields, with whole field paths. Each Rule has
-// its Source. If a problem is an error, the Config must not be used.
+// Flatten returns the configuration that s describes, each Rule with its
+// Source, and an error for every field that can't be read, with its whole path.
+// If there is any, New refuses the Config, while Check still judges the rules
+// that could be read, so that all problems can be reported at once.
 func (s Spec) Flatten() (Config, Problems) {
 	c, problems := s.base()
 	var deny []Rule
@@ -69,13 +75,17 @@ func (s Spec) Flatten() (Config, Problems) {
 	}
 	c.Rules = append(deny, c.Rules...)
 	for i, spec := range s.Rules {
-		r, p := spec.Rule()
+		r, p := spec.parse()
 		r.Source = fmt.Sprintf("Rules[%d]", i)
-		c.Rules, problems = append(c.Rules, r), append(problems, p.under(r.Source)...)
+		problems = append(problems, p.under(r.Source)...)
+		if len(p) == 0 {
+			c.Rules = append(c.Rules, r)
+		}
 	}
 	if c.Preset == PresetNone {
 		problems = append(problems, s.besideNone()...)
 	}
+	c.broken = len(problems) > 0
 	return c, problems
 }
 
@@ -142,7 +152,7 @@ func Preset(name string) (Config, error) {
 	rule := func(g Group, p ProtocolSet, ports ...PortRange) {
 		c.Rules = append(c.Rules, Rule{
 			Action: Allow, Direction: Egress, Destination: GroupDestination(g),
-			Protocols: p, Ports: ports, Source: "preset " + name,
+			Protocols: p, Ports: ports, Source: sourcePreset + name,
 		})
 	}
 	switch name {

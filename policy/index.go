@@ -39,6 +39,15 @@ func (v vector) word(i int) uint64 {
 	return 0
 }
 
+// count returns the number of ordinals in the set.
+func (v vector) count() int {
+	n := 0
+	for _, w := range v {
+		n += bits.OnesCount64(w)
+	}
+	return n
+}
+
 func (v vector) set(ordinal int) { v[ordinal/64] |= 1 << (ordinal % 64) }
 
 // A portInterval is a range of ports that no rule's filter tells apart, up to

@@ -3,6 +3,7 @@ package policy
 import (
 	"net/netip"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -112,6 +113,9 @@ func ParseName(s string) (string, error) {
 	}
 	ascii := s
 	if !isPlain(s) {
+		if !utf8.ValidString(s) {
+			return bad("not UTF-8", "") // idna would take a stray byte for a character
+		}
 		var err error
 		if ascii, err = configNames.ToASCII(s); err != nil {
 			return bad("no domain name: "+strings.TrimPrefix(err.Error(), "idna: "), "")

@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 )
@@ -21,13 +22,31 @@ type Policy struct {
 // makes it unusable, dead deny rules included; what is only doubtful is in
 // Warnings.
 func New(c Config) (*Policy, error) {
-	p := compile(c)
-	problems := p.lint()
+	if c.broken {
+		return nil, Problem{Message: "Flatten reported errors: the configuration can't be used"}
+	}
+	p, problems := judge(c)
 	if err := problems.Err(); err != nil {
 		return nil, err
 	}
 	p.warnings = problems
 	return p, nil
+}
+
+// Check returns everything that is wrong or doubtful about a configuration as a
+// whole, and the errors of New among it. Of one that Flatten found errors in, it
+// judges the rules that were left.
+func (c Config) Check() Problems {
+	_, problems := judge(c)
+	return problems
+}
+
+func judge(c Config) (*Policy, Problems) {
+	if problems := c.checkValues(); len(problems) > 0 {
+		return nil, problems
+	}
+	p := compile(c)
+	return p, p.lint()
 }
 
 // compile builds the policy without judging it.
@@ -81,7 +100,7 @@ func (p *Policy) Decide(h *Host, f Flow, ev Evidence) Verdict {
 	return p.decide(h, f, ev, nil)
 }
 
-// Reasons of verdicts that no rule or default stands for.
+// Reasons of verdicts where the rule does not say it all.
 const (
 	sourceAlways = "always denied"
 
@@ -90,6 +109,10 @@ const (
 	reasonNoFlow    = "not a flow that a rule can be about"
 	reasonNoRule    = "no rule matches"
 	reasonMalformed = "the first bytes may hide a name"
+	reasonNotGiven  = "the name is allowed, but the configured resolver has not answered this address for it"
+	reasonClosed    = "the name is allowed, but the address is not public, and no address rule admits it"
+	reasonShared    = "the address has an allowed name, but also one that is not allowed, and the flow shows none"
+	reasonUnnamed   = "names are allowed, but the configured resolver has not answered this address for any"
 )
 
 // decide is Decide and Explain: rec, if not nil, is told of every comparison.
@@ -106,14 +129,15 @@ func (p *Policy) decide(h *Host, f Flow, ev Evidence, rec *recorder) Verdict {
 	}
 
 	r := w.read(ev)
-	w.rec = rec
-	i := w.first(&r)
-	w.rec = nil
+	i := w.recorded(rec, &r)
 	v := w.verdict(i, &r)
 	if !domains {
 		return v
 	}
 	v.PerRequest = p.isDomain(i) || int(w.ports.deny) < end
+	if v.Action == Deny {
+		v.Reason = cmp.Or(w.missed(i, ev), v.Reason)
+	}
 	if ev.Stage == StageAddress && f.Protocol == TCP {
 		v.Dial = v.Action == Allow
 		v.NeedsName = v.Dial || w.someNameAllowed(ev.Names)

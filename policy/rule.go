@@ -97,6 +97,30 @@ type RuleSpec struct {
 // wrong or doubtful about it by itself, with fields relative to the rule, such
 // as Ports[0].
 func (s RuleSpec) Rule() (Rule, Problems) {
+	r, problems := s.parse()
+	if len(problems) == 0 {
+		problems = r.check()
+	}
+	return r, problems
+}
+
+// Spec returns the rule in the words of a configuration, all in the plural
+// fields; it is the inverse of RuleSpec.Rule.
+func (r Rule) Spec() RuleSpec {
+	s := RuleSpec{Action: r.Action.String(), Direction: r.direction().String(), Destination: r.Destination.String()}
+	for p := TCP; p <= ICMPv6; p++ {
+		if r.Protocols.Lists(p) {
+			s.Protocols = append(s.Protocols, p.String())
+		}
+	}
+	for _, p := range r.Ports {
+		s.Ports = append(s.Ports, p.String())
+	}
+	return s
+}
+
+// parse is Rule without the questions of how the fields go together.
+func (s RuleSpec) parse() (Rule, Problems) {
 	var r Rule
 	var problems Problems
 	fail := func(field, value, message, fix string) {
@@ -140,9 +164,6 @@ func (s RuleSpec) Rule() (Rule, Problems) {
 			continue
 		}
 		r.Ports = append(r.Ports, p)
-	}
-	if len(problems) == 0 {
-		problems = r.check()
 	}
 	return r, problems
 }

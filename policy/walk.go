@@ -40,12 +40,17 @@ func (w *walk) start(p *Policy, h *Host, f Flow) string {
 		return w.denied
 	}
 	w.ports = p.index.ports[f.Direction][f.Protocol].of(f.port())
-	w.byGroup = p.index.byGroup[w.group]
-	w.byPrefix, _ = p.index.byPrefix.Lookup(w.judged)
-	if w.judged != w.addr {
-		w.byOuter, _ = p.index.byPrefix.Lookup(w.addr)
-	}
+	w.lookUp()
 	return ""
+}
+
+// lookUp finds the address rules that match the walk's place.
+func (w *walk) lookUp() {
+	w.byGroup = w.p.index.byGroup[w.group]
+	w.byPrefix, _ = w.p.index.byPrefix.Lookup(w.judged)
+	if w.judged != w.addr {
+		w.byOuter, _ = w.p.index.byPrefix.Lookup(w.addr)
+	}
 }
 
 // isFlow reports whether the fields of f fit each other.
@@ -81,9 +86,21 @@ func (w *walk) first(r *reading) int {
 			}
 			continue
 		}
-		w.rec.note(i, yes, decided < i, why)
+		w.rec.note(w, r, i, yes, decided, why)
 	}
 	return decided
+}
+
+// recorded is first, with every comparison told to rec if it is not nil.
+func (w *walk) recorded(rec *recorder, r *reading) int {
+	if rec == nil {
+		return w.first(r)
+	}
+	rec.asked = true
+	w.rec = rec
+	i := w.first(r)
+	w.rec = nil
+	return i
 }
 
 // next returns the index, from i on, of the next rule to visit.
@@ -91,8 +108,7 @@ func (w *walk) next(i int, r *reading) int {
 	if w.rec != nil {
 		return i
 	}
-	ix := w.p.index
-	n := ix.nextAddress(i, len(w.p.rules), w.ports.fits, w.byGroup, w.byPrefix, w.byOuter)
+	n := w.nextAddress(i)
 	if int(w.ports.domain) > n {
 		return n
 	}
@@ -101,6 +117,16 @@ func (w *walk) next(i int, r *reading) int {
 	}
 	n = w.nextDomain(i, n, &r.deny, Deny)
 	return w.nextDomain(i, n, &r.allow, Allow)
+}
+
+// firstAddress returns the first address Yes: what the walk would give without
+// any evidence.
+func (w *walk) firstAddress() int { return w.nextAddress(0) }
+
+// nextAddress returns the index, from i on, of the next address rule that the
+// index can't exclude.
+func (w *walk) nextAddress(i int) int {
+	return w.p.index.nextAddress(i, len(w.p.rules), w.ports.fits, w.byGroup, w.byPrefix, w.byOuter)
 }
 
 // nextDomain returns the index, from i on and before n, of the next domain rule
@@ -144,16 +170,8 @@ func (w *walk) match(i int, r *reading) (bool, why) {
 		return false, whyPort
 	}
 	d := &rule.Destination
-	switch d.kind {
-	case destAny:
-		return true, whyAny
-	case destGroup:
-		return d.group == w.group && w.group != GroupNone, whyGroup
-	case destPrefix:
-		if d.prefix.Contains(w.judged) {
-			return true, whyPrefix
-		}
-		return rule.Action == Deny && d.prefix.Contains(w.addr), whyPrefix
+	if !d.IsDomain() {
+		return rule.matchPlace(&w.place)
 	}
 	switch {
 	case w.f.Direction != Egress:
@@ -164,6 +182,19 @@ func (w *walk) match(i int, r *reading) (bool, why) {
 		return r.deny.match(d), whyName
 	}
 	return r.allow.match(d), whyName
+}
+
+// matchPlace compares an address rule with a peer. A deny rule matches the IPv6
+// form of a NAT64 address as well as the address inside.
+func (r *Rule) matchPlace(at *place) (bool, why) {
+	d := &r.Destination
+	switch d.kind {
+	case destAny:
+		return true, whyAny
+	case destGroup:
+		return d.group == at.group && at.group != GroupNone, whyGroup
+	}
+	return d.prefix.Contains(at.judged) || r.Action == Deny && d.prefix.Contains(at.addr), whyPrefix
 }
 
 // A reading is what the evidence says to domain rules: one row of the
@@ -266,6 +297,32 @@ func (w *walk) verdict(i int, r *reading) Verdict {
 	return v
 }
 
+// missed returns why no domain rule before i allowed the flow although one fits
+// its name, or fits and no name is known; "" if there is no such rule.
+func (w *walk) missed(i int, ev Evidence) string {
+	if int(w.ports.allow) >= i {
+		return ""
+	}
+	known := names{more: ev.Names}
+	if ev.Stage == StageName {
+		known = names{one: ev.Name}
+	}
+	matched := w.nextDomain(0, i, &known, Allow) < i
+	switch {
+	case ev.Stage == StageMalformed:
+		return ""
+	case ev.Stage != StageName && len(ev.Names) == 0:
+		return reasonUnnamed
+	case !matched:
+		return ""
+	case !w.open:
+		return reasonClosed
+	case ev.Stage == StageName:
+		return reasonNotGiven
+	}
+	return reasonShared
+}
+
 func defaultSource(d Direction) string {
 	if d == Ingress {
 		return "default ingress"
@@ -289,9 +346,11 @@ func (w *walk) refusal(i int) Refusal {
 		return RefuseAll
 	case c.QUIC == QUICRefuse:
 		return quic
-	case int(w.ports.silent) > i: // no domain rule before, or each lists udp and the port
-		return RefuseNone
-	case w.p.isDomain(i) && w.p.rules[i].Protocols.Lists(UDP) && w.p.rules[i].listsPort(port):
+	case w.p.isDomain(i):
+		if r := &w.p.rules[i]; r.Protocols.Lists(UDP) && r.listsPort(port) {
+			return RefuseNone
+		}
+	case int(w.ports.silent) >= i: // no domain rule before, or each lists udp and the port
 		return RefuseNone
 	}
 	return quic

@@ -1,0 +1,145 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A cover is what the rules before one leave of it.
+type cover struct {
+	denied string // why it is always denied, of a flow that the rule matches; "" if it matches none such
+	flows  bool   // the rule matches flows that are not always denied
+	live   bool   // no earlier rule decides one of them
+	by     int    // an earlier rule that decides one, an allow if there is any; valid iff flows
+}
+
+// lintCovered finds the rules that never decide anything.
+//
+// For this check a flow is an address, a protocol, a port and perhaps a name,
+// one that the configured resolver gave for the address, which is then public.
+// A rule matches it by the address or by the name. So a domain stands for all
+// public addresses, and an earlier domain rule takes flows only from domains
+// that it contains.
+func (u *universe) lintCovered() Problems {
+	covers := make([]cover, len(u.p.rules))
+	alive := make(map[string]bool) // sources of which one rule decides something
+	for i := range u.p.rules {
+		covers[i] = u.cover(i)
+		if c := covers[i]; c.live {
+			alive[u.p.rules[i].Source] = true
+		}
+	}
+	var problems Problems
+	reported := make(map[string]bool)
+	for i, c := range covers {
+		r := &u.p.rules[i]
+		source := ruleField(r, i)
+		if c.live || alive[r.Source] && r.Source != "" || reported[source] || strings.HasPrefix(r.Source, sourcePreset) {
+			continue
+		}
+		if problem, found := u.uncovered(i, c); found {
+			reported[source] = true
+			problems = append(problems, problem)
+		}
+	}
+	return problems
+}
+
+// cover returns what the rules before rule i leave of it.
+func (u *universe) cover(i int) cover {
+	r := &u.p.rules[i]
+	c := cover{by: -1}
+	for _, k := range u.kinds(r) {
+		domain := len(u.p.rules)
+		if r.Destination.IsDomain() {
+			if k.direction != Egress {
+				continue
+			}
+			domain = u.container(i, k)
+		}
+		for n := range u.cells {
+			cell := &u.cells[n]
+			if !k.has(cell) || !u.matches(r, k, cell) {
+				continue
+			}
+			if why := k.denied(cell); why != "" {
+				c.denied = why
+				continue
+			}
+			c.flows = true
+			by := min(domain, u.decides(k, cell))
+			if by >= i {
+				c.live = true
+				return c
+			}
+			if c.by < 0 || u.p.rules[by].Action == Allow && u.p.rules[c.by].Action == Deny {
+				c.by = by
+			}
+		}
+	}
+	return c
+}
+
+// container returns the index of the first rule that fits the kind and whose
+// domain contains that of rule i, which may be i itself.
+func (u *universe) container(i int, k flowKind) int {
+	name := u.p.rules[i].Destination.name
+	if u.p.rules[i].Destination.kind == destSuffix {
+		name = "?." + name // stands for every subdomain: no rule names it
+	}
+	return u.p.index.nextDomain(0, len(u.p.rules), name, func(j int32) bool {
+		o := &u.p.rules[j]
+		return o.fitsProtocol(k.direction, k.protocol) && o.fitsPort(k.protocol, k.port)
+	})
+}
+
+// uncovered returns the problem with rule i, which decides nothing.
+func (u *universe) uncovered(i int, c cover) (Problem, bool) {
+	r := &u.p.rules[i]
+	problem := Problem{Field: ruleField(r, i), Value: u.p.texts[i], Warning: true}
+	switch {
+	case c.flows:
+		u.describeDead(&problem, i, c.by)
+	case c.denied != "" && r.Action == Deny:
+		return Problem{}, false // it says what holds anyway
+	case c.denied != "":
+		problem.Message, problem.Fix = "allows only what is always denied", c.denied
+	case r.Destination == GroupDestination(GroupLoopback):
+		problem.Message, problem.Fix = "never matches: the host's loopback is group host for ingress", "write host"
+	default:
+		problem.Message, problem.Fix = "never matches: the protocol is not the addresses'", "icmpv4 is for IPv4, icmpv6 for IPv6"
+	}
+	return problem, true
+}
+
+// describeDead fills in the problem with rule i, whose flows are all decided by
+// earlier rules, by among them.
+func (u *universe) describeDead(problem *Problem, i, by int) {
+	r, earlier := &u.p.rules[i], &u.p.rules[by]
+	what := "is never reached"
+	if r.Action == Deny && earlier.Action == Allow {
+		what, problem.Warning = "denies nothing", false
+	}
+	problem.Message = fmt.Sprintf("%s: %s (%s) decides before it", what, ruleField(earlier, by), u.p.texts[by])
+	switch {
+	case r.Action == earlier.Action:
+		problem.Fix = "drop it"
+	case strings.HasPrefix(earlier.Source, sourcePreset):
+		problem.Fix = fmt.Sprintf("drop Policy and write Rules: [%s]", u.presetBehind(i))
+	case strings.HasPrefix(earlier.Source, "DenyDomain"):
+		problem.Fix = "drop it, or take " + earlier.Source + " out"
+	default:
+		problem.Fix = "put it before " + ruleField(earlier, by)
+	}
+}
+
+// presetBehind writes rule i and behind it the preset's rules.
+func (u *universe) presetBehind(i int) string {
+	texts := []string{u.p.texts[i]}
+	for k := range u.p.rules {
+		if strings.HasPrefix(u.p.rules[k].Source, sourcePreset) {
+			texts = append(texts, u.p.texts[k])
+		}
+	}
+	return strings.Join(texts, ", ")
+}
