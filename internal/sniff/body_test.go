@@ -16,6 +16,8 @@ func TestBody(t *testing.T) {
 		{"one chunk", "5\r\nhello\r\n0\r\n\r\nGET", 15, ""},
 		{"two chunks", "5\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\nGET", 30, ""},
 		{"size in any case, zeros before it", "0b\r\n0123456789X\r\n0B\r\n0123456789X\r\n000\r\n\r\nGET", 41, ""},
+		{"every digit", "afAF09\r\n", 8, ""},
+		{"no digit", "g\r\n", 0, reason}, {"no digit in upper case", "G\r\n", 0, reason},
 		{"no chunk", "0\r\n\r\nGET", 5, ""},
 		{"trailers", "0\r\nX-Sum: 1\r\nY:\r\n\r\nGET", 19, ""},
 		{"incomplete", "5\r\nhel", 6, ""},

@@ -24,6 +24,7 @@ func TestHello(t *testing.T) {
 		{"single label", hello(sni("localhost")), want{TLS, "localhost"}},
 		{"GREASE and ECH", chromeHello("a.example"), want{TLS, "a.example"}},
 		{"SSL 3.0", body("\x03\x00" + random + u8("") + u16("\x00\x0a") + u8("\x00")), want{TLS, ""}},
+		{"version 3.4", body("\x03\x04" + message[6:]), want{TLS, "a.example"}},
 		{"data behind it", hello(sni("a.example")) + "\x17\x03\x03\x00\x01x", want{TLS, "a.example"}},
 		{"split in its header", records(cut(message, 1, 2, 3)...), want{TLS, "a.example"}},
 
@@ -50,6 +51,8 @@ func TestHello(t *testing.T) {
 		{"empty list of protocols", hello(ext(extALPN, u16(""))), want{Malformed, "well-formed"}},
 		{"empty protocol", hello(ext(extALPN, u16(u8("h2")+u8("")))), want{Malformed, "well-formed"}},
 		{"protocol beyond its list", hello(ext(extALPN, u16("\x03h2"))), want{Malformed, "well-formed"}},
+		{"byte behind the protocols", hello(ext(extALPN, u16(u8("h2"))+"x")), want{Malformed, "well-formed"}},
+		{"byte behind the versions", hello(ext(extSupportedVersions, u8("\x03\x04")+"x")), want{Malformed, "well-formed"}},
 		{"empty list of versions", hello(ext(extSupportedVersions, u8(""))), want{Malformed, "well-formed"}},
 		{"half a version", hello(ext(extSupportedVersions, u8("\x03\x04\x03"))), want{Malformed, "well-formed"}},
 		{"PSK not last", hello(ext(extPreSharedKey, ""), sni("a.example")), want{Malformed, "well-formed"}},

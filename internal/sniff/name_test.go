@@ -24,7 +24,8 @@ func TestCanonicalName(t *testing.T) {
 		{"0x7f.example", "0x7f.example"},
 		{"a.b1", "a.b1"},
 		{"a.0xg", "a.0xg"},
-		{label + ".example", label + ".example"},
+		{label + ".example", label + ".example"}, {"example." + label, "example." + label},
+		{"AaZz09-_.Zz", "aazz09-_.zz"},
 		{long, long}, {long + ".", long},
 
 		{"", ""}, {".", ""}, {"..", ""}, {".example", ""}, {"a..b", ""}, {"example..", ""},

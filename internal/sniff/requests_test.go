@@ -151,11 +151,16 @@ func checkRequests(t *testing.T, stream []byte) {
 
 func TestRequestsFailForGood(t *testing.T) {
 	t.Parallel()
-	r := Follow(dst, Classify([]byte(get("Host: a")), false, dst))
-	_, first := r.Next([]byte("\x00"), false)
-	pass, again := r.Next([]byte(get("Host: a")), false)
-	if first.Kind != Malformed || pass != 0 || again != first {
-		t.Errorf("got %+v, then %d, %+v", first, pass, again)
+	for _, row := range []struct{ first, bad, good string }{
+		{get("Host: a"), "\x00", get("Host: a")},
+		{preface, headers(2, to("a")), headers(1, to("a"))},
+	} {
+		r := Follow(dst, Classify([]byte(row.first), false, dst))
+		_, first := r.Next([]byte(row.bad), false)
+		pass, again := r.Next([]byte(row.good), false)
+		if first.Kind != Malformed || pass != 0 || again != first {
+			t.Errorf("%q: got %+v, then %d, %+v", row.first, first, pass, again)
+		}
 	}
 }
 

@@ -123,6 +123,7 @@ var firstBytes = []struct {
 	{"GET / HTTP/2.0\r\n", want{Malformed, "another version"}},
 	{"GET / HTTP/1.10\r\n", want{Malformed, "another version"}},
 	{"GET HTTP/1.1\r\n", want{Malformed, "three words"}},
+	{"GET  HTTP/1.1\r\n", want{Malformed, "unknown form"}},
 	{"GET /a b HTTP/1.1\r\n", want{Malformed, "three words"}},
 	{"GET /\x00 HTTP/1.1\r\n", want{Malformed, "forbidden byte"}},
 	{"GET /#a HTTP/1.1\r\n", want{Malformed, "forbidden byte"}},
