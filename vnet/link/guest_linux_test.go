@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -20,7 +22,8 @@ import (
 const guestArg = "link-test-guest"
 
 // startGuest starts a guest whose card has the given MTU and returns the link to
-// it. The guest echoes TCP and UDP on guestPort.
+// it. The guest echoes TCP and UDP on guestPort. With MTU 0 the card stays down,
+// with -1 it is deleted after a moment.
 func startGuest(t testing.TB, mtu int) Link {
 	t.Helper()
 	if _, err := os.Stat("/dev/net/tun"); err != nil {
@@ -59,7 +62,40 @@ func startGuest(t testing.TB, mtu int) Link {
 	l, err := Open(os.NewFile(uintptr(fd[0]), "tap"), TAP)
 	must(t, err)
 	t.Cleanup(func() { l.Close() })
+	if mtu > 0 {
+		awaitGuest(t, l)
+	}
 	return l
+}
+
+// awaitGuest returns when the guest has answered over IPv4 and IPv6: its kernel
+// goes on setting up addresses for a while after it said that it had.
+func awaitGuest(t testing.TB, l Link) {
+	const probePort = 3999
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	defer wg.Wait()
+	defer close(done)
+	wg.Go(func() {
+		for {
+			for _, v6 := range []bool{false, true} {
+				write(t, l, segment{v6: v6, udp: true, srcPort: probePort, payload: []byte("?")}.frame(100))
+			}
+			select {
+			case <-done:
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	})
+	heard := map[bool]bool{} // by v6
+	for len(heard) < 2 {
+		for _, f := range read(t, l, 1) {
+			if p, err := parseFrame(f.Data, false); err == nil && p.udp && p.dstPort == probePort {
+				heard[p.v6] = true
+			}
+		}
+	}
 }
 
 // guestMain is the guest. It ends when its parent does.
@@ -89,6 +125,16 @@ func playGuest() error {
 	card, err := netlink.LinkByName("eth0")
 	if err != nil {
 		return err
+	}
+	if mtu <= 0 {
+		if err := unix.Sendmsg(3, []byte{0}, unix.UnixRights(fd), nil, 0); err != nil {
+			return err
+		}
+		if mtu < 0 {
+			time.Sleep(50 * time.Millisecond) // a reader waits by now
+			return netlink.LinkDel(card)
+		}
+		select {}
 	}
 	if err := netlink.LinkSetMTU(card, mtu); err != nil {
 		return err

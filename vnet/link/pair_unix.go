@@ -58,19 +58,21 @@ func socketpair(kind int) ([2]int, error) {
 	return fds, err
 }
 
-// setBuffer sets a buffer of fd to size bytes or, where the system's limit is
-// lower, to the largest power-of-two part of it that it allows. The first option
-// of opts that works is used.
+// setBuffer sets a buffer of fd to size bytes or, where the system refuses so
+// much, to a half, a quarter and so on. The first option of opts that works is
+// used.
 func setBuffer(fd, size int, opts ...int) error {
-	var err error
-	for ; size >= minBuffer; size /= 2 {
+	for {
+		var err error
 		for _, opt := range opts {
 			if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt, size); err == nil {
 				return nil
 			}
 		}
+		if size /= 2; size < minBuffer {
+			return fmt.Errorf("set socket buffer: %w", err)
+		}
 	}
-	return fmt.Errorf("set socket buffer: %w", err)
 }
 
 // minBuffer is the smallest socket buffer with which a link is worth having, in

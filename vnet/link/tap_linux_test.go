@@ -2,7 +2,14 @@ package link
 
 import (
 	"bytes"
+	"errors"
+	"io"
+	"os"
+	"sync"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestTAPEcho has the guest's kernel echo 60000 bytes over TCP. They go there as
@@ -26,44 +33,203 @@ func TestTAPEcho(t *testing.T) {
 	}
 }
 
-// echoTCP is a TCP client that trusts its network: it sends data in one segment
-// and returns what comes back, and the length of the largest frame.
+// echoTCP is a TCP client for a network that loses little: it sends data in one
+// segment and returns what comes back, and the length of the largest frame.
 func echoTCP(t *testing.T, l Link, v6 bool, data []byte) (got []byte, largest int) {
 	t.Helper()
-	s := segment{v6: v6, srcPort: 4000, seq: 1000}
-	send := func(flags byte, options, payload []byte) {
-		s.flags, s.options, s.payload = flags, options, payload
-		if n, err := l.WriteFrames([]Frame{s.frame(1400)}); n != 1 || err != nil {
-			t.Fatalf("WriteFrames = %d, %v", n, err)
-		}
-		s.seq += uint32(len(payload))
-	}
 	const fin, syn, ack = 1, 2, 16
-	send(syn, []byte{2, 4, 1400 >> 8, 1400 & 255}, nil)
+	var mu sync.Mutex // guards s and sent
+	s := segment{v6: v6, srcPort: 4000, seq: 1000}
+	send := func(seq uint32, flags byte, options, payload []byte) {
+		s.seq, s.flags, s.options, s.payload = seq, flags, options, payload
+		if n, err := l.WriteFrames([]Frame{s.frame(1400)}); n != 1 || err != nil {
+			t.Errorf("WriteFrames = %d, %v", n, err)
+		}
+	}
+	open := func() { send(1000, syn, []byte{2, 4, 1400 >> 8, 1400 & 255}, nil) }
+	again := open // what to send if nothing comes
+	open()
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(done)
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(300 * time.Millisecond):
+			}
+			mu.Lock()
+			again()
+			mu.Unlock()
+		}
+	})
 	frames := room(8, 1<<16)
 	for len(got) < len(data) {
 		n, err := l.ReadFrames(frames)
 		must(t, err)
+		mu.Lock()
 		for _, f := range frames[:n] {
 			p, err := parseFrame(f.Data, !f.Offload.NeedsChecksum)
 			if err != nil || p.udp || p.srcPort != guestPort {
 				continue // the guest's kernel has things of its own to say
 			}
 			largest = max(largest, len(f.Data))
-			switch {
-			case p.flags&syn != 0:
-				s.ack = p.seq + 1
-				s.seq++
-				send(ack, nil, nil)
-				send(ack, nil, data)
-			case p.flags&fin != 0:
+			if p.flags&fin != 0 {
 				t.Fatal("the guest closed early")
-			case p.seq == s.ack && len(p.payload) > 0:
-				got = append(got, p.payload...)
-				s.ack += uint32(len(p.payload))
-				send(ack, nil, nil)
+			}
+			if p.flags&syn != 0 {
+				s.ack = p.seq + 1
+				again = func() { send(1001, ack, nil, data) }
+				again()
+				continue
+			}
+			if have := int(int32(s.ack - p.seq)); have >= 0 && have < len(p.payload) {
+				got = append(got, p.payload[have:]...)
+				s.ack += uint32(len(p.payload) - have)
+			}
+			if len(p.payload) > 0 {
+				send(1001+uint32(len(data)), ack, nil, nil)
 			}
 		}
+		mu.Unlock()
 	}
 	return got, largest
+}
+
+// TestTAPSegments sends UDP segments in one frame; the guest's kernel must see
+// datagrams, and echo each.
+func TestTAPSegments(t *testing.T) {
+	t.Parallel()
+	l := startGuest(t, 1500)
+	for _, v6 := range []bool{false, true} {
+		f := segment{v6: v6, udp: true, srcPort: 4000, payload: pattern(10500)}.frame(1000)
+		write(t, l, f)
+		if d := l.(DropCounter).Drops(); d.Refused > 0 {
+			t.Skip("this kernel takes no UDP segments from a TAP (before 6.2)")
+		}
+		var got []byte
+		frames := room(8, 1<<16)
+		for len(got) < 10500 {
+			n, err := l.ReadFrames(frames)
+			must(t, err)
+			for _, f := range frames[:n] {
+				if p, err := parseFrame(f.Data, !f.Offload.NeedsChecksum); err == nil && p.udp && p.dstPort == 4000 {
+					if len(p.payload) > 1000 {
+						t.Fatalf("v6=%v: a datagram of %d bytes came back", v6, len(p.payload))
+					}
+					got = append(got, p.payload...)
+				}
+			}
+		}
+		if !bytes.Equal(got, pattern(10500)) {
+			t.Errorf("v6=%v: the bytes that came back differ", v6)
+		}
+	}
+}
+
+// TestTAPDown writes to a card that is not up: the frame is lost, the link isn't.
+func TestTAPDown(t *testing.T) {
+	t.Parallel()
+	l := startGuest(t, 0)
+	for range 3 {
+		write(t, l, Frame{Data: pattern(60)})
+	}
+	if d := l.(DropCounter).Drops(); d != (Drops{Refused: 3}) {
+		t.Errorf("Drops = %+v, want 3 refused", d)
+	}
+}
+
+// TestTAPGone has the guest delete its card while a reader waits.
+func TestTAPGone(t *testing.T) {
+	t.Parallel()
+	l := startGuest(t, -1)
+	blocked := make(chan error)
+	go func() {
+		for {
+			if _, err := l.ReadFrames(room(1, 1<<16)); err != nil {
+				blocked <- err
+				return
+			}
+		}
+	}()
+	if err := <-blocked; !errors.Is(err, io.EOF) {
+		t.Errorf("ReadFrames returned %v", err)
+	}
+	if _, err := l.WriteFrames([]Frame{{Data: pattern(60)}}); !errors.Is(err, io.EOF) {
+		t.Errorf("WriteFrames returned %v", err)
+	}
+}
+
+// TestOpenTAPRefuses lists files whose frames would be read at the wrong place.
+func TestOpenTAPRefuses(t *testing.T) {
+	t.Parallel()
+	stream := func() (*os.File, error) {
+		fds, err := socketpair(unix.SOCK_STREAM)
+		unix.Close(fds[1])
+		return os.NewFile(uintptr(fds[0]), "stream"), err
+	}
+	for _, tt := range []struct {
+		name string
+		open func() (*os.File, error)
+	}{
+		{"a stream socket", stream},
+		{"a device that is no TAP", func() (*os.File, error) { return os.Open("/dev/null") }},
+		{"a file", func() (*os.File, error) { return os.Open("/proc/self/exe") }},
+		{"a TAP that no card belongs to", func() (*os.File, error) { return os.OpenFile("/dev/net/tun", os.O_RDWR, 0) }},
+	} {
+		f, err := tt.open()
+		if errors.Is(err, os.ErrNotExist) {
+			t.Skip(err)
+		}
+		must(t, err)
+		if l, err := Open(f, TAP); err == nil {
+			l.Close()
+			t.Errorf("%s: no error", tt.name)
+		} else {
+			t.Logf("%s: %v", tt.name, err)
+		}
+		if err := f.Close(); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("%s: the file is still open: Close = %v", tt.name, err)
+		}
+	}
+}
+
+// TestTAPHostile has the other end of a packet socket break the format.
+func TestTAPHostile(t *testing.T) {
+	t.Parallel()
+	header := make([]byte, HeaderLen)
+	for _, tt := range []struct {
+		name string
+		in   []byte
+		want error // nil: dropped, and the next frame is read
+	}{
+		{"shorter than a header", header[:HeaderLen-1], ErrMalformed},
+		{"one byte", header[:1], ErrMalformed},
+		{"one byte too long", make([]byte, HeaderLen+MaxFrame+1), nil},
+		{"far too long", make([]byte, 200000), nil},
+	} {
+		fds, err := socketpair(unix.SOCK_SEQPACKET)
+		must(t, err)
+		must(t, setBuffers(fds[1], Datagram))
+		guest := os.NewFile(uintptr(fds[1]), "guest")
+		l, err := Open(os.NewFile(uintptr(fds[0]), "ours"), TAP)
+		must(t, err)
+		_, err = guest.Write(tt.in)
+		must(t, err)
+		_, err = guest.Write(append(header, "the next frame"...))
+		must(t, err)
+		frames := room(1, 100)
+		n, err := l.ReadFrames(frames)
+		if tt.want == nil {
+			if n != 1 || string(frames[0].Data) != "the next frame" || l.(DropCounter).Drops() != (Drops{Oversize: 1}) {
+				t.Errorf("%s: ReadFrames = %d, %v; %+v", tt.name, n, err, l.(DropCounter).Drops())
+			}
+		} else if n != 0 || !errors.Is(err, tt.want) {
+			t.Errorf("%s: ReadFrames = %d, %v; want %v", tt.name, n, err, tt.want)
+		}
+		guest.Close()
+		must(t, l.Close())
+	}
 }

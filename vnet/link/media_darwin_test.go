@@ -1,0 +1,3 @@
+package link
+
+func platformMedia() []medium { return unixMedia() }
