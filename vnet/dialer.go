@@ -32,7 +32,9 @@ func NewDialer() Dialer {
 // DialTCP connects to addr and to nothing else: the connected socket's peer is
 // compared with what was decided.
 func (d *hostDialer) DialTCP(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
-	c, err := d.tcp.DialTCP(ctx, "tcp", netip.AddrPort{}, addr)
+	// Not Dialer.DialTCP: it binds to port 0 first, and finding a port among
+	// those in TIME_WAIT takes the kernel longer than all the rest.
+	c, err := d.tcp.DialContext(ctx, "tcp", addr.String())
 	if err != nil {
 		return nil, err
 	}

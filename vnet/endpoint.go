@@ -16,6 +16,9 @@ const (
 	// headers: an IP packet of 65535 bytes less 40 of IPv6 and 60 of TCP,
 	// rounded down so that a MaxFrame always holds it.
 	maxSegmentPayload = 65374
+	// maxSynAcks bounds the SYN-ACKs that wait for their goroutine. What finds
+	// no room is written where it is, which costs no more than some spinning.
+	maxSynAcks = 256
 	// writeBatch is how many frames one call hands to the link; gVisor's TCP
 	// sends bursts of up to a congestion window.
 	writeBatch = 32
@@ -30,8 +33,9 @@ type endpoint struct {
 	addr       tcpip.LinkAddress // the gateway's
 	guest      tcpip.LinkAddress
 	drops      *counters
-	dispatcher stack.NetworkDispatcher // set once by Attach, before any frame; nil when removed
-	scratch    sync.Pool               // of *writeScratch
+	dispatcher stack.NetworkDispatcher  // set once by Attach, before any frame; nil when removed
+	scratch    sync.Pool                // of *writeScratch
+	synAcks    chan *stack.PacketBuffer // to writeSynAcks
 }
 
 // writeScratch is the memory of one WritePackets call.
@@ -46,7 +50,7 @@ var (
 )
 
 func newEndpoint(l link.Link, mtu int, gateway, guest tcpip.LinkAddress, drops *counters) *endpoint {
-	e := &endpoint{link: l, mtu: uint32(mtu), addr: gateway, guest: guest, drops: drops}
+	e := &endpoint{link: l, mtu: uint32(mtu), addr: gateway, guest: guest, drops: drops, synAcks: make(chan *stack.PacketBuffer, maxSynAcks)}
 	e.scratch.New = func() any { return new(writeScratch) }
 	return e
 }
@@ -67,6 +71,39 @@ func (e *endpoint) inject(v6 bool, v *buffer.View) {
 // is dropped by the link, which counts it, and TCP sends it again.
 func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	list := pkts.AsSlice()
+	if len(list) == 1 && isSynAck(list[0]) {
+		select {
+		case e.synAcks <- list[0].IncRef():
+			return 1, nil
+		default:
+		}
+	}
+	return e.write(list)
+}
+
+// writeSynAcks is a goroutine that writes SYN-ACKs until stop is done. gVisor
+// sends one with its endpoint's lock held; the guest's ACK can be here before
+// the write has returned, and the stack's processor would spin for the lock.
+func (e *endpoint) writeSynAcks(stop <-chan struct{}) {
+	for {
+		select {
+		case pkt := <-e.synAcks:
+			e.write([]*stack.PacketBuffer{pkt})
+			pkt.DecRef()
+		case <-stop:
+			return
+		}
+	}
+}
+
+// isSynAck reports whether pkt answers a SYN.
+func isSynAck(pkt *stack.PacketBuffer) bool {
+	const both = header.TCPFlagSyn | header.TCPFlagAck
+	h := pkt.TransportHeader().Slice()
+	return len(h) >= header.TCPMinimumSize && header.TCP(h).Flags()&both == both
+}
+
+func (e *endpoint) write(list []*stack.PacketBuffer) (int, tcpip.Error) {
 	s := e.scratch.Get().(*writeScratch)
 	for rest := list; len(rest) > 0; {
 		n := min(len(rest), writeBatch)

@@ -142,7 +142,7 @@ type Network struct {
 	ctx    context.Context // done when the network closes
 	cancel context.CancelCauseFunc
 	flows  sync.WaitGroup // TCP flows
-	reader sync.WaitGroup // the reader's goroutine
+	reader sync.WaitGroup // the goroutines at the link
 	failed chan struct{}  // closed by the reader when the link has ended
 	err    error          // why, set before failed is closed
 	close  sync.Once
@@ -155,6 +155,7 @@ func New(cfg Config) (*Network, error) {
 		return nil, errors.Join(err, cfg.Link.Close())
 	}
 	n.reader.Go(n.read)
+	n.reader.Go(func() { n.endpoint.writeSynAcks(n.ctx.Done()) })
 	return n, nil
 }
 
