@@ -1,6 +1,9 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // The names of the presets.
 const (
@@ -174,7 +177,7 @@ func Preset(name string) (Config, error) {
 
 // denyDomain returns the rules of an entry of DenyDomains: one name.
 func denyDomain(entry, source string) ([]Rule, Problems) {
-	if len(entry) > 0 && (entry[0] == '.' || entry[0] == '*') {
+	if strings.HasPrefix(entry, ".") || strings.HasPrefix(entry, "*") {
 		return nil, Problems{{Field: source, Value: entry, Message: "DenyDomains holds single names",
 			Fix: "for a domain with its subdomains use DenyDomainSuffixes"}}
 	}
@@ -188,11 +191,11 @@ func denyDomain(entry, source string) ([]Rule, Problems) {
 // denySuffix returns the rules of an entry of DenyDomainSuffixes, with or
 // without its leading dot: the apex and the subdomains.
 func denySuffix(entry, source string) ([]Rule, Problems) {
-	base := entry
-	if len(base) > 0 && base[0] == '.' {
-		base = base[1:]
-	}
+	base := strings.TrimPrefix(entry, ".")
 	name, err := ParseName(base)
+	if rest, ok := strings.CutPrefix(base, "*."); ok {
+		err = Problem{Message: "a domain can't hold `*`", Fix: "write " + rest + ": an entry matches the subdomains as well"}
+	}
 	if err != nil {
 		p, _ := revalue(err, entry).(Problem)
 		return nil, Problems{p}.under(source)

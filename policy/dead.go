@@ -15,11 +15,10 @@ type cover struct {
 
 // lintCovered finds the rules that never decide anything.
 //
-// For this check a flow is an address, a protocol, a port and perhaps a name,
-// one that the configured resolver gave for the address, which is then public.
-// A rule matches it by the address or by the name. So a domain stands for all
-// public addresses, and an earlier domain rule takes flows only from domains
-// that it contains.
+// For this check a flow is an address, a protocol and a port, and for a domain
+// rule also a name of that domain, which the configured resolver gave for the
+// address. A domain thus stands for all public addresses, and an earlier domain
+// rule takes flows only from domains that it contains.
 func (u *universe) lintCovered() Problems {
 	covers := make([]cover, len(u.p.rules))
 	alive := make(map[string]bool) // sources of which one rule decides something
@@ -34,8 +33,11 @@ func (u *universe) lintCovered() Problems {
 	for i, c := range covers {
 		r := &u.p.rules[i]
 		source := ruleField(r, i)
-		if c.live || alive[r.Source] && r.Source != "" || reported[source] || strings.HasPrefix(r.Source, sourcePreset) {
+		switch {
+		case c.live || alive[r.Source] && r.Source != "" || reported[source]:
 			continue
+		case strings.HasPrefix(r.Source, sourcePreset) || r.check().Err() != nil:
+			continue // not the user's to mend, or wrong in a way that was said
 		}
 		if problem, found := u.uncovered(i, c); found {
 			reported[source] = true
@@ -80,12 +82,16 @@ func (u *universe) cover(i int) cover {
 	return c
 }
 
+// unnamed begins a name that stands for every subdomain that no rule names,
+// since no rule can name it.
+const unnamed = "?."
+
 // container returns the index of the first rule that fits the kind and whose
 // domain contains that of rule i, which may be i itself.
 func (u *universe) container(i int, k flowKind) int {
 	name := u.p.rules[i].Destination.name
 	if u.p.rules[i].Destination.kind == destSuffix {
-		name = "?." + name // stands for every subdomain: no rule names it
+		name = unnamed + name
 	}
 	return u.p.index.nextDomain(0, len(u.p.rules), name, func(j int32) bool {
 		o := &u.p.rules[j]
@@ -104,6 +110,8 @@ func (u *universe) uncovered(i int, c cover) (Problem, bool) {
 		return Problem{}, false // it says what holds anyway
 	case c.denied != "":
 		problem.Message, problem.Fix = "allows only what is always denied", c.denied
+	case r.Destination.kind == destPrefix && wellKnownNAT64.Overlaps(r.Destination.prefix):
+		problem.Message, problem.Fix = "never matches: NAT64 addresses are judged by the IPv4 address inside", "write that"
 	case r.Destination == GroupDestination(GroupLoopback):
 		problem.Message, problem.Fix = "never matches: the host's loopback is group host for ingress", "write host"
 	default:

@@ -72,6 +72,25 @@ func (d Destination) String() string {
 	return "*"
 }
 
+// Describe says in words what d matches, for a reader who wonders whether a
+// suffix matches its own name.
+func (d Destination) Describe() string {
+	switch d.kind {
+	case destGroup:
+		return "the addresses of group " + d.group.String()
+	case destPrefix:
+		if d.prefix.IsSingleIP() {
+			return "the address " + d.String()
+		}
+		return "the addresses " + d.prefix.Addr().String() + " to " + lastAddress(d.prefix).String()
+	case destDomain:
+		return d.name + ", not its subdomains"
+	case destSuffix:
+		return "the subdomains of " + d.name + ", not " + d.name + " itself"
+	}
+	return "every address"
+}
+
 // matchesName reports whether d is a domain destination that matches a
 // canonical name, label by label.
 func (d Destination) matchesName(name string) bool {

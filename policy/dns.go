@@ -19,6 +19,8 @@ type Query struct {
 
 // Reasons of verdicts on queries and answers.
 const (
+	sourceRebind = "rebind protection"
+
 	reasonNoTransport = "queries come over udp or tcp"
 	reasonNoQueryRule = "no rule permits the name"
 	reasonHop         = "the answer leads to a denied name"
@@ -182,7 +184,7 @@ func (p *Policy) PermitHop(permit Verdict, name string) Verdict {
 // address or a prefix. The preset allow-all admits the host as well. What is
 // always denied is never admitted.
 func (p *Policy) AdmitAnswer(h *Host, a netip.Addr) Verdict {
-	v := Verdict{Rule: -1, Source: "rebind protection"}
+	v := Verdict{Rule: -1, Source: sourceRebind}
 	switch {
 	case p == nil:
 		v.Reason = reasonNoPolicy
@@ -200,16 +202,21 @@ func (p *Policy) AdmitAnswer(h *Host, a netip.Addr) Verdict {
 		v.Reason = denied
 		return v
 	}
-	if v.Group == GroupPublic {
+	return p.admitPlace(h.place(a))
+}
+
+// admitPlace is AdmitAnswer for an address that is not always denied.
+func (p *Policy) admitPlace(at place) Verdict {
+	v := Verdict{Rule: -1, Source: sourceRebind, Reason: reasonRebind, Group: at.group}
+	switch i, ok := p.admits(at); {
+	case p.config.DisableRebindProtection:
+		v.Action, v.Reason = Allow, reasonRebindOff
+	case at.group == GroupPublic:
 		v.Action, v.Reason = Allow, reasonPublic
-		return v
-	}
-	if i, ok := p.admits(h.place(a)); ok {
+	case ok:
 		v = p.queryVerdict(i)
-		v.Reason, v.Group = reasonAdmitted, h.Classify(a)
-		return v
+		v.Reason, v.Group = reasonAdmitted, at.group
 	}
-	v.Reason = reasonRebind
 	return v
 }
 

@@ -114,6 +114,9 @@ func (p *Policy) lint() Problems {
 	return problems
 }
 
+// bestKnownMetadata is the address that readers recognise.
+var bestKnownMetadata = netip.MustParseAddr("169.254.169.254")
+
 // lintMetadata warns of rules that open a metadata service without naming it.
 func (u *universe) lintMetadata() Problems {
 	opened := make(map[int]netip.Addr) // by the index that decides
@@ -124,7 +127,7 @@ func (u *universe) lintMetadata() Problems {
 				continue
 			}
 			i := u.decides(k, c)
-			if _, known := opened[i]; !known && u.p.action(i, Egress) == Allow && !u.p.namesGroup(i) {
+			if u.p.action(i, Egress) == Allow && !u.p.namesGroup(i) && opened[i] != bestKnownMetadata {
 				opened[i] = c.judged
 			}
 		}
@@ -240,7 +243,8 @@ func (u *universe) reachesPublic() bool {
 	all4, all6 := true, true
 	for n := range u.cells {
 		c := &u.cells[n]
-		if c.group != GroupPublic || c.denied != "" || u.deniedByPrefix(c) || u.reachable(c) {
+		nat64 := c.judged != c.addr // the IPv4 cell stands for it
+		if c.group != GroupPublic || nat64 || u.deniedByPrefix(c) || u.reachable(c) {
 			continue
 		}
 		if c.addr.Is4() {
@@ -278,7 +282,8 @@ func (u *universe) reachable(c *cell) bool {
 	return false
 }
 
-// anyEgress reports whether anything may leave.
+// anyEgress reports whether anything may leave, queries included.
 func (u *universe) anyEgress() bool {
-	return u.p.someName() || slices.ContainsFunc(u.cells, func(c cell) bool { return u.reachable(&c) })
+	_, every := u.p.everyName()
+	return every || u.p.someName() || slices.ContainsFunc(u.cells, func(c cell) bool { return u.reachable(&c) })
 }

@@ -108,3 +108,21 @@ func TestHostAliases(t *testing.T) {
 		t.Error("a name beside the aliases is one")
 	}
 }
+
+func TestDescribe(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ destination, want string }{
+		{"*", "every address"},
+		{"private", "the addresses of group private"},
+		{"10.0.0.5", "the address 10.0.0.5"},
+		{"10.0.0.0/8", "the addresses 10.0.0.0 to 10.255.255.255"},
+		{"2606::/127", "the addresses 2606:: to 2606::1"},
+		{"example.com", "example.com, not its subdomains"},
+		{".example.com", "the subdomains of example.com, not example.com itself"},
+	} {
+		d, err := ParseDestination(row.destination)
+		if got := d.Describe(); err != nil || got != row.want {
+			t.Errorf("%s: %q, %v, want %q", row.destination, got, err, row.want)
+		}
+	}
+}

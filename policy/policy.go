@@ -1,5 +1,3 @@
-// Package policy decides whether a flow may pass. See the contract below; the
-// owner of this package completes this doc.
 package policy
 
 import (

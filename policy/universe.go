@@ -24,9 +24,14 @@ type cell struct {
 	byPrefix, byOuter vector
 }
 
-func newUniverse(p *Policy) *universe {
+// newUniverse returns the universe of a policy's rules, and of further
+// destinations.
+func newUniverse(p *Policy, further ...Destination) *universe {
 	u := &universe{p: p}
-	firsts := firstAddresses(p.rules)
+	for i := range p.rules {
+		further = append(further, p.rules[i].Destination)
+	}
+	firsts := firstAddresses(further)
 	h := &Host{Gateways: gatewaysBeside(firsts, p.index)}
 	for _, g := range h.Gateways {
 		firsts = append(firsts, g, g.Next())
@@ -46,7 +51,7 @@ func newUniverse(p *Policy) *universe {
 
 // firstAddresses returns the first address of every cell: where a prefix begins
 // and where it has just ended. Those of IPv4 are there in NAT64 form as well.
-func firstAddresses(rules []Rule) []netip.Addr {
+func firstAddresses(destinations []Destination) []netip.Addr {
 	var firsts []netip.Addr
 	add := func(p netip.Prefix) {
 		firsts = append(firsts, p.Addr())
@@ -58,8 +63,8 @@ func firstAddresses(rules []Rule) []netip.Addr {
 		add(p)
 	}
 	add(wellKnownNAT64)
-	for i := range rules {
-		if d := rules[i].Destination; d.kind == destPrefix {
+	for _, d := range destinations {
+		if d.kind == destPrefix {
 			add(d.prefix)
 		}
 	}

@@ -1,0 +1,75 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// MayReach reports whether a TCP flow to d could ever be allowed: for a domain,
+// one that shows a name of d at an address that the configured resolver gave for
+// it, which takes a query that is permitted; for other destinations, one to an
+// address of d. A secret for a host that can't be reached is a mistake.
+func (p *Policy) MayReach(d Destination) bool {
+	if p == nil {
+		return false
+	}
+	u := newUniverse(p, d)
+	if d.IsDomain() {
+		return slices.ContainsFunc(p.namesIn(d), u.reachesName)
+	}
+	r := Rule{Destination: d, Protocols: ProtocolsOf(TCP)}
+	for _, k := range u.kinds(&r) {
+		for n := range u.cells {
+			if c := &u.cells[n]; u.matches(&r, k, c) && k.denied(c) == "" && p.action(u.decides(k, c), Egress) == Allow {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// namesIn returns names that stand for all of d: the name itself, or of its
+// subdomains those that a rule names, and one that none does.
+func (p *Policy) namesIn(d Destination) []string {
+	if d.kind == destDomain {
+		return []string{d.name}
+	}
+	names := []string{unnamed + d.name}
+	for i := range p.rules {
+		switch o := p.rules[i].Destination; {
+		case o.kind == destDomain && d.matchesName(o.name):
+			names = append(names, o.name)
+		case o.kind == destSuffix && d.matchesName(unnamed+o.name):
+			names = append(names, unnamed+o.name)
+		}
+	}
+	return names
+}
+
+// reachesName reports whether a TCP flow that shows the name could be allowed.
+func (u *universe) reachesName(name string) bool {
+	udp := u.p.PermitDNS(Query{Name: name, Transport: UDP})
+	tcp := u.p.PermitDNS(Query{Name: name, Transport: TCP})
+	if udp.Action != Allow && tcp.Action != Allow {
+		return false
+	}
+	return slices.ContainsFunc(u.cells, func(c cell) bool { return u.p.admitPlace(c.place).Action == Allow && u.reachesAt(name, &c) })
+}
+
+// reachesAt reports whether a TCP flow to the cell that shows the name, which
+// was given for it, could be allowed.
+func (u *universe) reachesAt(name string, c *cell) bool {
+	for _, k := range u.egress {
+		if k.protocol != TCP || c.denied != "" {
+			continue
+		}
+		w := walk{p: u.p, place: c.place, ports: k.interval,
+			f: Flow{Direction: Egress, Protocol: TCP, Peer: netip.AddrPortFrom(c.addr, k.port)}}
+		w.lookUp()
+		w.open = w.opensDomains(w.firstAddress())
+		if w.nameAllowed(name) {
+			return true
+		}
+	}
+	return false
+}
