@@ -110,53 +110,19 @@ func (c *checker) compilePolicy(n *NetworkConfig) (policy.Config, *policy.Policy
 		spec.Rules = append(spec.Rules, r.spec())
 	}
 	cfg, problems := spec.Flatten()
-	before := len(c.problems)
 	c.add(ErrInvalidArgument, problems)
 	cfg.DisableRebindProtection = !n.rebindProtection()
 	cfg.QUIC = n.TLS.quic()
 	if n.TLS.intercepts() {
 		cfg.InterceptedPorts = n.TLS.interceptedPorts()
 	}
-	if len(c.problems) > before {
-		return cfg, nil // what single rules say is unclear; so is how they fit
-	}
 	p, err := policy.New(cfg)
-	c.add(ErrNetworkPolicy, problemsOf(err))
+	if err != nil {
+		c.add(ErrNetworkPolicy, cfg.Check()) // of the rules that are left, too
+		return cfg, nil
+	}
 	c.add(ErrNetworkPolicy, p.Warnings())
 	return cfg, p
-}
-
-// problemsOf returns the problems that an error of package policy joins.
-func problemsOf(err error) policy.Problems {
-	switch e := err.(type) {
-	case nil:
-		return nil
-	case policy.Problem:
-		return policy.Problems{e}
-	case interface{ Unwrap() []error }:
-		var all policy.Problems
-		for _, part := range e.Unwrap() {
-			all = append(all, problemsOf(part)...)
-		}
-		return all
-	}
-	return policy.Problems{{Message: err.Error()}}
-}
-
-// spec returns the rule in the words of package policy.
-func (r PolicyRule) spec() policy.RuleSpec {
-	s := policy.RuleSpec{
-		Action:      string(r.Action),
-		Direction:   string(r.Direction),
-		Destination: r.Destination,
-		Protocol:    string(r.Protocol),
-		Port:        r.Port,
-		Ports:       r.Ports,
-	}
-	for _, p := range r.Protocols {
-		s.Protocols = append(s.Protocols, string(p))
-	}
-	return s
 }
 
 // rebindProtection is the nested value, else the one beside it, else true.

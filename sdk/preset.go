@@ -1,6 +1,11 @@
 package sdk
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+
+	"github.com/sluicenet/sluice/policy"
+)
 
 // A NetworkPolicyPreset names rules and defaults for a common case.
 type NetworkPolicyPreset string
@@ -45,6 +50,35 @@ func (networkPolicyFactory) AllowAll() *NetworkConfig {
 // but not the host, link-local addresses or metadata services.
 func (networkPolicyFactory) NonLocal() *NetworkConfig {
 	return &NetworkConfig{Policy: NetworkPolicyPresetNonLocal}
+}
+
+// WrittenOut returns n with its preset, or what stands for none, replaced by the
+// preset's rules and defaults, so that rules can be put in front of them. What n
+// points to is shared with the result. A nil n is the preset public-only.
+func (n *NetworkConfig) WrittenOut() (*NetworkConfig, error) {
+	if n == nil {
+		n = NetworkPolicy.PublicOnly()
+	}
+	out := *n
+	custom := len(n.Rules) > 0 || n.DefaultEgress != "" || n.DefaultIngress != ""
+	if n.Policy == "" && custom {
+		return &out, nil
+	}
+	preset, err := policy.Preset(cmp.Or(string(n.Policy), policy.PresetPublicOnly))
+	if err != nil {
+		return nil, &Error{Kind: ErrInvalidArgument, Op: "write out preset", Cause: err}
+	}
+	if preset.Preset == policy.PresetNone {
+		return nil, &Error{Kind: ErrInvalidArgument, Op: "write out preset", Message: "with Policy none there is no network to rule", Hint: "choose another policy"}
+	}
+	out.Policy, out.Rules = "", nil
+	for _, r := range preset.Rules {
+		out.Rules = append(out.Rules, ruleOf(r))
+	}
+	out.Rules = append(out.Rules, n.Rules...)
+	out.DefaultEgress = cmp.Or(n.DefaultEgress, PolicyAction(preset.DefaultEgress.String()))
+	out.DefaultIngress = cmp.Or(n.DefaultIngress, PolicyAction(preset.DefaultIngress.String()))
+	return &out, nil
 }
 
 // A NetworkProfile is a part of the world that FromProfiles opens.

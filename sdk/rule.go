@@ -1,5 +1,11 @@
 package sdk
 
+import (
+	"fmt"
+
+	"github.com/sluicenet/sluice/policy"
+)
+
 // A PolicyRule allows or denies flows. The first rule that matches a flow
 // decides it; a broad rule before a narrow one swallows it.
 //
@@ -25,6 +31,51 @@ type PolicyRule struct {
 	Port string `json:"port,omitempty"`
 	// Ports are the rest of the set.
 	Ports []string `json:"ports,omitempty"`
+}
+
+// ParsePolicyRule reads a rule's text:
+//
+//	ACTION [DIRECTION] DESTINATION [PROTOCOL,…] [PORT,…]
+//
+// such as "allow egress api.example.com tcp 443". Its error has kind
+// ErrInvalidArgument.
+func ParsePolicyRule(text string) (PolicyRule, error) {
+	r, err := policy.ParseRule(text)
+	if err != nil {
+		return PolicyRule{}, &Error{Kind: ErrInvalidArgument, Op: fmt.Sprintf("parse rule %q", text), Cause: err}
+	}
+	return ruleOf(r), nil
+}
+
+// ruleOf returns a rule in the words of a configuration.
+func ruleOf(r policy.Rule) PolicyRule {
+	s := r.Spec()
+	rule := PolicyRule{
+		Action:      PolicyAction(s.Action),
+		Direction:   PolicyDirection(s.Direction),
+		Destination: s.Destination,
+		Ports:       s.Ports,
+	}
+	for _, p := range s.Protocols {
+		rule.Protocols = append(rule.Protocols, PolicyProtocol(p))
+	}
+	return rule
+}
+
+// spec returns the rule in the words of package policy.
+func (r PolicyRule) spec() policy.RuleSpec {
+	s := policy.RuleSpec{
+		Action:      string(r.Action),
+		Direction:   string(r.Direction),
+		Destination: r.Destination,
+		Protocol:    string(r.Protocol),
+		Port:        r.Port,
+		Ports:       r.Ports,
+	}
+	for _, p := range r.Protocols {
+		s.Protocols = append(s.Protocols, string(p))
+	}
+	return s
 }
 
 // A PolicyAction is what a rule or default does with a flow.

@@ -31,7 +31,6 @@ type Sandbox struct {
 	readers sync.WaitGroup // of waitEnd and readEvents
 	stopped chan struct{}  // closed by waitEnd when result is valid
 	result  SandboxStopResult
-	denied  uint64 // valid like result
 }
 
 // A host is where a sandbox runs: a process of its own, or this one.
@@ -118,21 +117,6 @@ func (s *Sandbox) Warnings() []string { return append([]string(nil), s.info.Warn
 // object per line. It is removed when the sandbox has ended.
 func (s *Sandbox) EventsPath() string { return s.info.Events }
 
-// Denied returns how many flows and queries have been denied so far. It counts
-// those too whose events found no room.
-func (s *Sandbox) Denied(ctx context.Context) (uint64, error) {
-	select {
-	case <-s.stopped:
-		return s.denied, nil
-	default:
-	}
-	info, err := s.client.Info(ctx)
-	if err != nil {
-		return 0, s.failure("count denials in", err)
-	}
-	return info.Denied, nil
-}
-
 // A SandboxStatus is what a sandbox is doing.
 type SandboxStatus string
 
@@ -152,6 +136,9 @@ type SandboxStopResult struct {
 	Signal     *int          // that ended it; nil if none did
 	ObservedAt time.Time
 	Source     *string // stop, kill, creator, guest or signal; nil if it crashed
+	// Denied counts the flows and queries that were denied, those too whose
+	// events found no room; 0 if it crashed.
+	Denied uint64
 }
 
 // WaitUntilStopped waits for the sandbox's end and says how it came. Its error
@@ -255,7 +242,7 @@ func (s *Sandbox) waitEnd() {
 		return
 	}
 	s.result.Status, s.result.ObservedAt, s.result.Source = SandboxStatusStopped, ended.At, &ended.Source
-	s.denied = ended.Denied
+	s.result.Denied = ended.Denied
 	if ended.Exit.Signal != 0 {
 		s.result.Signal = &ended.Exit.Signal
 	} else if ended.Exit.Code >= 0 {

@@ -67,10 +67,10 @@ func userHome(getenv func(string) string) (string, error) {
 	return filepath.Join(home, ".local", "state", "sluice"), nil
 }
 
-// create makes the directories, for the user alone. A directory that somebody
+// Create makes the directories, for the user alone. A directory that somebody
 // else owns, or may write to, is refused: in a shared temporary directory it
 // may have been put there to be found.
-func (d Dirs) create() error {
+func (d Dirs) Create() error {
 	for _, dir := range []string{d.Home, d.Runtime, d.sandboxes(), d.blocks()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("create directory: %w", err)

@@ -22,6 +22,13 @@ type hostNet struct {
 	usable6     bool
 }
 
+// Families reports which families of addresses are usable: whether this host has
+// a route in them beyond loopback and link-local.
+func Families() (ipv4, ipv6 bool, err error) {
+	h, err := readHostNet()
+	return h.usable4, h.usable6, err
+}
+
 // points returns the addresses that a block must not contain: what lies there
 // would be the guest's network, never the host's.
 func (h hostNet) points() []netip.Prefix {

@@ -12,11 +12,22 @@ const (
 	// sockets to nameservers, listeners, control connections, the runtime's
 	// own.
 	reservedFiles = 128
-	// The defaults of MaxConnections and Limits.UDPSessions. Each flow and each
-	// session is a descriptor.
-	defaultTCPFlows    = 4096
-	defaultUDPSessions = 1024
+	// DefaultTCPFlows and DefaultUDPSessions are the defaults of MaxConnections
+	// and Limits.UDPSessions. Each flow and each session is a descriptor.
+	DefaultTCPFlows    = 4096
+	DefaultUDPSessions = 1024
 )
+
+// DefaultLimits returns how many TCP flows and UDP sockets a sandbox of this
+// user may have where its configuration doesn't say, and the limit of open files
+// that they come from.
+func DefaultLimits() (tcpFlows, udpSessions int, files uint64, err error) {
+	if files, err = openFiles(); err != nil {
+		return 0, 0, 0, err
+	}
+	l, _, err := fitFiles(vnet.Limits{}, files)
+	return max(l.TCPFlows, 0), max(l.UDPSessions, 0), files, err
+}
 
 // fitFiles shares out the descriptors that this process may have between TCP
 // flows and UDP sockets, 3 to 1 where nobody asked for a number. A number that
@@ -60,8 +71,8 @@ func fitFiles(l vnet.Limits, files uint64) (vnet.Limits, []string, error) {
 			*v = -1
 		}
 	}
-	fit("MaxConnections", &l.TCPFlows, defaultTCPFlows, tcpRoom)
-	fit("Limits.UDPSessions", &l.UDPSessions, defaultUDPSessions, udpRoom)
+	fit("MaxConnections", &l.TCPFlows, DefaultTCPFlows, tcpRoom)
+	fit("Limits.UDPSessions", &l.UDPSessions, DefaultUDPSessions, udpRoom)
 	return l, warnings, nil
 }
 

@@ -79,7 +79,7 @@ func start(ctx context.Context, spec control.Spec, opts Options) (*Sandbox, erro
 // begin makes what the sandbox owns, in order. What it leaves when it fails is
 // for close.
 func (s *Sandbox) begin(ctx context.Context, opts Options) error {
-	if err := s.dirs.create(); err != nil {
+	if err := s.dirs.Create(); err != nil {
 		return &control.Failure{Kind: control.KindIO, Message: err.Error(), Hint: "set SLUICE_HOME to a directory of yours"}
 	}
 	now := time.Now()

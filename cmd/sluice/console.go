@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"unicode"
+)
+
+// A console is where sluice speaks. The rules are:
+//
+//   - data goes to out, everything else to err
+//   - a line on err begins with "sluice: ", so that it can be told from the
+//     command's own
+//   - colour only on a terminal, and never with NO_COLOR
+//   - what a guest chose (a name, an address) is printed by printable
+type console struct {
+	in, out, err *os.File
+	colour       bool
+	quiet        bool // only errors
+
+	mu sync.Mutex // held for one line on err
+}
+
+func newConsole(in, out, err *os.File) *console {
+	return &console{in: in, out: out, err: err, colour: os.Getenv("NO_COLOR") == "" && isTerminal(err)}
+}
+
+// errorf prints what ends the program.
+func (c *console) errorf(format string, args ...any) { c.line("31", format, args...) }
+
+// notef prints a remark, unless the console is quiet.
+func (c *console) notef(format string, args ...any) {
+	if !c.quiet {
+		c.line("33", format, args...)
+	}
+}
+
+// line prints lines on err, their head in the given colour.
+func (c *console) line(colour, format string, args ...any) {
+	head := "sluice:"
+	if c.colour {
+		head = "\x1b[" + colour + "msluice:\x1b[0m"
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fmt.Fprintf(c.err, "%s %s\n", head, fmt.Sprintf(format, args...))
+}
+
+// printable returns s, quoted if it holds anything that could disturb a
+// terminal.
+func printable(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) {
+		return strconv.Quote(s)
+	}
+	return s
+}
+
+// isTerminal reports whether f is a terminal, or another character device: for
+// colours the null device may pass as one.
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

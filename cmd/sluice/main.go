@@ -1,0 +1,79 @@
+// Command sluice runs programs in sandboxes whose network is decided by a
+// policy, and shows what they tried to reach.
+//
+//	sluice run --backend namespace -- curl https://example.com
+//
+// Data goes to standard output, everything else to standard error. Everything
+// is done through package sdk.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(run(os.Args[1:], newConsole(os.Stdin, os.Stdout, os.Stderr))) }
+
+// run is main, for the console c; it returns the exit code.
+func run(args []string, c *console) int {
+	root := newRoot(c)
+	root.SetArgs(args)
+	err := root.Execute()
+	if err == nil {
+		return 0
+	}
+	var exit *exitError
+	if !errors.As(err, &exit) {
+		exit = &exitError{code: codeUsage, err: err}
+	}
+	if exit.err != nil {
+		c.errorf("%v", exit.err)
+	}
+	return exit.code
+}
+
+// The exit codes of sluice itself. A command's own code is passed on, 128 and
+// the signal's number if a signal ended it.
+const (
+	codeFailure       = 1   // of a command other than run
+	codeUsage         = 2   // of the command line, or of a file it names
+	codeDenied        = 77  // run --fail-on-deny: the command succeeded, but something was denied
+	codeRun           = 125 // run failed before, or instead of, the command
+	codeNotExecutable = 126 // the command can't be run
+	codeNotFound      = 127 // there is no such command
+)
+
+// An exitError ends the program with a code. A nil err says nothing more.
+type exitError struct {
+	code int
+	err  error
+}
+
+// Error returns the text of err.
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+// Unwrap returns err.
+func (e *exitError) Unwrap() error { return e.err }
+
+// newRoot returns the command line's root.
+func newRoot(c *console) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "sluice",
+		Short:         "Run programs in sandboxes whose network is decided by a policy",
+		SilenceErrors: true, // run prints them
+		SilenceUsage:  true,
+	}
+	root.SetIn(c.in)
+	root.SetOut(c.out)
+	root.SetErr(c.err)
+	root.AddCommand(newRun(c), newPolicy(c), newDoctor(c), newVersion(c))
+	return root
+}

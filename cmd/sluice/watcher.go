@@ -1,0 +1,215 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+
+	m "github.com/sluicenet/sluice/sdk"
+)
+
+// maxNotices bounds how many different denials are told at once; the summary has
+// the rest. Whoever scans a network must not fill a log.
+const maxNotices = 100
+
+// A watcher reads a sandbox's events: it writes them to --events, tells each
+// new denial at once, and counts for the summary. Event is called from one
+// goroutine, the rest after the sandbox's end.
+type watcher struct {
+	c        *console
+	implicit bool // the policy is the default one
+	verbose  bool
+	format   string // of the summary; "" prints denials only
+
+	lines   *bufio.Writer // for --events; nil without
+	file    io.Closer     // below lines; nil for standard output
+	failed  error         // the first failure to write
+	told    map[notice]bool
+	summary summary
+}
+
+// newWatcher opens what the flags name.
+func newWatcher(c *console, f *runFlags) (*watcher, error) {
+	w := &watcher{
+		c:        c,
+		implicit: f.network.implicit(),
+		verbose:  f.verbose,
+		format:   f.summary,
+		told:     make(map[notice]bool),
+	}
+	switch f.events {
+	case "":
+	case "-":
+		w.lines = bufio.NewWriter(c.out)
+	default:
+		file, err := os.Create(f.events)
+		if err != nil {
+			return nil, fmt.Errorf("--events: %w", err)
+		}
+		w.lines, w.file = bufio.NewWriter(file), file
+	}
+	return w, nil
+}
+
+// event takes one event.
+func (w *watcher) event(e m.Event) {
+	if w.lines != nil {
+		w.write(e.Line())
+	}
+	w.summary.add(e)
+	switch {
+	case e.Denies():
+		w.tell(e)
+	case e.Type == m.EventDropped:
+		w.c.notef("%d events were lost: the machine was too busy to write them", e.Count)
+	case e.Type == m.EventLimitHit:
+		w.tellLimit(e)
+	case e.Type == m.EventWarning:
+		w.c.notef("warning: %s", printable(e.Message))
+	case w.verbose:
+		w.describe(e)
+	}
+}
+
+// write writes an event's line, at once: somebody may follow the file.
+func (w *watcher) write(line []byte) {
+	_, err1 := w.lines.Write(line)
+	err2 := w.lines.WriteByte('\n')
+	if err := errors.Join(err1, err2, w.lines.Flush()); err != nil && w.failed == nil {
+		w.failed = fmt.Errorf("--events: %w", err)
+	}
+}
+
+// close prints the summary and closes the file.
+func (w *watcher) close() error {
+	w.summary.print(w.c, w.format)
+	if w.file != nil {
+		w.failed = errors.Join(w.failed, w.file.Close())
+	}
+	return w.failed
+}
+
+// A notice is what makes a denial another one.
+type notice struct{ protocol, target string }
+
+// tell prints a denial, if it is a new one.
+func (w *watcher) tell(e m.Event) {
+	n := noticeOf(e)
+	if w.told[n] || len(w.told) > maxNotices {
+		return
+	}
+	w.told[n] = true
+	if len(w.told) > maxNotices {
+		w.c.notef("denied more than %d targets; the summary counts the rest", maxNotices)
+		return
+	}
+	text := fmt.Sprintf("denied %s %s", n.protocol, printable(n.target))
+	if e.Flow != nil {
+		text += group(e)
+	}
+	text += ": " + because(e.Verdict)
+	if flag := w.remedy(e); flag != "" {
+		text += "; to allow it: " + flag
+	}
+	w.c.notef("%s", text)
+}
+
+// tellLimit prints that a bound was hit, once per bound.
+func (w *watcher) tellLimit(e m.Event) {
+	n := notice{"limit", e.Limit}
+	if w.told[n] {
+		return
+	}
+	w.told[n] = true
+	w.c.notef("the guest ran into the limit %s", printable(e.Limit))
+}
+
+// noticeOf returns what was denied.
+func noticeOf(e m.Event) notice {
+	if e.Type == m.EventDNSQuery {
+		return notice{"dns", e.DNS.Name}
+	}
+	f := e.Flow
+	if f.Direction == m.PolicyDirectionIngress {
+		return notice{string(f.Protocol), f.Src.Addr.String() + " to guest port " + strconv.Itoa(int(f.Dst.Port))}
+	}
+	return notice{string(f.Protocol), target(f.Dst)}
+}
+
+// target returns an end as --allow takes it: the name the guest used, or the
+// address, and the port.
+func target(end m.EventEnd) string {
+	host := end.Name
+	if host == "" {
+		host = end.Addr.String()
+	}
+	if end.Port == 0 {
+		return host
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(end.Port)))
+}
+
+// group returns the group of a flow's peer, in parentheses.
+func group(e m.Event) string {
+	g := e.Flow.Dst.Group
+	if e.Flow.Direction == m.PolicyDirectionIngress {
+		g = e.Flow.Src.Group
+	}
+	if g == "" {
+		return ""
+	}
+	return " (" + g + ")"
+}
+
+// because returns the reason of a verdict in words.
+func because(v *m.EventVerdict) string {
+	switch {
+	case v == nil:
+		return "no reason given"
+	case v.Text != "":
+		return fmt.Sprintf("%s says %q", v.Source, v.Text)
+	case v.Reason != "":
+		return fmt.Sprintf("%s (%s)", v.Source, v.Reason)
+	}
+	return v.Source
+}
+
+// remedy returns the flags that would allow what was denied: only a default
+// leaves it to them.
+func (w *watcher) remedy(e m.Event) string {
+	if e.Verdict == nil || e.Verdict.Source != "default egress" {
+		return ""
+	}
+	allow := noticeOf(e).target
+	if e.Flow != nil && e.Flow.Dst.Group == "host" {
+		allow = "host"
+		if e.Flow.Dst.Port != 0 {
+			allow += ":" + strconv.Itoa(int(e.Flow.Dst.Port))
+		}
+	}
+	if allow != printable(allow) {
+		return "" // no shell would take it as it is
+	}
+	if w.implicit {
+		return "--network public-only --allow " + allow
+	}
+	return "--allow " + allow
+}
+
+// describe prints an event that isn't worth a line without --verbose.
+func (w *watcher) describe(e m.Event) {
+	switch e.Type {
+	case m.EventFlowOpen:
+		w.c.notef("allowed %s %s%s: %s", e.Flow.Protocol, printable(target(e.Flow.Dst)), group(e), because(e.Verdict))
+	case m.EventDNSQuery:
+		w.c.notef("dns %s %s: %s", e.DNS.Type, printable(e.DNS.Name), e.DNS.RCode)
+	case m.EventLog:
+		w.c.notef("%s: %s", e.Level, printable(e.Message))
+	case m.EventPortPublish:
+		w.c.notef("published %v for guest port %d", e.Port.Host, e.Port.GuestPort)
+	}
+}
