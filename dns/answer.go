@@ -35,7 +35,8 @@ type answer struct {
 	hops   []string // targets of the CNAME records, in order, in text form
 	// addrs are the addresses that the chain reaches: of A and AAAA records,
 	// and of the hints of SVCB and HTTPS records, each once.
-	addrs   []addrTTL
+	addrs   []netip.Addr
+	addrTTL uint32   // the shortest of the records that gave addrs, in seconds
 	targets []string // names that SRV, MX, SVCB and HTTPS records point to, in text form
 	ttl     uint32   // how long the answer may be kept, in seconds
 	stored  time.Time
@@ -45,12 +46,6 @@ type answer struct {
 type ttlField struct {
 	off int
 	ttl uint32
-}
-
-// An addrTTL is an address and the TTL of the record that gave it.
-type addrTTL struct {
-	addr netip.Addr
-	ttl  uint32
 }
 
 var (
@@ -64,13 +59,20 @@ func (a *answer) ageAt(now time.Time) uint32 {
 	return uint32(min(max(now.Sub(a.stored)/time.Second, 0), maxTTL))
 }
 
+// namesExpire returns until when the entries that the answer makes in the table
+// of names live, if the guest gets it now.
+func (a *answer) namesExpire(now time.Time) time.Time {
+	left := time.Duration(a.addrTTL-min(a.ageAt(now), a.addrTTL)) * time.Second
+	return now.Add(max(left, minNameTTL) + nameGrace)
+}
+
 // readAnswer reduces the upstream's reply m, received at now, to what q asked:
 // the CNAME chain from the queried name and what stands at its end; of the
 // authority section what proves a negative or a wildcard. What the chain
 // doesn't reach, and the additional section, is left out: an address there
 // would reach the guest without belonging to the name it asked for.
 func readAnswer(m *mdns.Msg, q *query, now time.Time) (*answer, error) {
-	a := &answer{rcode: m.Rcode, ad: m.AuthenticatedData, ede: upstreamError(m), stored: now}
+	a := &answer{rcode: m.Rcode, ad: m.AuthenticatedData, ede: upstreamError(m), addrTTL: maxTTL, stored: now}
 	question, _, err := mdns.UnpackDomainName(lowerWire(q.wire()), 0)
 	if err != nil {
 		return nil, fmt.Errorf("read queried name: %w", err)
@@ -229,19 +231,20 @@ func proofs(rrs []mdns.RR, names []string) []mdns.RR {
 // stay.
 func (a *answer) collect(rrs []mdns.RR) []mdns.RR {
 	stripped := false
+	c := collector{a, make(map[netip.Addr]bool)}
 	out := rrs[:0]
 	for _, rr := range rrs {
 		h := rr.Header()
 		h.Ttl = min(h.Ttl, maxTTL) // as RFC 8767, section 4: a set top bit is no negative number
 		switch rr := rr.(type) {
 		case *mdns.A:
-			a.addAddr(rr.A, h.Ttl)
+			c.addAddr(rr.A, h.Ttl)
 		case *mdns.AAAA:
-			a.addAddr(rr.AAAA, h.Ttl)
+			c.addAddr(rr.AAAA, h.Ttl)
 		case *mdns.SRV:
-			a.addTarget(rr.Target)
+			c.addTarget(rr.Target)
 		case *mdns.MX:
-			a.addTarget(rr.Mx)
+			c.addTarget(rr.Mx)
 		case *mdns.SVCB:
 			was := len(rr.Value)
 			if !stripECH(rr) {
@@ -249,7 +252,7 @@ func (a *answer) collect(rrs []mdns.RR) []mdns.RR {
 				continue
 			}
 			stripped = stripped || len(rr.Value) != was
-			a.addBinding(rr)
+			c.addBinding(rr)
 		case *mdns.HTTPS:
 			was := len(rr.Value)
 			if !stripECH(&rr.SVCB) {
@@ -257,7 +260,7 @@ func (a *answer) collect(rrs []mdns.RR) []mdns.RR {
 				continue
 			}
 			stripped = stripped || len(rr.Value) != was
-			a.addBinding(&rr.SVCB)
+			c.addBinding(&rr.SVCB)
 		}
 		out = append(out, rr)
 	}
@@ -281,41 +284,45 @@ func withoutSignatures(rrs []mdns.RR, types ...uint16) []mdns.RR {
 	return out
 }
 
-func (a *answer) addAddr(ip []byte, ttl uint32) {
+// A collector fills an answer's addresses and targets.
+type collector struct {
+	a    *answer
+	seen map[netip.Addr]bool // an answer of 64 KiB can hold 4000 addresses
+}
+
+func (c collector) addAddr(ip []byte, ttl uint32) {
 	addr, ok := netip.AddrFromSlice(ip)
 	if !ok {
 		return
 	}
-	addr = addr.Unmap()
-	for _, have := range a.addrs {
-		if have.addr == addr {
-			return
-		}
+	c.a.addrTTL = min(c.a.addrTTL, ttl)
+	if addr = addr.Unmap(); !c.seen[addr] {
+		c.seen[addr] = true
+		c.a.addrs = append(c.a.addrs, addr)
 	}
-	a.addrs = append(a.addrs, addrTTL{addr, ttl})
 }
 
 // addTarget notes a name that a service record points to. "." is none (SRV, MX)
 // or the owner itself (SVCB).
-func (a *answer) addTarget(name string) {
+func (c collector) addTarget(name string) {
 	if text, ok := textName(name); ok && text != "" {
-		a.targets = append(a.targets, text)
+		c.a.targets = append(c.a.targets, text)
 	}
 }
 
 // addBinding notes the target and the hints of a service binding:
 // https://www.rfc-editor.org/rfc/rfc9460#section-7.3
-func (a *answer) addBinding(b *mdns.SVCB) {
-	a.addTarget(b.Target)
+func (c collector) addBinding(b *mdns.SVCB) {
+	c.addTarget(b.Target)
 	for _, v := range b.Value {
 		switch v := v.(type) {
 		case *mdns.SVCBIPv4Hint:
 			for _, ip := range v.Hint {
-				a.addAddr(ip.To4(), b.Hdr.Ttl)
+				c.addAddr(ip.To4(), b.Hdr.Ttl)
 			}
 		case *mdns.SVCBIPv6Hint:
 			for _, ip := range v.Hint {
-				a.addAddr(ip.To16(), b.Hdr.Ttl)
+				c.addAddr(ip.To16(), b.Hdr.Ttl)
 			}
 		}
 	}

@@ -64,7 +64,7 @@ func (c *cache) flush() {
 // memory returns about how many bytes keeping a costs.
 func (a *answer) memory() int {
 	const overhead = 512 // the structs, the key, the map's and the list's part
-	n := overhead + len(a.packed) + 8*len(a.ttls) + 32*len(a.addrs)
+	n := overhead + len(a.packed) + 8*len(a.ttls) + 24*len(a.addrs)
 	for _, h := range a.hops {
 		n += 16 + len(h)
 	}

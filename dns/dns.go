@@ -127,15 +127,10 @@ func New(cfg Config) (*Server, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		}
 	}
-	if cfg.Usable == nil {
-		cfg.Usable = func(netip.Addr) bool { return true }
-	}
 	cfg.Limits = cfg.Limits.withDefaults()
 	l := cfg.Limits
-	for _, bound := range []int{l.Burst, l.Waiting, l.Sockets, l.Pipelined, l.CacheBytes, l.Names, l.Pairs, l.AddrsPerName} {
-		if bound < 0 {
-			return nil, fmt.Errorf("start DNS proxy: limit %d is negative", bound)
-		}
+	if least := min(l.Burst, l.Waiting, l.Sockets, l.Pipelined, l.CacheBytes, l.Names, l.Pairs, l.AddrsPerName); least < 0 {
+		return nil, fmt.Errorf("start DNS proxy: a limit is %d, which is negative", least)
 	}
 	s := &Server{
 		cfg:      cfg,
@@ -250,3 +245,6 @@ func (s *Server) Close() error {
 	s.wg.Wait()
 	return nil
 }
+
+// errClosed is the error of calls after Close.
+var errClosed = fmt.Errorf("DNS proxy: %w", net.ErrClosed)

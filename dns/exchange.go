@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -78,13 +79,20 @@ func exchangeUDP(ctx context.Context, server netip.AddrPort, q *query, u upstrea
 	defer c.Close()
 	defer endWith(ctx, c)()
 	sent := appendQuestion(make([]byte, 0, 320), q, u)
-	if _, err := c.Write(sent); err != nil {
+	if err := send(ctx, c, sent); err != nil {
 		return nil, err
 	}
 	buf := replyBuffers.Get().(*[]byte)
 	defer replyBuffers.Put(buf)
-	for range maxWrongReplies {
+	for wrong := 0; wrong < maxWrongReplies; {
 		n, err := c.Read(*buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
+			// A datagram may be lost on the way: ask again, and take the answer
+			// to either.
+			if err = send(ctx, c, sent); err == nil {
+				continue
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -93,9 +101,20 @@ func exchangeUDP(ctx context.Context, server netip.AddrPort, q *query, u upstrea
 			return unpackReply((*buf)[:n])
 		case errCase, errTruncated:
 			return nil, err
+		default:
+			wrong++
 		}
 	}
 	return nil, errWrongReplies
+}
+
+// send writes a query and bounds the wait for its answer.
+func send(ctx context.Context, c *net.UDPConn, query []byte) error {
+	if _, err := c.Write(query); err != nil {
+		return err
+	}
+	c.SetReadDeadline(time.Now().Add(overlap))
+	return ctx.Err() // if ctx ended just now, that set the deadline before us
 }
 
 // exchangeTCP asks over TCP, and reports whether the server folds case.

@@ -22,9 +22,9 @@ type rules struct {
 type judgement struct {
 	verdict policy.Verdict // what permitted the name, or what denied
 	denied  string         // why, for the guest and the record; "" if permitted
-	// addrs are those of the answer that the guest may get. All of the answer's
-	// own slice means that nothing has to be left out.
-	addrs []addrTTL
+	// addrs are those of the answer that the guest may get: the answer's own
+	// slice if it may get all.
+	addrs []netip.Addr
 }
 
 // permit decides whether name may be looked up. A name that the policy doesn't
@@ -67,23 +67,17 @@ func (r *rules) judge(a *answer, by policy.Verdict, usable func(netip.Addr) bool
 			return judgement{verdict: v, denied: "alias " + hop + " is denied"}
 		}
 	}
-	for _, at := range a.addrs {
-		if v := r.policy.AdmitAnswer(r.host, at.addr); v.Action != policy.Allow {
-			return judgement{verdict: v, denied: "rebind protection: " + at.addr.String() + " is " + v.Group.String()}
+	for _, addr := range a.addrs {
+		if v := r.policy.AdmitAnswer(r.host, addr); v.Action != policy.Allow {
+			return judgement{verdict: v, denied: "rebind protection: " + addr.String() + " is " + v.Group.String()}
 		}
 	}
 	addrs := a.addrs
-	for i, at := range a.addrs {
-		if usable(at.addr) {
-			continue
+	if usable != nil {
+		unusable := func(addr netip.Addr) bool { return !usable(addr) }
+		if slices.ContainsFunc(addrs, unusable) {
+			addrs = slices.DeleteFunc(slices.Clone(addrs), unusable)
 		}
-		addrs = append([]addrTTL(nil), a.addrs[:i]...)
-		for _, at := range a.addrs[i+1:] {
-			if usable(at.addr) {
-				addrs = append(addrs, at)
-			}
-		}
-		break
 	}
 	return judgement{verdict: by, addrs: addrs}
 }
@@ -108,9 +102,8 @@ func owners(dst []string, name string, origins []origin) []string {
 // record enters the addresses of an answer to name into the table of names, for
 // each of its owners, and its targets into theirs. It returns the addresses that
 // are now in the table for all of them.
-func (s *Server) record(q *query, a *answer, addrs []addrTTL, origins []origin, now time.Time) []addrTTL {
-	age := a.ageAt(now)
-	expires := now.Add(max(time.Duration(a.ttl-min(age, a.ttl))*time.Second, minNameTTL) + nameGrace)
+func (s *Server) record(q *query, a *answer, addrs []netip.Addr, origins []origin, now time.Time) []netip.Addr {
+	expires := a.namesExpire(now)
 	var evicted, left int
 	s.mu.Lock()
 	for _, t := range a.targets {
@@ -119,7 +112,7 @@ func (s *Server) record(q *query, a *answer, addrs []addrTTL, origins []origin, 
 	if len(addrs) > 0 {
 		var list [4]string
 		for _, owner := range owners(list[:0], a.name, origins) {
-			kept, out := s.names.add(owner, addrs, age, now)
+			kept, out := s.names.add(owner, addrs, expires, now)
 			evicted += out
 			left += len(addrs) - kept
 			addrs = addrs[:kept]

@@ -64,12 +64,12 @@ func newNameTable(maxNames, maxPairs, maxAddrs int) *nameTable {
 	}
 }
 
-// add records that addrs were answered for name, with age seconds of their TTLs
-// gone. It returns how many of them, counted from the first, are now in the
-// table, and how many live pairs had to leave for them. An address that isn't in
+// add records that addrs were answered for name, until expires. It returns how
+// many of them, counted from the first, are now in the table, and how many live
+// pairs had to leave for them. An address that isn't in
 // the table must not reach the guest: a flow to it would look as if nobody had
 // ever named it.
-func (t *nameTable) add(name string, addrs []addrTTL, age uint32, now time.Time) (kept, evicted int) {
+func (t *nameTable) add(name string, addrs []netip.Addr, expires, now time.Time) (kept, evicted int) {
 	t.expire(now)
 	if len(addrs) == 0 {
 		return 0, 0
@@ -91,8 +91,7 @@ func (t *nameTable) add(name string, addrs []addrTTL, age uint32, now time.Time)
 	}
 	t.round++
 	for _, a := range addrs {
-		life := time.Duration(a.ttl-min(age, a.ttl)) * time.Second
-		dropped, ok := t.addPair(n, a.addr, now.Add(max(life, minNameTTL)+nameGrace))
+		dropped, ok := t.addPair(n, a, expires)
 		evicted += dropped
 		if !ok {
 			break

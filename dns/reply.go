@@ -109,7 +109,7 @@ func emptyReply(q *query, flags uint16, rcode int, e ede) []byte {
 // render returns the answer as a reply to q of at most size bytes, with the
 // addresses given: those of a, or some of them. The rest goes to a guest that
 // asks again over TCP.
-func (a *answer) render(q *query, given []addrTTL, size int, now time.Time) []byte {
+func (a *answer) render(q *query, given []netip.Addr, size int, now time.Time) []byte {
 	age := a.ageAt(now)
 	template, ttls, flags := a.packed, a.ttls, uint16(0)
 	if len(a.packed) == 0 {
@@ -132,7 +132,7 @@ func (a *answer) render(q *query, given []addrTTL, size int, now time.Time) []by
 
 // reduce returns a template like a.packed without the addresses that aren't
 // given, and of at most size bytes.
-func (a *answer) reduce(q *query, given []addrTTL, size int) (template []byte, ttls []ttlField, flags uint16) {
+func (a *answer) reduce(q *query, given []netip.Addr, size int) (template []byte, ttls []ttlField, flags uint16) {
 	var m mdns.Msg
 	if err := m.Unpack(a.packed); err != nil {
 		return emptyTemplate(q), nil, flagTC // can't happen: we packed it
@@ -159,15 +159,10 @@ func emptyTemplate(q *query) []byte { return make([]byte, headerLen+q.nameLen+4)
 
 // keepAddrs returns rrs without the addresses and hints that aren't in given,
 // and without the signatures that then don't fit.
-func keepAddrs(rrs []mdns.RR, given []addrTTL) []mdns.RR {
+func keepAddrs(rrs []mdns.RR, given []netip.Addr) []mdns.RR {
 	keep := func(ip []byte) bool {
 		addr, _ := netip.AddrFromSlice(ip)
-		for _, g := range given {
-			if g.addr == addr.Unmap() {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(given, addr.Unmap())
 	}
 	var changed []uint16
 	out := rrs[:0]

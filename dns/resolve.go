@@ -29,9 +29,10 @@ const (
 // make its answer easier to forge (RFC 5452, section 5).
 type call struct {
 	key     cacheKey
-	q       query // the first query
-	waiters []guestQuery
-	epoch   uint64
+	q       query        // the first query
+	waiters []guestQuery // guarded by the Server's mu until the call ends
+	epoch   uint64       // of the upstreams that are asked
+	kept    bool         // the answer came from the cache
 }
 
 // ask puts g's question to the upstreams unless the policy denies it or a bound
@@ -94,51 +95,50 @@ func (s *Server) enqueue(g *guestQuery, name string, kept bool, now time.Time) (
 func (s *Server) run(c *call) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Timeout)
 	defer cancel()
+	a := s.lookUp(ctx, c)
 	now := time.Now()
-	servers, a := s.prepare(ctx, c, now)
-	cached := a != nil
-	if !cached {
-		a = s.resolve(ctx, c, servers)
-	}
-	now = time.Now()
 	s.mu.Lock()
 	delete(s.calls, c.key)
 	s.waiting -= len(c.waiters)
-	if !cached && c.epoch == s.epoch && !s.closed {
+	if !c.kept && c.epoch == s.epoch {
 		s.cache.put(c.key, a)
 	}
 	closed := s.closed
 	s.mu.Unlock()
+	if closed {
+		return
+	}
 	for i := range c.waiters {
-		if closed {
-			return
-		}
-		s.finish(&c.waiters[i], a, cached, now)
+		s.finish(&c.waiters[i], a, c.kept, now)
 	}
 }
 
-// prepare finds out whom to ask, in which order. If the cache has the answer
-// after all, it returns that.
-func (s *Server) prepare(ctx context.Context, c *call, now time.Time) (servers []netip.AddrPort, kept *answer) {
-	u, changed, err := s.upstream.get(ctx, now)
+// lookUp finds out whom to ask, and asks. If the cache has the answer after all,
+// since the upstreams turn out to be the same as before, it returns that.
+func (s *Server) lookUp(ctx context.Context, c *call) *answer {
+	now := time.Now()
+	found := s.upstream.get(ctx, now)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if changed {
+	if found.changed {
 		s.flushLocked()
 	}
 	c.epoch = s.epoch
-	if kept := s.cache.get([]byte(c.key.name), &c.q, now); kept != nil {
-		return nil, kept
+	kept := s.cache.get([]byte(c.key.name), &c.q, now)
+	servers := s.roster.order(found.pick(c.key.name), now)
+	s.mu.Unlock()
+	if found.broke {
+		s.warn(found.err.Error(), now)
 	}
-	servers = s.roster.order(u.pick(c.key.name), now)
-	if len(servers) == 0 {
-		why := "no nameserver"
-		if err != nil {
-			why = err.Error()
-		}
-		return nil, failure(c.key.name, mdns.RcodeServerFailure, errorOf(mdns.ExtendedErrorCodeNetworkError, why), now)
+	switch {
+	case kept != nil:
+		c.kept = true
+		return kept
+	case len(servers) > 0:
+		return s.resolve(ctx, c, servers)
+	case found.err != nil:
+		return failure(c.key.name, mdns.RcodeServerFailure, errorOf(mdns.ExtendedErrorCodeNetworkError, found.err.Error()), now)
 	}
-	return servers, nil
+	return failure(c.key.name, mdns.RcodeServerFailure, errorOf(mdns.ExtendedErrorCodeNetworkError, "no nameserver"), now)
 }
 
 // failure returns an answer that says nothing but that there is none.
@@ -153,21 +153,21 @@ func failure(name string, rcode int, e ede, now time.Time) *answer {
 type attempt struct {
 	server  netip.AddrPort
 	started time.Time
-	done    bool // it ended, with an answer or an error
+	done    bool // it ended, not for want of a word from the server
 	answer  *answer
 	err     error
 }
 
-// resolve asks servers, which aren't none, in order: the next when one fails,
-// and when one is silent for longer than overlap, around again at the end. The
-// first answer that is final is returned; of failures the last.
+// resolve asks servers, which aren't none, in order: the next when one fails, and
+// when one is silent for longer than overlap. The first answer that is final is
+// returned; of failures the last.
 func (s *Server) resolve(ctx context.Context, c *call, servers []netip.AddrPort) *answer {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the other attempts
 	var attempts []*attempt
 	results := make(chan *attempt)
 	start := func() {
-		a := &attempt{server: servers[len(attempts)%len(servers)], started: time.Now()}
+		a := &attempt{server: servers[len(attempts)], started: time.Now()}
 		attempts = append(attempts, a)
 		s.wg.Go(func() { s.attempt(ctx, c, a, results) })
 	}
@@ -179,7 +179,7 @@ func (s *Server) resolve(ctx context.Context, c *call, servers []netip.AddrPort)
 	for {
 		select {
 		case a := <-results:
-			a.done = true
+			a.done = a.err == nil || !isTimeout(a.err)
 			open--
 			if a.err == nil && final(a.answer.rcode) {
 				s.blameSilent(attempts, a.answer.stored)
@@ -196,9 +196,11 @@ func (s *Server) resolve(ctx context.Context, c *call, servers []netip.AddrPort)
 				return s.giveUp(c, attempts, last)
 			}
 		case <-silence.C:
-			start()
-			open++
-			silence.Reset(overlap)
+			if len(attempts) < len(servers) {
+				start()
+				open++
+				silence.Reset(overlap)
+			}
 		case <-ctx.Done():
 			return s.giveUp(c, attempts, last)
 		}
@@ -253,6 +255,11 @@ func (s *Server) askUpstream(ctx context.Context, c *call, server netip.AddrPort
 	return a, nil
 }
 
+// isTimeout reports whether err says that the time was over.
+func isTimeout(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
+}
+
 // blameSilent notes which upstreams let pass a whole overlap without a word.
 func (s *Server) blameSilent(attempts []*attempt, now time.Time) {
 	s.mu.Lock()
@@ -272,7 +279,7 @@ func (s *Server) giveUp(c *call, attempts []*attempt, last *attempt) *answer {
 	switch {
 	case last != nil && last.err == nil:
 		return last.answer
-	case last != nil && !errors.Is(last.err, os.ErrDeadlineExceeded) && !errors.Is(last.err, context.DeadlineExceeded):
+	case last != nil && !isTimeout(last.err):
 		text := fmt.Sprintf("%s: %v", last.server, last.err)
 		return failure(c.key.name, mdns.RcodeServerFailure, errorOf(mdns.ExtendedErrorCodeNetworkError, text), now)
 	}

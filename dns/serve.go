@@ -1,7 +1,6 @@
 package dns
 
 import (
-	"net/netip"
 	"strconv"
 	"time"
 
@@ -52,7 +51,7 @@ func (s *Server) serve(msg []byte, proto policy.Protocol, now time.Time, reply f
 		} else {
 			s.stats.local.Add(1)
 		}
-		reply(emptyReply(&g.query, 0, rcode, errorOf(mdns.ExtendedErrorCodeNotSupported, "not a plain query")))
+		reply(emptyReply(&g.query, 0, rcode, errorOf(mdns.ExtendedErrorCodeNotSupported, "no query of one question")))
 		return true
 	}
 	if why := unsupported(&g.query); why != "" {
@@ -173,7 +172,7 @@ func (s *Server) finish(g *guestQuery, a *answer, cached bool, now time.Time) {
 	g.reply(a.render(&g.query, given, size, now))
 	s.tell(g, Event{
 		Name: a.name, Verdict: v, RCode: mdns.RcodeToString[a.rcode], Reason: a.ede.text,
-		Addrs: addrsOf(given), Upstream: a.from, Cached: cached,
+		Addrs: given, Upstream: a.from, Cached: cached,
 	}, now)
 }
 
@@ -186,17 +185,6 @@ func denyReason(v policy.Verdict) string {
 		return v.Reason
 	}
 	return "denied by " + v.Source
-}
-
-func addrsOf(list []addrTTL) []netip.Addr {
-	if len(list) == 0 {
-		return nil
-	}
-	addrs := make([]netip.Addr, len(list))
-	for i, a := range list {
-		addrs[i] = a.addr
-	}
-	return addrs
 }
 
 // tell completes e and hands it to who listens.
@@ -215,6 +203,13 @@ func typeName(t uint16) string {
 		return name
 	}
 	return "TYPE" + strconv.Itoa(int(t))
+}
+
+// warn tells the record what a user should know.
+func (s *Server) warn(message string, now time.Time) {
+	if s.cfg.Events != nil {
+		s.cfg.Events(Event{Type: EventWarning, Time: now, Generation: s.rules.Load().generation, Message: message})
+	}
 }
 
 // hit counts n hits of a bound, and tells the record now and then.

@@ -1,10 +1,6 @@
 package dns
 
-import (
-	"testing"
-
-	mdns "github.com/miekg/dns"
-)
+import "testing"
 
 func TestForward(t *testing.T) {
 	t.Parallel()
@@ -27,5 +23,4 @@ func TestForward(t *testing.T) {
 			t.Errorf("%s over TCP: got %q, want %q", tt.question, got, tt.want)
 		}
 	}
-	_ = mdns.TypeA
 }

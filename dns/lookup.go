@@ -1,0 +1,85 @@
+package dns
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"time"
+
+	mdns "github.com/miekg/dns"
+
+	"github.com/sluicenet/sluice/policy"
+)
+
+// Lookup resolves name as a query of the guest's over TCP would: decided by the
+// policy, recorded in events and in the table of names. It is for who acts on
+// the guest's word with a name instead of an address, as a CONNECT does. IPv4
+// addresses come first. The error says what the guest would be told.
+func (s *Server) Lookup(ctx context.Context, name string) ([]netip.Addr, error) {
+	var addrs []netip.Addr
+	var problem error
+	qtypes := []uint16{mdns.TypeA, mdns.TypeAAAA}
+	answers := make([]chan []byte, len(qtypes))
+	for i, qtype := range qtypes {
+		msg, err := new(mdns.Msg).SetQuestion(mdns.Fqdn(name), qtype).Pack()
+		if err != nil {
+			return nil, fmt.Errorf("look up %q: %w", name, err)
+		}
+		answers[i] = make(chan []byte, 1)
+		if !s.serve(msg, policy.TCP, time.Now(), func(answer []byte) { answers[i] <- answer }) {
+			return nil, fmt.Errorf("look up %q: %w", name, errClosed)
+		}
+	}
+	for i := range qtypes {
+		select {
+		case answer := <-answers[i]:
+			got, err := readAddrs(answer)
+			addrs = append(addrs, got...)
+			if problem == nil {
+				problem = err
+			}
+		case <-ctx.Done():
+			return nil, fmt.Errorf("look up %q: %w", name, ctx.Err())
+		case <-s.ctx.Done():
+			return nil, fmt.Errorf("look up %q: %w", name, errClosed)
+		}
+	}
+	switch {
+	case len(addrs) > 0:
+		return addrs, nil
+	case problem != nil:
+		return nil, fmt.Errorf("look up %q: %w", name, problem)
+	}
+	return nil, fmt.Errorf("look up %q: no address", name)
+}
+
+// readAddrs returns the addresses in an answer of our own, or its error.
+func readAddrs(answer []byte) ([]netip.Addr, error) {
+	if rcode := int(binary.BigEndian.Uint16(answer[2:]) & 0xf); rcode != mdns.RcodeSuccess {
+		return nil, fmt.Errorf("answer is %s", mdns.RcodeToString[rcode])
+	}
+	var m mdns.Msg
+	if err := m.Unpack(answer); err != nil {
+		return nil, err
+	}
+	return addrsIn(m.Answer), nil
+}
+
+// addrsIn returns the addresses of the A and AAAA records in rrs.
+func addrsIn(rrs []mdns.RR) []netip.Addr {
+	var addrs []netip.Addr
+	for _, rr := range rrs {
+		var ip []byte
+		switch rr := rr.(type) {
+		case *mdns.A:
+			ip = rr.A
+		case *mdns.AAAA:
+			ip = rr.AAAA
+		}
+		if addr, ok := netip.AddrFromSlice(ip); ok {
+			addrs = append(addrs, addr.Unmap())
+		}
+	}
+	return addrs
+}
