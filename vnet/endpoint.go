@@ -35,7 +35,7 @@ type endpoint struct {
 	drops      *counters
 	dispatcher stack.NetworkDispatcher  // set once by Attach, before any frame; nil when removed
 	scratch    sync.Pool                // of *writeScratch
-	synAcks    chan *stack.PacketBuffer // to writeSynAcks
+	synAcks    chan *stack.PacketBuffer // to writeSynAcks; nil without it
 }
 
 // writeScratch is the memory of one WritePackets call.
@@ -50,7 +50,7 @@ var (
 )
 
 func newEndpoint(l link.Link, mtu int, gateway, guest tcpip.LinkAddress, drops *counters) *endpoint {
-	e := &endpoint{link: l, mtu: uint32(mtu), addr: gateway, guest: guest, drops: drops, synAcks: make(chan *stack.PacketBuffer, maxSynAcks)}
+	e := &endpoint{link: l, mtu: uint32(mtu), addr: gateway, guest: guest, drops: drops}
 	e.scratch.New = func() any { return new(writeScratch) }
 	return e
 }

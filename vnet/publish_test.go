@@ -84,7 +84,7 @@ func TestPublish(t *testing.T) {
 			c.Write([]byte("hello"))
 			c.CloseWrite()
 			if got, err := io.ReadAll(c); string(got) != "got hello" || err != nil {
-				t.Errorf("got %q, %v", got, err)
+				t.Fatalf("got %q, %v", got, err)
 			}
 			if p := <-peers; p.Addr() != n.block.Gateway4 || p.Port() < 49152 {
 				t.Errorf("the guest saw %v", p)

@@ -179,6 +179,7 @@ func newNetwork(cfg Config) (*Network, error) {
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.rules.Store(&rules{policy: cfg.Policy, host: cfg.Host, generation: 1})
 	n.endpoint = newEndpoint(cfg.Link, cfg.MTU, tcpip.LinkAddress(cfg.Block.GatewayMAC), tcpip.LinkAddress(cfg.Block.GuestMAC), &n.counters)
+	n.endpoint.synAcks = make(chan *stack.PacketBuffer, maxSynAcks)
 	s, err := newStack(n.endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("start TCP stack: %w", err)
