@@ -103,6 +103,7 @@ var firstBytes = []struct {
 	{"GET http://a.example HTTP/1.0\r\n\r\n", want{HTTP1, "a.example"}},
 	{"GET http://203.0.113.7/ HTTP/1.1\r\nHost: 203.0.113.7:80\r\n\r\n", want{HTTP1, ""}},
 	{"connect /x HTTP/1.1\r\nHost: a.example\r\n\r\n", want{HTTP1, "a.example"}},
+	{"AaZz09!#$%&'*+-.^_`|~ / HTTP/1.1\r\nHost: a.example\r\n\r\n", want{HTTP1, "a.example"}},
 	{"CONNECT a.example:443 HTTP/1.1\r\nHost: A.example:443\r\n\r\n", want{Connect, "a.example"}},
 	{"CONNECT a.example:443 HTTP/1.0\r\n\r\n", want{Connect, "a.example"}},
 	{"CONNECT 10.0.0.1:22 HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n", want{Connect, ""}},

@@ -81,6 +81,7 @@ func TestStreams(t *testing.T) {
 		{"priority beyond the frame", []string{frame(frameHeaders, flagEndHeaders|flagPriority, 1, "1234")}, "1 malformed: HTTP/2 field block can't be decoded"},
 		{"ended within a frame's header", []string{settings, settings[:5]}, "2 malformed: ended within a frame"},
 		{"ended within a block", []string{settings, headers(1, a)[:20]}, "2 malformed: ended within a frame"},
+		{"priority and nothing else", []string{frame(frameHeaders, flagEndHeaders|flagPriority, 1, "12345")}, "1 malformed: HTTP/2 request without method, scheme or path"},
 		{"stream 0", []string{headers(0, a)}, "1 malformed: HTTP/2 stream that no client may open"},
 		{"stream 2", []string{headers(2, a)}, "1 malformed: HTTP/2 stream that no client may open"},
 		{"trailers with an authority", []string{headers(3, a), headers(1, a)}, "1 http2 a.example, 2 malformed: HTTP/2 trailers aren't well-formed"},
