@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -144,7 +145,7 @@ func (c *Client) send(ctx context.Context, m *message) (uint64, <-chan *message,
 		return m.ID, nil, ctx.Err()
 	}
 	if err != nil {
-		return m.ID, nil, c.fail(fmt.Errorf("write %s: %w", m.Kind, err))
+		return m.ID, nil, c.fail(fmt.Errorf("write %s: %w", m.Kind, plainEnd(err)))
 	}
 	return m.ID, answered, nil
 }
@@ -164,17 +165,28 @@ func (c *Client) ignore(id uint64) {
 func (c *Client) read() {
 	for {
 		m, err := readMessage(c.conn, maxReply)
-		if errors.Is(err, io.EOF) {
-			err = errors.New("the agent ended")
-		}
 		if err == nil {
 			err = c.deliver(m)
 		}
 		if err != nil {
-			c.fail(fmt.Errorf("agent: %w", err))
+			c.fail(fmt.Errorf("read reply: %w", plainEnd(err)))
 			return
 		}
 	}
+}
+
+// errEnded is what the ways come to in which a stream shows that its other end
+// is gone.
+var errEnded = errors.New("the agent ended")
+
+// plainEnd returns errEnded for an error that means no more than that.
+func plainEnd(err error) error {
+	for _, end := range []error{io.EOF, io.ErrClosedPipe, syscall.EPIPE, syscall.ECONNRESET} {
+		if errors.Is(err, end) {
+			return errEnded
+		}
+	}
+	return err
 }
 
 // deliver hands a reply to the call that it answers.

@@ -114,7 +114,11 @@ func configure(n Network) error {
 // findCard returns the card of that name, or the only one but loopback.
 func findCard(name string) (netlink.Link, error) {
 	if name != "" {
-		return netlink.LinkByName(name)
+		card, err := netlink.LinkByName(name)
+		if err != nil {
+			return nil, fmt.Errorf("find network card %q: %w", name, err)
+		}
+		return card, nil
 	}
 	links, err := netlink.LinkList()
 	if err != nil {

@@ -2,6 +2,8 @@ package guest
 
 import (
 	"errors"
+	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"runtime"
@@ -37,6 +39,10 @@ type startReply struct {
 // newReaper starts the reaper's goroutine, which lives as long as the process.
 // It returns prepare's error.
 func newReaper(prepare func() error) (*reaper, error) {
+	// Whatever process 1 was started with, its commands get the standard files.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("keep descriptors from commands: %w", err)
+	}
 	r := &reaper{starts: make(chan startRequest), signals: make(chan os.Signal, 1)}
 	// signal.Ignore would be inherited by commands; a caught signal is not.
 	signal.Notify(r.signals, unix.SIGCHLD)

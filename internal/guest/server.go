@@ -31,7 +31,8 @@ type Process interface {
 // Serve answers the host's requests on stream until the one command that it
 // asks for has ended and the host was told; then it returns that command's
 // exit. Where the host goes away first, or asks for nothing that can be
-// started, it returns an error. It closes stream.
+// started, it returns an error. It closes stream, whose Close must end a Read
+// that waits.
 func Serve(stream io.ReadWriteCloser, sys System) (Exit, error) {
 	s := &server{stream: stream, sys: sys, requests: make(chan *message), readErr: make(chan error, 1)}
 	var reader sync.WaitGroup
