@@ -44,7 +44,7 @@ const (
 	dropUDPSocket   // no host socket to be had: descriptors
 	dropUDPSend     // the host's socket took no more (ENOBUFS, EAGAIN)
 	dropUDPPeer     // a reply from an address that the guest did not write to
-	dropUDPTooBig   // larger than the path's MTU, and not to be fragmented
+	dropTooBig      // larger than the path's MTU, and not to be fragmented
 	dropDNS         // a query for port 53, and nobody there to answer
 	dropICMPRate    // echo requests and errors above Limits.ICMPPerSecond
 	dropICMPSocket  // the host forbids echo, or has no descriptor left
@@ -103,7 +103,7 @@ var dropNames = [numDrops]string{
 	dropUDPSocket:         "udp-socket",
 	dropUDPSend:           "udp-send",
 	dropUDPPeer:           "udp-peer",
-	dropUDPTooBig:         "udp-too-big",
+	dropTooBig:            "too-big",
 	dropDNS:               "dns",
 	dropICMPRate:          "icmp-rate",
 	dropICMPSocket:        "icmp-socket",

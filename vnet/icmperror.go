@@ -147,3 +147,52 @@ func quoteTransport(dst []byte, src, to netip.Addr, proto uint8, transport []byt
 	}
 	return append(dst, transport...)
 }
+
+// errorOf4 returns what an ICMP error of the host's path is to the guest, or
+// icmpNone if it is nothing to it.
+func errorOf4(kind, code uint8) icmpError {
+	switch kind {
+	case icmpUnreachable:
+		switch code {
+		case 0, 6, 8, 11:
+			return icmpNetUnreach
+		case 2:
+			return icmpProtoUnreach
+		case 3:
+			return icmpPortUnreach
+		case 4:
+			return icmpTooBig
+		case 9, 10, 13:
+			return icmpProhibited
+		}
+		return icmpHostUnreach
+	case icmpTimeExceeded:
+		if code == 0 {
+			return icmpTimeExceed
+		}
+	}
+	return icmpNone
+}
+
+// errorOf6 is errorOf4 for ICMPv6.
+func errorOf6(kind, code uint8) icmpError {
+	switch kind {
+	case icmp6Unreachable:
+		switch code {
+		case 0, 6:
+			return icmpNetUnreach
+		case 1, 5:
+			return icmpProhibited
+		case 4:
+			return icmpPortUnreach
+		}
+		return icmpHostUnreach
+	case icmp6TooBig:
+		return icmpTooBig
+	case icmp6TimeExceeded:
+		if code == 0 {
+			return icmpTimeExceed
+		}
+	}
+	return icmpNone
+}
