@@ -22,8 +22,8 @@ const (
 )
 
 // batches returns how datagrams are read and sent here: many by one system call.
-func batches(f *os.File, d *datagram) (frameReader, recordSender, error) {
-	r := &batchReader{raw: d.raw, drops: &d.drops, want: minBatch}
+func batches(_ *os.File, d *datagram, cfg Config) (frameReader, recordSender, error) {
+	r := &batchReader{raw: d.raw, drops: &d.drops, merge: coalescer{off: cfg.KeepSegments}, want: minBatch}
 	r.call = r.fill
 	for i := range r.messages {
 		r.messages[i].Hdr.Iov = &r.iovecs[i][0]
@@ -38,7 +38,7 @@ type batchReader struct {
 	drops *drops
 
 	frames []Frame // of the current call
-	n      int     // how many of them are read
+	merge  coalescer
 	err    error
 	want   int                   // datagrams to ask for
 	call   func(fd uintptr) bool // made once, since it would be allocated at each use
@@ -50,11 +50,12 @@ type batchReader struct {
 }
 
 func (r *batchReader) read(frames []Frame) (int, error) {
-	r.frames, r.n, r.err = frames, 0, nil
+	r.frames, r.err = frames, nil
+	r.merge.begin(frames)
 	err := r.raw.Read(r.call)
 	r.frames = nil // the caller's
-	if r.n > 0 {
-		return r.n, nil // an error comes again
+	if n := r.merge.end(); n > 0 {
+		return n, nil // an error comes again
 	}
 	if err == nil {
 		err = r.err
@@ -65,8 +66,8 @@ func (r *batchReader) read(frames []Frame) (int, error) {
 // fill is called by Go's poller, and again when there is something to read if it
 // returned false.
 func (r *batchReader) fill(fd uintptr) bool {
-	for r.n < len(r.frames) {
-		asked := r.prepare(r.frames[r.n:])
+	for !r.merge.full() {
+		asked := r.prepare(r.frames[r.merge.n:])
 		got, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd,
 			uintptr(unsafe.Pointer(&r.messages[0])), uintptr(asked), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
@@ -74,7 +75,7 @@ func (r *batchReader) fill(fd uintptr) bool {
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			return r.n > 0
+			return r.merge.n > 0
 		default:
 			r.err = errno
 			return true
@@ -82,12 +83,9 @@ func (r *batchReader) fill(fd uintptr) bool {
 		r.take(int(got))
 		if int(got) < asked {
 			r.want = max(int(got), minBatch)
-			if r.n > 0 {
-				return true // that was all
-			}
-		} else {
-			r.want = min(2*asked, batchLen)
+			return r.merge.n > 0 // that was all
 		}
+		r.want = min(2*asked, batchLen)
 	}
 	return true
 }
@@ -118,23 +116,22 @@ func (r *batchReader) prepare(frames []Frame) int {
 	return n
 }
 
-// take makes frames of the n datagrams that recvmmsg put into their memory.
+// take makes frames of the n datagrams that recvmmsg put into the memory behind
+// those that are taken.
 func (r *batchReader) take(n int) {
+	first := r.merge.n
 	for i := range n {
-		f := &r.frames[r.n]
+		f := Frame{Data: r.frames[first+i].Data}
 		spill := r.spills[i][:]
 		if cap(f.Data) < MaxFrame+1-smallSpill {
 			spill = r.spill
 		}
-		f.Offload = Offload{}
-		if !f.take(int(r.messages[i].Len), spill) {
-			// Its slot has its memory, so it stays: as a frame too short for
-			// anybody to accept.
-			f.Data = f.Data[:0]
+		if f.take(int(r.messages[i].Len), spill) {
+			r.merge.add(f.Data) // never full: at most it stays where it is
+		} else {
 			r.drops.oversize.Add(1)
 		}
 		r.iovecs[i][0] = unix.Iovec{} // the caller's
-		r.n++
 	}
 }
 

@@ -66,7 +66,7 @@ func openDatagram(f *os.File, cfg Config) (Link, error) {
 	}
 	d, err := newDatagram(f, cfg)
 	if err == nil {
-		d.in, d.send, err = batches(f, d)
+		d.in, d.send, err = batches(f, d, cfg)
 	}
 	if err != nil {
 		f.Close()
@@ -196,6 +196,16 @@ func (d *datagram) Close() error {
 	err := d.close(d.file)
 	d.out.close()
 	return err
+}
+
+// newSingleReader is a frameReader that makes one system call per datagram.
+func newSingleReader(f *os.File, d *datagram, cfg Config) (*packetReader, error) {
+	r, err := newPacketReader(f, 0, &d.drops)
+	if err != nil {
+		return nil, err
+	}
+	r.merge = &coalescer{off: cfg.KeepSegments}
+	return r, nil
 }
 
 // oneByOne is a recordSender that makes one system call per datagram.

@@ -17,10 +17,10 @@ type deframer struct {
 	r, w int // buf[r:w] holds what is not yet taken
 }
 
-// next returns the next frame, which is valid until space is called. It returns
-// false if more bytes are needed, and an error matching ErrMalformed, again and
-// again, if the stream is beyond repair.
-func (d *deframer) next() ([]byte, bool, error) {
+// peek returns the next frame, which is valid until space is called, and the same
+// again until take is. It returns false if more bytes are needed, and an error
+// matching ErrMalformed if the stream is beyond repair.
+func (d *deframer) peek() (frame []byte, ok bool, err error) {
 	b := d.buf[d.r:d.w]
 	if len(b) < lengthLen {
 		return nil, false, nil
@@ -33,9 +33,11 @@ func (d *deframer) next() ([]byte, bool, error) {
 	if len(b) < end {
 		return nil, false, nil
 	}
-	d.r += end
 	return b[lengthLen:end], true, nil
 }
+
+// take moves past frame, which peek returned.
+func (d *deframer) take(frame []byte) { d.r += lengthLen + len(frame) }
 
 // partial reports whether the stream is in the middle of a frame.
 func (d *deframer) partial() bool { return d.r < d.w }

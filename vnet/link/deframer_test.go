@@ -20,15 +20,16 @@ func deframe(t testing.TB, b []byte, cut func(most int) int) (frames [][]byte, e
 	t.Helper()
 	var d deframer
 	for {
-		frame, ok, err := d.next()
+		frame, ok, err := d.peek()
 		switch {
 		case err != nil:
-			if _, _, again := d.next(); !errors.Is(again, ErrMalformed) {
+			if _, _, again := d.peek(); !errors.Is(again, ErrMalformed) {
 				t.Errorf("after %v it goes on: %v", err, again)
 			}
 			return frames, err
 		case ok:
 			frames = append(frames, bytes.Clone(frame))
+			d.take(frame)
 		case len(b) == 0:
 			return frames, nil
 		default:
@@ -87,7 +88,7 @@ func TestDeframerMemory(t *testing.T) {
 	t.Parallel()
 	var d deframer
 	d.wrote(copy(d.space(), []byte{0xff, 0xff, 0xff, 0xff}))
-	d.next()
+	d.peek()
 	if len(d.buf) != readBuffer {
 		t.Errorf("the buffer has %d bytes, want %d", len(d.buf), readBuffer)
 	}

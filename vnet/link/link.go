@@ -3,9 +3,11 @@
 //
 // [Open] turns the file that a hypervisor hands over, and its [Format], into a
 // [Link]. Every Link looks like a card with segmentation offload: what is
-// written may be a TCP segment of up to 64 KiB whose checksum is partial. A TAP
-// passes that on to the guest's kernel in the 12-byte virtio-net header; the
-// formats without a header segment and finish checksums in software, here.
+// written, and what is read, may be a TCP segment of up to 64 KiB whose checksum
+// is partial. A TAP exchanges those with the guest's kernel by means of the
+// 12-byte virtio-net header. For the formats without a header the work is done
+// here: towards the guest frames are cut and checksums completed, and of what
+// comes from it those segments are verified and merged that belong together.
 //
 // What it will not do: look at a frame's meaning. Frames that are read are the
 // guest's word, lengths aside; package vnet's guard judges them.
@@ -13,7 +15,8 @@
 // # Theory of operation
 //
 // Towards us each format reads as many frames as one wake-up finds, straight
-// into the caller's memory where the format allows it. Towards the guest:
+// into the caller's memory where the format allows it, and merges them there.
+// Towards the guest:
 //
 //	WriteFrames ─► TAP: one writev per frame; the kernel's queue is the bound
 //	            └► train: cut and completed in pieces, nothing copied
@@ -155,6 +158,10 @@ type Config struct {
 	// held: together 4 MiB, the window of one TCP flow of package vnet, which
 	// alone then never loses a frame here. A TAP has its queue in the kernel.
 	QueueBytes int
+	// KeepSegments gives a reader of a Stream or Datagram link the guest's TCP
+	// segments as they come, instead of putting those together that one read
+	// finds. On a TAP the guest's kernel does not cut them.
+	KeepSegments bool
 }
 
 func (c Config) queueBytes() int {

@@ -44,14 +44,17 @@ func openTCP(t testing.TB, cfg Config) (ours, guests Link) {
 	must(t, err)
 	b, err := l.Accept()
 	must(t, err)
-	return cfg.OpenConn(a), OpenConn(b)
+	return cfg.OpenConn(a), guestConfig.OpenConn(b)
 }
 
 // openPipe is a stream without a descriptor or a buffer.
 func openPipe(_ testing.TB, cfg Config) (ours, guests Link) {
 	a, b := net.Pipe()
-	return cfg.OpenConn(a), OpenConn(b)
+	return cfg.OpenConn(a), guestConfig.OpenConn(b)
 }
+
+// guestConfig is that of the guests' ends: they show what is on the wire.
+var guestConfig = Config{KeepSegments: true}
 
 // each runs f over every medium.
 func each(t *testing.T, cfg Config, f func(t *testing.T, m medium, ours, guests Link)) {

@@ -24,7 +24,7 @@ func openPair(t testing.TB, cfg Config, format Format) (ours, guests Link) {
 	must(t, err)
 	ours, err = cfg.Open(a, format)
 	must(t, err)
-	guests, err = Open(b, format)
+	guests, err = guestConfig.Open(b, format)
 	must(t, err)
 	return ours, guests
 }
@@ -36,7 +36,7 @@ func openOneByOne(t testing.TB, cfg Config) (ours, guests Link) {
 	must(t, err)
 	open := func(cfg Config, f *datagram, err error) Link {
 		must(t, err)
-		f.in, err = newPacketReader(f.file, 0, &f.drops)
+		f.in, err = newSingleReader(f.file, f, cfg)
 		must(t, err)
 		f.send = oneByOne{}
 		f.out.start()
@@ -48,8 +48,8 @@ func openOneByOne(t testing.TB, cfg Config) (ours, guests Link) {
 	must(t, err)
 	da, err := newDatagram(a, cfg)
 	ours = open(cfg, da, err)
-	db, err := newDatagram(b, Config{})
-	return ours, open(Config{}, db, err)
+	db, err := newDatagram(b, guestConfig)
+	return ours, open(guestConfig, db, err)
 }
 
 // outboxOf returns l's outbox; nil if it has none.

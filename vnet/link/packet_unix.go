@@ -16,7 +16,8 @@ import (
 type packetReader struct {
 	raw    syscall.RawConn
 	drops  *drops
-	header []byte // what precedes a frame; empty on formats without
+	header []byte     // what precedes a frame; empty on formats without
+	merge  *coalescer // nil if frames stay as they come
 
 	frames []Frame // of the current call
 	n      int     // how many of them are read
@@ -39,8 +40,14 @@ func newPacketReader(f *os.File, headerLen int, d *drops) (*packetReader, error)
 // read reads at least one frame, waiting for it. After an error there are none.
 func (r *packetReader) read(frames []Frame) (int, error) {
 	r.frames, r.n, r.err = frames, 0, nil
+	if r.merge != nil {
+		r.merge.begin(frames)
+	}
 	err := r.raw.Read(r.call)
 	r.frames = nil // the caller's
+	if r.merge != nil {
+		r.merge.end()
+	}
 	if r.n > 0 {
 		return r.n, nil // an error comes again
 	}
@@ -61,6 +68,9 @@ func (r *packetReader) fill(fd uintptr) bool {
 		case err != nil:
 			r.err = err
 			return true
+		case ok && r.merge != nil:
+			r.merge.add(r.frames[r.n].Data)
+			r.n = r.merge.n
 		case ok:
 			r.n++
 		}

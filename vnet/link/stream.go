@@ -13,7 +13,10 @@ type stream struct {
 	conn io.ReadWriteCloser
 	out  outbox
 	vec  *vectorWriter // owned by the owner of out's file; nil if conn can only wait
-	in   deframer      // owned by the reader
+
+	// Owned by the reader:
+	in    deframer
+	merge coalescer
 }
 
 var (
@@ -32,7 +35,7 @@ func openStream(f *os.File, cfg Config) (Link, error) {
 
 // newStream returns the link over conn and takes ownership of it.
 func newStream(conn io.ReadWriteCloser, cfg Config) *stream {
-	s := &stream{conn: conn, vec: newVectorWriter(conn)}
+	s := &stream{conn: conn, vec: newVectorWriter(conn), merge: coalescer{off: cfg.KeepSegments}}
 	s.out = outbox{sink: s, limit: cfg.queueBytes(), drops: &s.drops, fail: func(cause error) error {
 		return s.fail(conn, "write frames", cause)
 	}}
@@ -67,18 +70,17 @@ func (s *stream) ReadFrames(frames []Frame) (int, error) {
 	return 0, nil
 }
 
-// parse copies the frames that have arrived whole to the callers' memory and
-// returns their number. An error is that of the first frame.
+// parse copies what has arrived whole to the callers' memory and returns how many
+// frames that is. An error is that of the first.
 func (s *stream) parse(frames []Frame) (int, error) {
-	for i := range frames {
-		b, ok, err := s.in.next()
-		if !ok {
-			return i, err
+	s.merge.begin(frames)
+	for {
+		b, ok, err := s.in.peek()
+		if !ok || !s.merge.add(b) {
+			return s.merge.end(), err
 		}
-		frames[i].Offload = Offload{}
-		frames[i].Data = append(frames[i].Data[:0], b...)
+		s.in.take(b)
 	}
-	return len(frames), nil
 }
 
 // WriteFrames implements Link.
