@@ -119,24 +119,24 @@ func (p *Policy) decide(h *Host, f Flow, ev Evidence, rec *recorder) Verdict {
 	if why := w.start(p, h, f); why != "" {
 		return Verdict{Rule: -1, Source: sourceAlways, Reason: why, Group: w.group}
 	}
-	end := w.first(&reading{})
-	w.open = w.opensDomains(end)
-	domains := int(w.ports.domain) < end
-	if !domains && rec == nil {
-		return w.verdict(end, &reading{}) // case a
+	addressYes := w.first(&reading{})
+	w.open = w.opensDomains(addressYes)
+	named := int(w.ports.domain) < addressYes // a domain rule stands before it
+	if !named && rec == nil {
+		return w.verdict(addressYes, &reading{})
 	}
 
 	r := w.read(ev)
 	i := w.recorded(rec, &r)
 	v := w.verdict(i, &r)
-	if !domains {
+	if !named {
 		return v
 	}
-	v.PerRequest = p.isDomain(i) || int(w.ports.deny) < end
+	v.PerRequest = p.isDomain(i) || int(w.ports.deny) < addressYes
 	if v.Action == Deny {
 		v.Reason = cmp.Or(w.missed(i, ev), v.Reason)
 	}
-	if ev.Stage == StageAddress && f.Protocol == TCP {
+	if ev.Stage == StageAddress && f.Protocol == TCP { // v is V0
 		v.Dial = v.Action == Allow
 		v.NeedsName = v.Dial || w.someNameAllowed(ev.Names)
 	}

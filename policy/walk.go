@@ -8,9 +8,8 @@ type walk struct {
 	f Flow
 	place
 	ports *portInterval // the rules that fit the flow's protocol and port
-	// group, prefix and outer are the address rules that match the flow's
-	// address: as a member of its group, inside a prefix, and, deny rules only,
-	// inside a prefix in its IPv6 form.
+	// The address rules that match the flow's peer: by its group or as any
+	// address, by a prefix, and in IPv6 form by a prefix (deny rules only).
 	byGroup, byPrefix, byOuter vector
 	// open reports that an allow domain rule may open the flow's address.
 	open bool
@@ -80,13 +79,12 @@ func (w *walk) first(r *reading) int {
 		if yes && decided == end {
 			decided = i
 		}
-		if w.rec == nil {
-			if yes {
-				return i
-			}
-			continue
+		switch {
+		case w.rec != nil:
+			w.rec.note(w, r, i, yes, decided, why)
+		case yes:
+			return i
 		}
-		w.rec.note(w, r, i, yes, decided, why)
 	}
 	return decided
 }
@@ -231,14 +229,19 @@ func (w *walk) read(ev Evidence) reading {
 	return reading{malformed: true}
 }
 
-// named returns the reading of a flow that showed name, at an address that the
+// named returns the reading of a flow that shows a name, at an address that the
 // configured resolver gave for the names given.
 func (w *walk) named(name string, given []string) reading {
+	if !slices.Contains(given, name) {
+		return reading{deny: names{one: name, more: given}}
+	}
+	return w.namedRightly(name)
+}
+
+// namedRightly returns the reading of a flow that shows a name of P(A).
+func (w *walk) namedRightly(name string) reading {
 	r := reading{deny: names{one: name}}
-	switch {
-	case !slices.Contains(given, name):
-		r.deny.more = given
-	case w.open:
+	if w.open {
 		r.allow.one = name
 	}
 	return r
@@ -247,10 +250,7 @@ func (w *walk) named(name string, given []string) reading {
 // nameAllowed reports whether a name of P(A) is an allowed name: the flow would
 // pass if it showed it.
 func (w *walk) nameAllowed(name string) bool {
-	r := reading{deny: names{one: name}}
-	if w.open {
-		r.allow.one = name
-	}
+	r := w.namedRightly(name)
 	return w.p.action(w.first(&r), Egress) == Allow
 }
 
@@ -268,11 +268,11 @@ func (w *walk) someNameAllowed(given []string) bool {
 }
 
 // opensDomains reports whether an allow domain rule may open the flow's
-// address: it is public, or admitted for this flow (end, the first address Yes,
+// address: it is public, or admitted for this flow (the first address Yes
 // allows), or private or link-local without rebind protection.
-func (w *walk) opensDomains(end int) bool {
+func (w *walk) opensDomains(addressYes int) bool {
 	switch {
-	case w.group == GroupPublic || w.p.action(end, w.f.Direction) == Allow:
+	case w.group == GroupPublic || w.p.action(addressYes, w.f.Direction) == Allow:
 		return true
 	case w.group == GroupPrivate || w.group == GroupLinkLocal:
 		return w.p.config.DisableRebindProtection
