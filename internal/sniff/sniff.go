@@ -33,6 +33,10 @@
 //
 // # What it will not do
 //
+// Guess. A client that sends a word, a blank, and then waits without having
+// ended the line may be about to send HTTP: its flight stays undecided. Git's
+// own protocol (git://) is the one such that is still met.
+//
 // Decide anything, know the time (a flight that never ends is cut off by its
 // caller), look behind encryption, or read responses.
 package sniff
