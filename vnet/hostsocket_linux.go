@@ -110,12 +110,25 @@ func (t *transmitter) once(fd uintptr) bool {
 	}
 	to := t.sockaddr(d.to)
 	t.err = t.transmit(int(fd), d, to)
-	switch t.err {
-	case nil, unix.EAGAIN, unix.ENOBUFS:
-	default:
-		// Perhaps that was the error of an earlier datagram, which the
-		// receiver gets from the error queue; then this one goes now.
+	// Perhaps that was the error of an earlier datagram, which the receiver gets
+	// from the error queue; then this one goes now.
+	if mayBeStale(t.err, d) {
 		t.err = t.transmit(int(fd), d, to)
+	}
+	return true
+}
+
+// alwaysFits is the payload that no path's MTU is too small for.
+const alwaysFits = 1280 - ipv6Len - udpLen
+
+// mayBeStale reports whether err may be an earlier datagram's.
+func mayBeStale(err error, d *outgoing) bool {
+	switch err {
+	case nil, unix.EAGAIN, unix.ENOBUFS:
+		return false
+	case unix.EMSGSIZE:
+		// Each attempt would put the same error into the queue.
+		return len(d.payload) <= alwaysFits
 	}
 	return true
 }
