@@ -3,7 +3,6 @@
 package link
 
 import (
-	"runtime"
 	"sync/atomic"
 	"testing"
 
@@ -53,9 +52,9 @@ func benchmarkLink(b *testing.B, m medium, f Frame, batch int) {
 		frames[i] = f
 	}
 	var received atomic.Int64
-	ended := make(chan struct{})
+	progress := make(chan struct{}, 1)
 	go func() {
-		defer close(ended)
+		defer close(progress)
 		in := room(64, 1<<16)
 		for {
 			n, err := guests.ReadFrames(in)
@@ -63,6 +62,10 @@ func benchmarkLink(b *testing.B, m medium, f Frame, batch int) {
 				return
 			}
 			received.Add(int64(n))
+			select {
+			case progress <- struct{}{}:
+			default:
+			}
 		}
 	}()
 	b.SetBytes(int64(len(f.Data) * batch))
@@ -71,13 +74,13 @@ func benchmarkLink(b *testing.B, m medium, f Frame, batch int) {
 	sent, inFlight := int64(0), int64(max(window/len(f.Data), batch))*int64(per)
 	for b.Loop() {
 		for sent-received.Load() > inFlight {
-			runtime.Gosched()
+			<-progress
 		}
 		write(b, ours, frames...)
 		sent += int64(batch * per)
 	}
 	for received.Load() < sent-int64(ours.Dropped()) {
-		runtime.Gosched()
+		<-progress
 	}
 	b.StopTimer()
 	b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N), "cpu-ns/op")
@@ -86,7 +89,8 @@ func benchmarkLink(b *testing.B, m medium, f Frame, batch int) {
 	}
 	ours.Close()
 	guests.Close()
-	<-ended
+	for range progress { // until it is closed
+	}
 }
 
 // cpuTime returns what this process has used so far, in nanoseconds.

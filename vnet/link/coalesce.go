@@ -48,8 +48,6 @@ type tcpSegment struct {
 	flags   byte
 }
 
-const tcpACK = 0x10
-
 // parseTCP describes b if it is a whole TCP segment without IP options,
 // extension headers, fragmentation or padding.
 func parseTCP(b []byte) (s tcpSegment, ok bool) {

@@ -33,7 +33,7 @@ type datagram struct {
 
 	// Owned by the owner of out's file:
 	send    recordSender
-	records train                 // of writeRecords
+	records train                 // of writeSome
 	current *train                // of the calls below
 	n       int                   // records sent by them
 	err     error                 // theirs
@@ -132,19 +132,31 @@ func (d *datagram) WriteFrames(frames []Frame) (int, error) {
 // writeTrain implements sink.
 func (d *datagram) writeTrain(t *train) error { return d.write(t, false) }
 
-// writeRecords implements sink.
-func (d *datagram) writeRecords(records []byte, wait bool) (int, error) {
+// tryRecords implements sink.
+func (d *datagram) tryRecords(records []byte) (int, error) {
 	written := 0
 	for written < len(records) {
-		d.records.loadRecords(records[written:])
-		err := d.write(&d.records, wait)
-		written += d.records.bytesWritten()
-		d.records.reset()
+		n, err := d.writeSome(records[written:], false)
+		written += n
 		if err != nil {
 			return written, err
 		}
 	}
 	return written, nil
+}
+
+// waitRecords implements sink.
+func (d *datagram) waitRecords(records []byte) (int, error) {
+	return d.writeSome(records, true)
+}
+
+// writeSome writes as many of the records as a train holds, and returns how many
+// bytes that is.
+func (d *datagram) writeSome(records []byte, wait bool) (int, error) {
+	d.records.loadRecords(records)
+	defer d.records.reset()
+	err := d.write(&d.records, wait)
+	return d.records.bytesWritten(), err
 }
 
 // write sends the records of t. Unless wait is set it stops with errFull where

@@ -212,7 +212,7 @@ func makeTAP(name string) (int, error) {
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
 		return 0, fmt.Errorf("create tap: %w", err)
 	}
-	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, HeaderLen); err != nil {
+	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, TAPHeaderLen); err != nil {
 		return 0, err
 	}
 	if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, TAPOffloads); err != nil {

@@ -50,7 +50,8 @@ const (
 	// TAP is one frame per read or write, behind a 12-byte virtio-net header
 	// (virtio 1.2, section 5.1.6), little-endian.
 	TAP
-	// Datagram is one bare frame per datagram.
+	// Datagram is one bare frame per datagram. On Linux the socket does not tell
+	// that the guest's end is gone until something is written to it.
 	Datagram
 	// Stream is a byte stream of frames, each behind its length as an unsigned
 	// 32-bit big-endian number.
@@ -117,16 +118,18 @@ type Link interface {
 	// ReadFrames waits for a frame, then reads as many as are there and fit in
 	// frames, and returns their number. Frame i is put into the memory of
 	// frames[i].Data up to its capacity; a frame that does not fit gets fresh
-	// memory, as with append. The caller owns the memory before and after.
+	// memory, as with append. The caller owns the memory before and after; that
+	// of frames that are not returned may have been written to.
 	ReadFrames(frames []Frame) (int, error)
 
-	// WriteFrames writes the frames in order and returns how many were taken.
-	// It never waits for the guest for longer than its queue allows: a frame
-	// that finds no room is dropped and counted in Dropped. The frames' memory
-	// is the caller's again when it returns.
+	// WriteFrames writes the frames in order and returns how many were taken:
+	// all, unless the link has ended. It never waits for the guest: a frame that
+	// finds no room is dropped and counted in Dropped. The frames' memory is the
+	// caller's again when it returns, and is not changed.
 	WriteFrames(frames []Frame) (int, error)
 
-	// Dropped returns how many frames found no room towards the guest.
+	// Dropped returns how many frames towards the guest were not carried, above
+	// all those that found no room. See DropCounter.
 	Dropped() uint64
 
 	// Close closes the file. It is idempotent and wakes blocked calls.
@@ -153,10 +156,9 @@ func OpenConn(c net.Conn) Link {
 // Config bounds a link. Its zero value means the defaults.
 type Config struct {
 	// QueueBytes is how many bytes of frames may wait in our memory for a guest
-	// that does not read, on Stream and Datagram links; 0 means 2 MiB, negative
-	// means none. What is being written comes on top, so twice as much may be
-	// held: together 4 MiB, the window of one TCP flow of package vnet, which
-	// alone then never loses a frame here. A TAP has its queue in the kernel.
+	// that does not read, on Stream and Datagram links; 0 means 4 MiB, negative
+	// means none. That is the window of one TCP flow of package vnet, which
+	// alone then loses no frame here. A TAP has its queue in the kernel.
 	QueueBytes int
 	// KeepSegments gives a reader of a Stream or Datagram link the guest's TCP
 	// segments as they come, instead of putting those together that one read
@@ -166,7 +168,7 @@ type Config struct {
 
 func (c Config) queueBytes() int {
 	if c.QueueBytes == 0 {
-		return 2 << 20
+		return 4 << 20
 	}
 	return max(c.QueueBytes, 0)
 }

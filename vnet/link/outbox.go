@@ -13,9 +13,12 @@ type sink interface {
 	// writeTrain writes what there is room for of t, without waiting, and takes
 	// it off t. It returns errFull if something is left.
 	writeTrain(t *train) error
-	// writeRecords writes records and returns how many bytes it wrote. If wait
-	// is false and room is missing it returns errFull.
-	writeRecords(records []byte, wait bool) (int, error)
+	// tryRecords writes what there is room for of records, without waiting, and
+	// returns how many bytes. It returns errFull if something is left.
+	tryRecords(records []byte) (int, error)
+	// waitRecords waits for room, writes some of records and returns how many
+	// bytes: at least one.
+	waitRecords(records []byte) (int, error)
 }
 
 const (
@@ -36,7 +39,7 @@ const (
 // their frames in queue.
 type outbox struct {
 	sink  sink
-	limit int // bytes in queue
+	limit int // bytes in queue and writing together
 	drops *drops
 	// fail ends the link because writing failed.
 	fail func(cause error) error
@@ -48,13 +51,12 @@ type outbox struct {
 	// Owned by whoever set busy.
 	direct  train
 	writing []byte // records taken from queue
-	written int    // bytes of writing that are written
 
-	mu sync.Mutex // guards the following
-	// busy says that somebody owns the file's write side.
-	busy   bool
-	queue  []byte // records that wait
-	copier train  // cuts frames into queue
+	mu     sync.Mutex // guards the following
+	busy   bool       // somebody owns the file's write side
+	queue  []byte     // records that wait
+	copier train      // cuts frames into queue
+	left   int        // bytes of writing that are not written; its owner may read it without mu
 }
 
 // start makes the outbox ready and starts its flusher, which ends with close.
@@ -83,7 +85,7 @@ func (o *outbox) write(frames []Frame) error {
 		// One frame per turn: the others wait no longer for mu than it takes to
 		// copy one.
 		o.copier.load(frames[:1])
-		o.queue = o.copier.spill(o.queue, o.limit, o.drops)
+		o.queue = o.copier.spill(o.queue, o.limit-o.left, o.drops)
 		o.mu.Unlock()
 		frames = frames[1:]
 	}
@@ -99,7 +101,10 @@ func (o *outbox) writeDirect(frames []Frame) error {
 		switch err := o.sink.writeTrain(t); err {
 		case nil:
 		case errFull:
-			o.writing, o.written = t.spill(o.writing[:0], o.limit, o.drops), 0
+			o.mu.Lock()
+			o.writing = t.spill(o.writing[:0], o.limit-len(o.queue), o.drops)
+			o.left = len(o.writing)
+			o.mu.Unlock()
 			o.wake <- struct{}{}
 			return nil
 		default:
@@ -110,8 +115,8 @@ func (o *outbox) writeDirect(frames []Frame) error {
 		if !o.take() {
 			return nil
 		}
-		n, err := o.sink.writeRecords(o.writing, false)
-		o.written = n
+		n, err := o.sink.tryRecords(o.writing)
+		o.wrote(n)
 		switch err {
 		case nil:
 		case errFull:
@@ -123,6 +128,13 @@ func (o *outbox) writeDirect(frames []Frame) error {
 	}
 	o.wake <- struct{}{}
 	return nil
+}
+
+// wrote says that n more bytes of writing are written.
+func (o *outbox) wrote(n int) {
+	o.mu.Lock()
+	o.left -= n
+	o.mu.Unlock()
 }
 
 // take moves the queue to writing, which must be written. If there is nothing it
@@ -140,7 +152,8 @@ func (o *outbox) take() bool {
 		}
 		return false
 	}
-	o.writing, o.queue, o.written = o.queue, o.writing[:0], 0
+	o.writing, o.queue = o.queue, o.writing[:0]
+	o.left = len(o.writing)
 	return true
 }
 
@@ -154,15 +167,14 @@ func (o *outbox) flusher() {
 			return
 		case <-o.wake:
 		}
-		for {
-			if o.written < len(o.writing) {
-				if _, err := o.sink.writeRecords(o.writing[o.written:], true); err != nil {
+		for more := true; more; more = o.take() {
+			for o.left > 0 {
+				n, err := o.sink.waitRecords(o.writing[len(o.writing)-o.left:])
+				if err != nil {
 					o.fail(err)
 					return
 				}
-			}
-			if !o.take() {
-				break
+				o.wrote(n)
 			}
 		}
 	}

@@ -2,28 +2,9 @@ package link
 
 import "encoding/binary"
 
-// Where things are in frames, in bytes.
-const (
-	etherLen    = 14
-	ipv4Len     = 20 // without options
-	ipv6Len     = 40
-	tcpLen      = 20 // without options
-	udpLen      = 8
-	maxHeaders  = 256 // more than the longest headers that can be cut: 14 + 60 + 60
-	protoTCP    = 6
-	protoUDP    = 17
-	etherIPv4   = 0x0800
-	etherIPv6   = 0x86dd
-	tcpChecksum = 16 // offset in the TCP header
-	udpChecksum = 6  // offset in the UDP header
-)
-
-// TCP flags that differ between the segments of one frame.
-const (
-	tcpFIN = 0x01
-	tcpPSH = 0x08
-	tcpCWR = 0x80
-)
+// maxHeaders is more than the longest headers that can be cut, in bytes: 14 of
+// Ethernet, 60 of IPv4 and 60 of TCP.
+const maxHeaders = 256
 
 // A cutter turns one frame with an Offload into the frames that a card without
 // offloads would send: segments of at most SegmentSize bytes of payload, each
@@ -94,44 +75,51 @@ func (c *cutter) beginSegments(o *Offload, n int) bool {
 	}
 	h := &c.header
 	c.left.read(h[:etherLen+ipv4Len])
-	var proto byte
-	switch etherType := binary.BigEndian.Uint16(h[12:]); {
-	case etherType == etherIPv4 && h[etherLen]>>4 == 4 && o.GSO != GSOTCPv6:
-		c.v6, proto, c.l4 = false, h[etherLen+9], etherLen+int(h[etherLen]&15)*4
-	case etherType == etherIPv6 && h[etherLen]>>4 == 6 && o.GSO != GSOTCPv4:
-		// Extension headers are not walked: our stack sends none before TCP or
-		// UDP, and without them the transport header has one place.
-		c.v6, proto, c.l4 = true, h[etherLen+6], etherLen+ipv6Len
-	default:
-		return false
-	}
-	fixed := tcpLen
-	switch {
-	case proto == protoTCP && (o.GSO == GSOTCPv4 || o.GSO == GSOTCPv6):
-		c.kind, c.field = cutTCP, c.l4+tcpChecksum
-	case proto == protoUDP && o.GSO == GSOUDP:
-		c.kind, c.field, fixed = cutUDP, c.l4+udpChecksum, udpLen
-	default:
-		return false
-	}
-	if c.l4 < etherLen+ipv4Len || c.l4+fixed > n ||
+	if !c.locate(o.GSO) || c.head > n ||
 		int(o.ChecksumStart) != c.l4 || int(o.ChecksumStart)+int(o.ChecksumOffset) != c.field {
 		return false
 	}
-	c.left.read(h[etherLen+ipv4Len : c.l4+fixed])
-	c.head = c.l4 + fixed
+	c.left.read(h[etherLen+ipv4Len : c.head])
 	if c.kind == cutTCP {
+		fixed := c.head
 		c.head = c.l4 + int(h[c.l4+12]>>4)*4
-		if c.head < c.l4+tcpLen || c.head > n {
+		if c.head < fixed || c.head > n {
 			return false
 		}
-		c.left.read(h[c.l4+tcpLen : c.head])
+		c.left.read(h[fixed:c.head]) // options
 	}
 	c.more, c.mss = n-c.head, int(o.SegmentSize)
 	if c.head-etherLen+min(c.mss, c.more) > 1<<16-1 {
 		return false // the segment would be longer than IP can say
 	}
 	c.prepare()
+	return true
+}
+
+// locate finds the transport header from the IP header, and reports whether both
+// are of the kind that gso says. head is then the end of the transport header
+// without options.
+func (c *cutter) locate(gso GSOType) bool {
+	ip := c.header[etherLen:]
+	var proto byte
+	switch etherType := binary.BigEndian.Uint16(c.header[12:]); {
+	case etherType == etherIPv4 && ip[0]>>4 == 4 && ip[0]&15 >= 5 && gso != GSOTCPv6:
+		c.v6, proto, c.l4 = false, ip[9], etherLen+int(ip[0]&15)*4
+	case etherType == etherIPv6 && ip[0]>>4 == 6 && gso != GSOTCPv4:
+		// Extension headers are not walked: our stack sends none before TCP or
+		// UDP, and without them the transport header has one place.
+		c.v6, proto, c.l4 = true, ip[6], etherLen+ipv6Len
+	default:
+		return false
+	}
+	switch {
+	case proto == protoTCP && (gso == GSOTCPv4 || gso == GSOTCPv6):
+		c.kind, c.field, c.head = cutTCP, c.l4+tcpChecksum, c.l4+tcpLen
+	case proto == protoUDP && gso == GSOUDP:
+		c.kind, c.field, c.head = cutUDP, c.l4+udpChecksum, c.l4+udpLen
+	default:
+		return false
+	}
 	return true
 }
 

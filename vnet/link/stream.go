@@ -5,6 +5,10 @@ import (
 	"os"
 )
 
+// flushBytes is how much the flusher writes at once, in bytes: what it has written
+// makes room in the outbox only afterwards.
+const flushBytes = 256 << 10
+
 // A stream is a link over a byte stream: a socket, or whatever else reads and
 // writes. See Stream.
 type stream struct {
@@ -106,11 +110,8 @@ func (s *stream) writeTrain(t *train) error {
 	return nil
 }
 
-// writeRecords implements sink.
-func (s *stream) writeRecords(records []byte, wait bool) (int, error) {
-	if wait {
-		return s.conn.Write(records)
-	}
+// tryRecords implements sink.
+func (s *stream) tryRecords(records []byte) (int, error) {
 	written := 0
 	for written < len(records) {
 		n, err := s.tryWrite([][]byte{records[written:]})
@@ -120,6 +121,11 @@ func (s *stream) writeRecords(records []byte, wait bool) (int, error) {
 		}
 	}
 	return written, nil
+}
+
+// waitRecords implements sink.
+func (s *stream) waitRecords(records []byte) (int, error) {
+	return s.conn.Write(records[:min(len(records), flushBytes)])
 }
 
 // tryWrite writes as much of pieces as there is room for; errFull if there is

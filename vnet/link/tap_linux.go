@@ -36,7 +36,7 @@ func openTAP(f *os.File, _ Config) (Link, error) {
 	}
 	t := &tap{file: f}
 	t.writers.New = func() any { return &tapWriter{vec: newVectorWriter(f)} }
-	if t.in, err = newPacketReader(f, HeaderLen, &t.drops); err == nil {
+	if t.in, err = newPacketReader(f, TAPHeaderLen, &t.drops); err == nil {
 		var checkErr error
 		err = t.in.raw.Control(func(fd uintptr) { checkErr = checkTAP(int(fd)) })
 		err = errors.Join(err, checkErr)
@@ -72,8 +72,8 @@ func checkTAP(fd int) error {
 	if err != nil {
 		return fmt.Errorf("get header length of the tap: %w", err)
 	}
-	if n != HeaderLen {
-		return fmt.Errorf("tap has a header of %d bytes, but needs %d", n, HeaderLen)
+	if n != TAPHeaderLen {
+		return fmt.Errorf("tap has a header of %d bytes, but needs %d", n, TAPHeaderLen)
 	}
 	// Little-endian also where the machine isn't.
 	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETLE, 1); err != nil {
@@ -112,7 +112,7 @@ func (t *tap) WriteFrames(frames []Frame) (int, error) {
 // A tapWriter is what one call of WriteFrames needs.
 type tapWriter struct {
 	vec    *vectorWriter
-	header [HeaderLen]byte
+	header [TAPHeaderLen]byte
 	pieces [][]byte
 }
 

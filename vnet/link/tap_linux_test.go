@@ -199,15 +199,15 @@ func TestOpenTAPRefuses(t *testing.T) {
 // TestTAPHostile has the other end of a packet socket break the format.
 func TestTAPHostile(t *testing.T) {
 	t.Parallel()
-	header := make([]byte, HeaderLen)
+	header := make([]byte, TAPHeaderLen)
 	for _, tt := range []struct {
 		name string
 		in   []byte
 		want error // nil: dropped, and the next frame is read
 	}{
-		{"shorter than a header", header[:HeaderLen-1], ErrMalformed},
+		{"shorter than a header", header[:TAPHeaderLen-1], ErrMalformed},
 		{"one byte", header[:1], ErrMalformed},
-		{"one byte too long", make([]byte, HeaderLen+MaxFrame+1), nil},
+		{"one byte too long", make([]byte, TAPHeaderLen+MaxFrame+1), nil},
 		{"far too long", make([]byte, 200000), nil},
 	} {
 		fds, err := socketpair(unix.SOCK_SEQPACKET)

@@ -2,10 +2,10 @@ package link
 
 import "encoding/binary"
 
-// HeaderLen is the length of the virtio-net header of a TAP, in bytes: struct
+// TAPHeaderLen is the length of the virtio-net header of a TAP, in bytes: struct
 // virtio_net_hdr_v1, with num_buffers (virtio 1.2, section 5.1.6). TUNSETVNETHDRSZ
 // wants it.
-const HeaderLen = 12
+const TAPHeaderLen = 12
 
 // Flags and types of the virtio-net header.
 const (
@@ -15,13 +15,14 @@ const (
 )
 
 // largeFrame is the length from which a frame is worth a hint of how much of it
-// is headers. Without the hint Linux puts the whole frame behind one pointer,
-// which for 64 KiB needs 16 pages in a row; with it the rest goes into fragments.
+// is headers. Without the hint Linux puts the whole frame into one piece of
+// memory, which for 64 KiB and its own data is 128 KiB, and counts that against
+// the receiver's buffer; with it the rest goes into pages.
 const largeFrame = 4096
 
-// putHeader encodes f's offload into h, which has HeaderLen bytes.
+// putHeader encodes f's offload into h, which has TAPHeaderLen bytes.
 func putHeader(h []byte, f *Frame) {
-	_ = h[HeaderLen-1]
+	_ = h[TAPHeaderLen-1]
 	o := &f.Offload
 	var flags, gso byte
 	if o.NeedsChecksum {
@@ -42,11 +43,11 @@ func putHeader(h []byte, f *Frame) {
 	binary.LittleEndian.PutUint16(h[10:], 0) // num_buffers: for the device to set
 }
 
-// parseHeader decodes h, which has HeaderLen bytes. It judges nothing: a GSO
+// parseHeader decodes h, which has TAPHeaderLen bytes. It judges nothing: a GSO
 // type that has no constant here is returned as it is. Fields that are not valid
 // are zero, whatever the guest left there.
 func parseHeader(h []byte) (o Offload) {
-	_ = h[HeaderLen-1]
+	_ = h[TAPHeaderLen-1]
 	o.ChecksumValid = h[0]&flagDataValid != 0
 	if h[0]&flagNeedsChecksum != 0 {
 		o.NeedsChecksum = true
@@ -80,13 +81,4 @@ func headersLen(f *Frame) uint16 {
 		n = 128 // as much as IPv6 and TCP need
 	}
 	return uint16(min(n, len(f.Data), 1<<16-1))
-}
-
-// frameLen returns the length of f, in bytes.
-func frameLen(f *Frame) int {
-	n := len(f.Data)
-	for _, b := range f.More {
-		n += len(b)
-	}
-	return n
 }

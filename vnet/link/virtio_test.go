@@ -31,7 +31,7 @@ func TestHeader(t *testing.T) {
 		{"UDP segments", udp, []byte{1, 5, 42, 0, 0x78, 5, 34, 0, 6, 0, 0, 0}},
 		{"headers not together", split, []byte{1, 1, 40, 0, 0xa8, 5, 34, 0, 16, 0, 0, 0}},
 	} {
-		got := make([]byte, HeaderLen)
+		got := make([]byte, TAPHeaderLen)
 		putHeader(got, &tt.f)
 		if !bytes.Equal(got, tt.want) {
 			t.Errorf("%s: header %x, want %x", tt.name, got, tt.want)
@@ -68,11 +68,11 @@ func TestParseHeaderHostile(t *testing.T) {
 func FuzzHeader(f *testing.F) {
 	f.Add([]byte{1, 1, 54, 0, 0xa8, 5, 34, 0, 16, 0, 0, 0}, pattern(100))
 	f.Fuzz(func(t *testing.T, h, data []byte) {
-		if len(h) < HeaderLen {
+		if len(h) < TAPHeaderLen {
 			return
 		}
 		frame := Frame{Offload: parseHeader(h), Data: data}
-		again := make([]byte, HeaderLen)
+		again := make([]byte, TAPHeaderLen)
 		putHeader(again, &frame)
 		if got := parseHeader(again); got != frame.Offload {
 			t.Errorf("%+v became %+v", frame.Offload, got)
