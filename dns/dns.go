@@ -231,8 +231,8 @@ func (s *Server) Hold(addr netip.Addr, names []string, now time.Time) (release f
 }
 
 // Close ends all queries, unanswered, and all connections. It returns when no
-// goroutine of the Server is left and no reply will be called any more. Calling
-// it again does nothing. The table of names can be read after it.
+// goroutine of the Server is left: none will call a reply any more. Calling it
+// again does nothing. The table of names can be read after it.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true

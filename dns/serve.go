@@ -38,6 +38,9 @@ type guestQuery struct {
 //  6. A name that the policy denies gets NXDOMAIN.
 //  7. Upstreams are asked; what they say is judged and given.
 func (s *Server) serve(msg []byte, proto policy.Protocol, now time.Time, reply func([]byte)) bool {
+	if s.ctx.Err() != nil {
+		return false // closed
+	}
 	s.stats.queries.Add(1)
 	q, rcode, ok := parseQuery(msg)
 	if !ok {
