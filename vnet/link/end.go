@@ -30,7 +30,7 @@ func (e *end) err() error {
 // file, which wakes the other goroutines, and returns the reason, which is an
 // earlier one if there is.
 func (e *end) fail(file io.Closer, op string, cause error) error {
-	if isGone(cause) {
+	if isGone(cause) && cause != io.EOF {
 		// One error for all the ways to learn that the guest's end is closed.
 		cause = fmt.Errorf("%w (%v)", io.EOF, cause)
 	}
@@ -56,12 +56,5 @@ func isGone(err error) bool {
 		return true
 	}
 	var errno syscall.Errno
-	if !errors.As(err, &errno) {
-		return false
-	}
-	switch errno {
-	case syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNREFUSED, syscall.ENOTCONN:
-		return true
-	}
-	return false
+	return errors.As(err, &errno) && isGoneErrno(errno)
 }
