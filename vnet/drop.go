@@ -31,6 +31,7 @@ const (
 	dropICMPHeader  // ICMP too short
 	dropICMPType    // ICMP other than an echo request: a guest's errors, redirects
 	dropNDP         // malformed, or a message that only a router or neighbour sends
+	dropDHCP        // malformed, or a message that needs no answer from us
 	dropChecksum    // TCP, UDP or ICMP checksum
 
 	// The reassembler's.
@@ -52,6 +53,9 @@ const (
 	dropICMPPeer    // an echo reply to no request of the guest's
 	dropUnreachable // the host has no route
 	dropNATClosed   // the network is closing
+
+	// The gateway's own answers.
+	dropAutoconfRate // more DHCP and router solicitations than any client sends
 
 	// The TCP path's.
 	dropHeld       // a SYN above Limits.HeldFlows: the guest repeats it
@@ -94,6 +98,7 @@ var dropNames = [numDrops]string{
 	dropICMPHeader:        "icmp-header",
 	dropICMPType:          "icmp-type",
 	dropNDP:               "ndp",
+	dropDHCP:              "dhcp",
 	dropChecksum:          "checksum",
 	dropReassemblyOverlap: "reassembly-overlap",
 	dropReassemblyLimit:   "reassembly-limit",
@@ -111,6 +116,7 @@ var dropNames = [numDrops]string{
 	dropICMPPeer:          "icmp-peer",
 	dropUnreachable:       "unreachable",
 	dropNATClosed:         "closed",
+	dropAutoconfRate:      "autoconf-rate",
 	dropHeld:              "held",
 	dropRepeated:          "repeated",
 	dropLinkClosed:        "link-closed",

@@ -47,15 +47,9 @@ func (n *Network) setRules(change func(*rules)) {
 			f.cut(endDenied)
 		}
 	})
-}
-
-// decide asks the policy about a flow of the guest's and records the answer.
-// It reports the generation that decided. names, when the policy has rules for
-// names, is what the resolver is known to have answered with the address.
-func (n *Network) decide(proto policy.Protocol, src, dst netip.AddrPort, now time.Time) (policy.Verdict, uint64) {
-	r := n.rules.Load()
-	f := policy.Flow{Direction: policy.Egress, Protocol: proto, Peer: dst}
-	return r.policy.Decide(r.host, f, policy.Evidence{Names: n.namesOf(dst.Addr(), now)}), r.generation
+	now := time.Now()
+	n.udp.recheck(now)
+	n.icmp.recheck(now)
 }
 
 // decideAddress decides a TCP flow by what its SYN shows: V0 of the contract.
@@ -85,15 +79,16 @@ func (n *Network) allowedUnnamed(f *tcpFlow, now time.Time) bool {
 }
 
 // decideNamed decides a flow whose first bytes, or next request, are
-// classified. It reports whether the flow may go on; a denial is recorded.
-func (n *Network) decideNamed(f *tcpFlow, ev policy.Evidence, from string, now time.Time) bool {
+// classified. A denial is recorded.
+func (n *Network) decideNamed(f *tcpFlow, ev policy.Evidence, from string, now time.Time) policy.Verdict {
 	ev.Names = n.namesOf(f.key.remote.Addr(), now)
 	r := n.rules.Load()
 	v := r.policy.Decide(r.host, f.asked(), ev)
 	f.mu.Lock()
 	f.evidence, f.nameFrom, f.decided, f.generation, f.gated = ev, from, v, r.generation, true
 	f.mu.Unlock()
-	return n.allowedOrRecorded(f, v, r.generation, now)
+	n.allowedOrRecorded(f, v, r.generation, now)
+	return v
 }
 
 // decideConnect decides the target of a CONNECT request. A name can't be:
@@ -235,6 +230,68 @@ func (n *Network) admitInbound(p *published, peer netip.AddrPort, now time.Time)
 	n.tcp.addInbound(f)
 	n.event(Event{Type: "flow.open", Time: now, Generation: f.generation, Flow: f.info(), Verdict: f.decided})
 	return f, true
+}
+
+// admitDatagram decides about a UDP or ICMP flow with its first packet, and
+// again under every new policy.
+func (n *Network) admitDatagram(f natFlow, now time.Time) admission {
+	r := n.rules.Load()
+	info := FlowInfo{Direction: policy.Egress, Protocol: f.proto, Src: f.guest, Dst: f.remote, Dialed: n.target(f.remote)}
+	names := n.namesOf(f.remote.Addr(), now)
+	if len(names) > 0 {
+		info.Name, info.NameFrom = names[0], "dns"
+	}
+	asked := policy.Flow{Direction: policy.Egress, Protocol: f.proto, Peer: f.remote}
+	v := r.policy.Decide(r.host, asked, policy.Evidence{Stage: policy.StageNoName, Names: names})
+	a := admission{allow: v.Action == policy.Allow, generation: r.generation, refuse: v.Refuse}
+	switch {
+	case a.allow && v.Refuse == policy.RefuseAll:
+		a.allow, a.answer, info.Response = false, icmpPortUnreach, "port-unreachable"
+		v.Reason = reasonQUIC
+	case a.allow:
+		if f.before == pastNone {
+			info.ID = n.nextID.Add(1)
+			n.event(Event{Type: "flow.open", Time: now, Generation: r.generation, Flow: info, Verdict: v})
+			a.end = func(out, in uint64, how string, end time.Time) {
+				info.BytesOut, info.BytesIn, info.Duration, info.End = out, in, end.Sub(now), how
+				n.event(Event{Type: "flow.close", Time: end, Generation: r.generation, Flow: info, Verdict: v})
+			}
+		}
+		return a
+	case n.cfg.Reject:
+		a.answer, info.Response = icmpProhibited, "icmp"
+	default:
+		info.Response = "drop"
+	}
+	if f.before == pastNone {
+		info.ID = n.nextID.Add(1)
+		n.event(Event{Type: "flow.deny", Time: now, Generation: r.generation, Flow: info, Verdict: v})
+	}
+	return a
+}
+
+// reasonQUIC is why a datagram is refused whose flow is allowed.
+const reasonQUIC = "QUIC hides the name that the rules are about: use TCP"
+
+// refusedQUIC records that an admitted flow turned out to be QUIC.
+func (n *Network) refusedQUIC(f natFlow, now time.Time) {
+	r := n.rules.Load()
+	asked := policy.Flow{Direction: policy.Egress, Protocol: f.proto, Peer: f.remote}
+	v := r.policy.Decide(r.host, asked, policy.Evidence{Stage: policy.StageNoName, Names: n.namesOf(f.remote.Addr(), now)})
+	v.Action, v.Reason = policy.Deny, reasonQUIC
+	info := FlowInfo{ID: n.nextID.Add(1), Direction: policy.Egress, Protocol: f.proto, Src: f.guest, Dst: f.remote, Response: "port-unreachable"}
+	n.event(Event{Type: "flow.deny", Time: now, Generation: r.generation, Flow: info, Verdict: v})
+}
+
+// natLimitHit records that a UDP or ICMP flow found a bound.
+func (n *Network) natLimitHit(limit string, f natFlow, now time.Time) {
+	info := FlowInfo{Direction: policy.Egress, Protocol: f.proto, Src: f.guest, Dst: f.remote}
+	n.event(Event{Type: "limit.hit", Time: now, Generation: n.rules.Load().generation, Flow: info, Limit: limit})
+}
+
+// warn records what the user should know of this host.
+func (n *Network) warn(text string) {
+	n.event(Event{Type: "warning", Time: time.Now(), Generation: n.rules.Load().generation, Text: text})
 }
 
 // denyTCP records a denial and says what the guest gets for it.

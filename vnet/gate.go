@@ -130,16 +130,15 @@ func (g *gate) hold(b []byte, closed bool, now time.Time) (int, bool) {
 		// The preface names nothing: what passes before the first request is for
 		// the verdict without a name to say.
 		g.withheld = !g.n.allowedUnnamed(g.flow, now)
-	case sniff.HTTP1, sniff.Connect:
-		if !g.decide(r, now) {
-			return 0, true
-		}
 	default:
-		if !g.decide(r, now) {
+		v, ok := g.decide(r, now)
+		if !ok {
 			return 0, true
 		}
-		g.state = gateOpen
-		return len(b), false
+		if r.Kind != sniff.HTTP1 && r.Kind != sniff.Connect || !v.PerRequest {
+			g.state = gateOpen
+			return len(b), false
+		}
 	}
 	g.state = gateRequests
 	g.requests = sniff.Follow(g.flow.key.remote.Addr(), r)
@@ -164,7 +163,7 @@ func (g *gate) follow(b []byte, closed bool, now time.Time) (n int, denied bool)
 		if head.Kind == sniff.More {
 			break
 		}
-		if !g.decide(head, now) {
+		if _, ok := g.decide(head, now); !ok {
 			return 0, true
 		}
 		g.withheld = false
@@ -184,11 +183,12 @@ func (g *gate) follow(b []byte, closed bool, now time.Time) (n int, denied bool)
 
 // decide asks the policy again, now that a name is known or known to be
 // missing, and reports whether the flow may go on.
-func (g *gate) decide(r sniff.Result, now time.Time) bool {
+func (g *gate) decide(r sniff.Result, now time.Time) (v policy.Verdict, ok bool) {
 	if r.Kind == sniff.Connect && !g.n.decideConnect(g.flow, r, now) {
-		return false
+		return policy.Verdict{}, false
 	}
-	return g.n.decideNamed(g.flow, evidenceOf(r), nameSource(r.Kind), now)
+	v = g.n.decideNamed(g.flow, evidenceOf(r), nameSource(r.Kind), now)
+	return v, v.Action == policy.Allow
 }
 
 // evidenceOf translates what the first bytes were into the policy's terms.

@@ -30,6 +30,8 @@ type natConfig struct {
 	// target says where the host's socket goes for a flow to remote: the one
 	// translation, of the gateway to loopback.
 	target func(remote netip.AddrPort) netip.AddrPort
+	// refused records that a datagram of an admitted flow is refused.
+	refused func(f natFlow, now time.Time)
 	// limitHit records that f found the named bound.
 	limitHit func(limit string, f natFlow, now time.Time)
 	// warn says something once that the user should know.
@@ -44,6 +46,7 @@ type natFlow struct {
 	proto  policy.Protocol
 	guest  netip.AddrPort // ICMP: the port is the identifier
 	remote netip.AddrPort // as the guest wrote it; ICMP: port 0
+	quic   bool           // the packet at hand is a QUIC Initial
 	before past
 }
 
@@ -62,6 +65,9 @@ type admission struct {
 	generation uint64 // of the policy that decided
 	// answer is what the guest is told of a denied flow; icmpNone is silence.
 	answer icmpError
+	// refuse says which datagrams of an admitted flow get port unreachable, so
+	// that clients fall back to TCP.
+	refuse policy.Refusal
 	// end records the end of an admitted flow, with the bytes of payload from
 	// and to the guest. It is nil if the flow was admitted before.
 	end func(bytesOut, bytesIn uint64, how string, now time.Time)
@@ -164,6 +170,7 @@ func (s *session) close() {
 type peer struct {
 	flow       natFlow
 	generation uint64 // that admitted it last
+	refuse     policy.Refusal
 	used       time.Time
 	replied    bool
 	out, in    uint64 // bytes of payload from and to the guest
@@ -177,9 +184,13 @@ func (n *nat) route(f natFlow, size int, quote []byte, now time.Time) (*session,
 	to := n.cfg.target(f.remote)
 	for {
 		generation := n.cfg.generation()
-		s, known := n.find(f.guest, to, generation, size, now)
-		if known == peerCurrent {
+		s, known := n.find(f, to, generation, size, now)
+		switch {
+		case known == peerCurrent:
 			return s, to, true
+		case known == peerRefused:
+			n.refuseDatagram(f, generation, quote, now)
+			return nil, to, false
 		}
 		switch {
 		case known == peerOld:
@@ -197,6 +208,10 @@ func (n *nat) route(f natFlow, size int, quote []byte, now time.Time) (*session,
 			n.cfg.drop(reason)
 			return nil, to, false
 		}
+		if s != nil && a.refuse.Refuses(f.quic) {
+			n.refuseDatagram(f, generation, quote, now)
+			return nil, to, false
+		}
 		if s != nil {
 			return s, to, true
 		}
@@ -211,13 +226,14 @@ const (
 	peerUnknown known = iota
 	peerOld           // admitted by a policy that has been replaced
 	peerCurrent
+	peerRefused // admitted, but not with this datagram
 )
 
 // find looks up a peer, and counts a packet to it if its admission is current.
-func (n *nat) find(guest, to netip.AddrPort, generation uint64, size int, now time.Time) (*session, known) {
+func (n *nat) find(f natFlow, to netip.AddrPort, generation uint64, size int, now time.Time) (*session, known) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	se := n.sessions.find(guest)
+	se := n.sessions.find(f.guest)
 	if se == nil {
 		return nil, peerUnknown
 	}
@@ -227,6 +243,9 @@ func (n *nat) find(guest, to netip.AddrPort, generation uint64, size int, now ti
 	}
 	if pe.value.generation != generation {
 		return se.value, peerOld
+	}
+	if pe.value.refuse.Refuses(f.quic) {
+		return se.value, peerRefused
 	}
 	n.sessions.touch(se)
 	se.value.peers.touch(pe)
@@ -249,6 +268,16 @@ func (n *nat) refuse(f natFlow, s *session, to netip.AddrPort, a admission, quot
 	n.denied.add(f, a.generation, now)
 	n.cfg.drop(dropDenied)
 	n.cfg.reporter.report(icmpReport{what: a.answer}, quote, now)
+}
+
+// refuseDatagram answers a datagram that must not pass, of a flow that may.
+func (n *nat) refuseDatagram(f natFlow, generation uint64, quote []byte, now time.Time) {
+	if !n.denied.recent(f, generation, now) {
+		n.cfg.refused(f, now)
+	}
+	n.denied.add(f, generation, now)
+	n.cfg.drop(dropDenied)
+	n.cfg.reporter.report(icmpReport{what: icmpPortUnreach}, quote, now)
 }
 
 // join makes the peer of an admitted flow, and its session if it is the first.
@@ -365,7 +394,7 @@ func (n *nat) insert(f natFlow, to netip.AddrPort, a admission, fresh *session, 
 	s = se.value
 	n.sessions.touch(se)
 	if pe := s.peers.find(to); pe != nil { // admitted again by a new policy
-		pe.value.generation, pe.value.used = a.generation, now
+		pe.value.generation, pe.value.refuse, pe.value.used = a.generation, a.refuse, now
 		pe.value.out += uint64(size)
 		s.peers.touch(pe)
 		return s, dropNone, ends
@@ -377,7 +406,7 @@ func (n *nat) insert(f natFlow, to netip.AddrPort, a admission, fresh *session, 
 		ends = n.removeSession(ends, n.sessions.oldest(), endClosed, now)
 	}
 	n.allPeers++
-	s.peers.insert(to, &peer{flow: f, generation: a.generation, used: now, out: uint64(size), end: a.end})
+	s.peers.insert(to, &peer{flow: f, generation: a.generation, refuse: a.refuse, used: now, out: uint64(size), end: a.end})
 	return s, dropNone, ends
 }
 
@@ -586,7 +615,7 @@ func (n *nat) recheck(now time.Time) {
 		n.mu.Lock()
 		var ends []func()
 		if pe := m.s.peers.find(m.to); pe != nil {
-			if pe.value.generation = a.generation; !a.allow {
+			if pe.value.generation, pe.value.refuse = a.generation, a.refuse; !a.allow {
 				ends = n.removePeer(nil, m.s, pe, endDenied, now)
 			}
 		}

@@ -81,7 +81,18 @@ func (r *reader) frame(i int, now time.Time) {
 	}
 	switch p.kind {
 	case kindTCP:
+		if p.ttl == 1 && !n.isLocal(p) {
+			n.counters.drop(dropExpired)
+			n.reporter.report(icmpReport{what: icmpTimeExceed}, p.ip(), now)
+			return
+		}
 		n.endpoint.inject(p.v6, r.take(i))
+	case kindFragment:
+		if whole, d := n.fragments.add(p, now); d != dropNone {
+			n.counters.drop(d)
+		} else if whole != nil {
+			r.whole(whole, now)
+		}
 	default:
 		r.datagram(p, now)
 	}
@@ -100,17 +111,25 @@ func (r *reader) whole(frame []byte, now time.Time) {
 func (r *reader) datagram(p *packet, now time.Time) {
 	n := r.n
 	switch p.kind {
-	case kindARP, kindNDP:
-		r.out.reset()
-		if d := n.neighbour.answer(&r.out, p); d != dropNone {
-			n.counters.drop(d)
-			return
-		}
-		n.send(&r.out)
-	default:
-		// DHCP: the agent has configured the guest.
-		n.counters.drop(dropMulticast)
+	case kindUDP:
+		n.udp.handle(p, now)
+		return
+	case kindEcho:
+		n.icmp.handle(p, now)
+		return
 	}
+	r.out.reset()
+	var d drop
+	if p.kind == kindARP || p.kind == kindNDP && p.frame[p.l4] == ndpNeighborSolicit {
+		d = n.neighbour.answer(&r.out, p)
+	} else {
+		d = n.autoconf.answer(&r.out, p, now)
+	}
+	if d != dropNone {
+		n.counters.drop(d)
+		return
+	}
+	n.send(&r.out)
 }
 
 // take returns packet i's IP packet as a view that the caller owns.

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sluicenet/sluice/internal/sniff"
 	"github.com/sluicenet/sluice/policy"
 )
 
@@ -61,8 +62,8 @@ func (u *udpNAT) handle(p *packet, now time.Time) {
 		u.cfg.reporter.report(icmpReport{what: icmpTimeExceed}, p.ip(), now)
 		return
 	}
-	f := natFlow{proto: policy.UDP, guest: p.source(), remote: p.dest()}
 	payload := p.data()
+	f := natFlow{proto: policy.UDP, guest: p.source(), remote: p.dest(), quic: sniff.QUICInitial(payload)}
 	s, to, ok := u.route(f, len(payload), p.ip(), now)
 	if !ok {
 		return

@@ -32,6 +32,9 @@ type Config struct {
 	// Host is what the classifier knows of this machine. Replace it by
 	// Network.SetHost.
 	Host *policy.Host
+	// Unusable are the families that the host has no route for: the guest gets
+	// no default route for them. Replace it by Network.SetUnusable.
+	Unusable Families
 	// Reject answers a denied flow (RST, ICMP prohibited) instead of silence.
 	Reject bool
 	// Dialer opens the host's side of flows; nil means this host's sockets.
@@ -92,7 +95,7 @@ type Limits struct {
 }
 
 // An Event is something that happened on the network, for the record. Type is
-// one of the contract's: flow.open, flow.deny, flow.close, limit.hit.
+// one of the contract's: flow.open, flow.deny, flow.close, limit.hit, warning.
 type Event struct {
 	Type       string
 	Time       time.Time
@@ -101,6 +104,8 @@ type Event struct {
 	Verdict    policy.Verdict
 	// Limit names the bound that was hit; valid iff Type is limit.hit.
 	Limit string
+	// Text is what the user should know; valid iff Type is warning.
+	Text string
 }
 
 // FlowInfo describes a flow in an event.
@@ -131,6 +136,12 @@ type Network struct {
 	tcp       *tcpTable
 	builder   *builder // immutable
 	neighbour *neighbour
+	autoconf  *autoconf
+	unusable  atomic.Uint32 // Families
+	fragments *reassembler  // owned by the reader's goroutine
+	reporter  *reporter
+	udp       *udpNAT
+	icmp      *icmpNAT
 
 	nextID  atomic.Uint64
 	rules   atomic.Pointer[rules]
@@ -176,6 +187,8 @@ func newNetwork(cfg Config) (*Network, error) {
 	n := &Network{cfg: cfg, tcp: newTCPTable(), guard: newGuard(cfg.Block, cfg.MTU), failed: make(chan struct{})}
 	n.builder = newBuilder(cfg.Block, cfg.MTU)
 	n.neighbour = &neighbour{guard: n.guard, builder: n.builder}
+	n.unusable.Store(uint32(cfg.Unusable))
+	n.autoconf = newAutoconf(cfg.Block, cfg.MTU, n.guard, n.builder, func() Families { return Families(n.unusable.Load()) })
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.rules.Store(&rules{policy: cfg.Policy, host: cfg.Host, generation: 1})
 	n.endpoint = newEndpoint(cfg.Link, cfg.MTU, tcpip.LinkAddress(cfg.Block.GatewayMAC), tcpip.LinkAddress(cfg.Block.GuestMAC), &n.counters)
@@ -185,9 +198,23 @@ func newNetwork(cfg Config) (*Network, error) {
 		return nil, fmt.Errorf("start TCP stack: %w", err)
 	}
 	n.stack = s
+	n.startNATs()
 	n.forwarder = tcp.NewForwarder(s, maxWindow, forwarderInFlight, n.serveTCP)
 	s.SetTransportProtocolHandler(tcp.ProtocolNumber, n.onTCP)
 	return n, nil
+}
+
+// startNATs makes what forwards datagrams. From here on close must be called.
+func (n *Network) startNATs() {
+	n.fragments = newReassembler(n.counters.drop)
+	n.reporter = &reporter{builder: n.builder, limiter: newICMPLimiter(n.cfg.Limits), send: n.send, drop: n.counters.drop}
+	cfg := &natConfig{
+		dialer: n.cfg.Dialer, builder: n.builder, reporter: n.reporter, limits: n.cfg.Limits, dns: n.cfg.DNS,
+		admit: n.admitDatagram, refused: n.refusedQUIC,
+		generation: func() uint64 { return n.rules.Load().generation },
+		target:     n.target, limitHit: n.natLimitHit, warn: n.warn, send: n.send, drop: n.counters.drop,
+	}
+	n.udp, n.icmp = newUDPNAT(cfg), newICMPNAT(cfg)
 }
 
 // read is the reader's goroutine.
@@ -214,6 +241,8 @@ func (n *Network) Close() error {
 		n.reader.Wait()
 		err = errors.Join(err, n.retireAll())
 		n.flows.Wait()
+		n.udp.close()
+		n.icmp.close()
 		n.stack.Destroy()
 	})
 	return err
