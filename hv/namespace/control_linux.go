@@ -14,7 +14,8 @@ import (
 // one line of error. It is below the smallest default of a socket's buffer.
 const maxControl = 64 << 10
 
-// A setup is the host's one message to process 1: what to build.
+// A setup is the host's one message to process 1: what to build. The root comes
+// along as a mount of its own where the host is real root's.
 type setup struct {
 	Tun      string   `json:"tun"` // device to open; "" gives no card
 	MAC      []byte   `json:"mac"`
@@ -122,5 +123,5 @@ func receivedFile(rights []byte) *os.File {
 		return nil
 	}
 	unix.CloseOnExec(fds[0])
-	return os.NewFile(uintptr(fds[0]), "tap")
+	return os.NewFile(uintptr(fds[0]), "received")
 }

@@ -2,7 +2,6 @@ package namespace
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -35,38 +34,34 @@ type idMaps struct {
 	// single reports that only the caller's own ids are mapped. The kernel then
 	// wants setgroups(2) denied, so the guest keeps the caller's groups.
 	single bool
+	// privileged reports that real root gives ids to a guest.
+	privileged bool
 }
 
 // chooseIDs returns the maps for a guest of this process. The guest's root is
 // never the host's: for real root it is rootBase. For anyone else it is the
-// caller, with the caller's subordinate ids behind if all is set true, which a
-// guest with its own files wants, since programs there change to other users.
-func chooseIDs(all bool) (idMaps, error) {
+// caller, with the caller's subordinate ids behind if all is true: a guest with
+// files of its own has programs that change to other users.
+func chooseIDs(all bool) idMaps {
 	uid, gid := uint32(os.Geteuid()), uint32(os.Getegid())
 	own := idMaps{single: true, uids: []idRange{{0, uid, 1}}, gids: []idRange{{0, gid, 1}}}
-	if uid == 0 {
-		if mapped("/proc/self/uid_map") && mapped("/proc/self/gid_map") {
-			r := []idRange{{0, rootBase, rangeSize}}
-			return idMaps{uids: r, gids: r}, nil
-		}
-		// Root of a container: its own ids end far below.
-		uids, gids := subordinate("/etc/subuid", 0), subordinate("/etc/subgid", 0)
-		if uids.size < rangeSize || gids.size < rangeSize {
-			return idMaps{}, errors.New("this root has no ids to give to a guest")
-		}
-		return idMaps{uids: []idRange{{0, uids.outside, rangeSize}}, gids: []idRange{{0, gids.outside, rangeSize}}}, nil
+	if uid == 0 && mapped("/proc/self/uid_map") && mapped("/proc/self/gid_map") {
+		r := []idRange{{0, rootBase, rangeSize}}
+		return idMaps{uids: r, gids: r, privileged: true}
 	}
+	// Root that has no such ids is root of a user namespace, so an ordinary
+	// user of the host.
 	if !all || !installed("newuidmap") || !installed("newgidmap") {
-		return own, nil
+		return own
 	}
 	uids, gids := subordinate("/etc/subuid", uid), subordinate("/etc/subgid", uid)
 	if uids.size == 0 || gids.size == 0 {
-		return own, nil
+		return own
 	}
 	own.helpers, own.single = true, false
 	own.uids = append(own.uids, idRange{1, uids.outside, min(uids.size, rangeSize-1)})
 	own.gids = append(own.gids, idRange{1, gids.outside, min(gids.size, rangeSize-1)})
-	return own, nil
+	return own
 }
 
 // installed reports whether a program is in the PATH.

@@ -69,11 +69,11 @@ func become(control *net.UnixConn) (guest.System, *os.File, error) {
 		return nil, nil, err
 	}
 	var s setup
-	if _, err := receiveControl(control, &s); err != nil {
+	tree, err := receiveControl(control, &s)
+	if err != nil {
 		return nil, nil, fmt.Errorf("read setup: %w", err)
 	}
 	var tap *os.File
-	var err error
 	if s.Tun != "" {
 		if tap, err = tunDevice(s.Tun); err != nil {
 			return nil, nil, err
@@ -83,7 +83,7 @@ func become(control *net.UnixConn) (guest.System, *os.File, error) {
 		return nil, nil, err
 	}
 	remark := func(text string) error { return sendControl(control, report{Remark: text}, nil) }
-	if err := enterRoot(s, remark); err != nil {
+	if err := enterRoot(s, tree, remark); err != nil {
 		return nil, nil, err
 	}
 	if err := guest.TuneKernel(); err != nil {

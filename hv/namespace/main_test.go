@@ -1,13 +1,27 @@
 package namespace
 
 import (
+	"fmt"
 	"os"
 	"testing"
+	"time"
+
+	"github.com/sluicenet/sluice/internal/netlab"
 )
 
 func TestMain(m *testing.M) {
-	if os.Args[0] == Role {
+	switch os.Args[0] {
+	case Role:
 		Main()
+	case insideRole:
+		insideMain()
+	case hostRole:
+		hostMain()
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if stacks := netlab.Leaked(5 * time.Second); code == 0 && stacks != "" {
+		fmt.Fprintf(os.Stderr, "goroutines leaked by the tests:\n\n%s\n", stacks)
+		code = 1
+	}
+	os.Exit(code)
 }

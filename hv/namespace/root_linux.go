@@ -16,13 +16,15 @@ const (
 	hostRoot = "/host"    // the host's whole tree
 	newRoot  = "/new"     // what becomes the guest's root
 	emptyDir = "/empty"   // an empty directory
+	lowerDir = "/lower"   // where a root that came as a mount is attached
 	scratch  = "/scratch" // the tmpfs that bounds all that the guest can write
 )
 
 // enterRoot builds the guest's root and pivots into it: the host's tree is
-// gone afterwards, but for what the new one was made of. remark says what of
-// the host's files can't be shown.
-func enterRoot(s setup, remark func(string) error) error {
+// gone afterwards, but for what the new one was made of. tree is the directory
+// s.Root as a mount, or nil, and is closed; remark says what of the host's files
+// can't be shown.
+func enterRoot(s setup, tree *os.File, remark func(string) error) error {
 	mounts, err := readMounts()
 	if err != nil {
 		return err
@@ -35,7 +37,7 @@ func enterRoot(s setup, remark func(string) error) error {
 		if err := v.build(); err != nil {
 			return err
 		}
-	} else if err := overlayRoot(s.Root); err != nil {
+	} else if err := overlayRoot(s.Root, tree); err != nil {
 		return err
 	}
 	if err := buildDevices(s.Terminal, s.Groups); err != nil {
@@ -89,21 +91,33 @@ func enterBase(scratchMiB uint32) error {
 	return nil
 }
 
-// overlayRoot mounts dir of the host as the guest's root; what the guest
-// writes goes to the scratch.
-func overlayRoot(dir string) error {
-	for _, d := range []string{scratch + "/upper", scratch + "/work"} {
+// overlayRoot mounts dir of the host, or tree unless that is nil, as the guest's
+// root; what the guest writes goes to the scratch.
+func overlayRoot(dir string, tree *os.File) error {
+	for _, d := range []string{lowerDir, scratch + "/upper", scratch + "/work"} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return err
 		}
 	}
-	lower, err := openDir(hostRoot + dir)
+	from := hostRoot + dir
+	if tree != nil {
+		defer tree.Close()
+		from = lowerDir
+		if err := unix.MoveMount(int(tree.Fd()), "", unix.AT_FDCWD, lowerDir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fmt.Errorf("attach root %q: %w", dir, err)
+		}
+	}
+	lower, err := openDir(from)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(lower)
 	options := fmt.Sprintf("userxattr,lowerdir=%s,upperdir=%s/upper,workdir=%s/work", descriptorPath(lower), scratch, scratch)
-	if err := unix.Mount("root", newRoot, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+	err = unix.Mount("root", newRoot, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options)
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("overlay root %q (is something mounted below it?): %w", dir, err)
+	}
+	if err != nil {
 		return fmt.Errorf("overlay root %q: %w", dir, err)
 	}
 	return nil

@@ -37,10 +37,7 @@ func (h *Hypervisor) start(ctx context.Context, cfg hv.Config) (*vm, error) {
 	if err != nil {
 		return nil, err
 	}
-	ids, err := chooseIDs(cfg.Root != "")
-	if err != nil {
-		return nil, err
-	}
+	ids := chooseIDs(cfg.Root != "")
 	s.Groups = !ids.single
 	log := cfg.Logger
 	if log == nil {
@@ -79,7 +76,7 @@ func (h *Hypervisor) setup(cfg hv.Config) (setup, error) {
 			return setup{}, err
 		}
 		if root, err = filepath.EvalSymlinks(root); err != nil {
-			return setup{}, fmt.Errorf("root directory: %w", err)
+			return setup{}, fmt.Errorf("root %q: %w", cfg.Root, err)
 		}
 		if info, err := os.Stat(root); err != nil || !info.IsDir() {
 			return setup{}, fmt.Errorf("root %q is not a directory", cfg.Root)
@@ -165,12 +162,16 @@ func (h *Hypervisor) launch(cfg hv.Config) (*vm, error) {
 	return v, nil
 }
 
+// environment is process 1's: the runtime would keep files of the host's cgroup
+// open to follow the number of processors.
+const environment = "GODEBUG=containermaxprocs=0,updatemaxprocs=0"
+
 // command returns the command that becomes process 1.
 func command(executable *os.File, cfg hv.Config, files ...*os.File) *exec.Cmd {
 	cmd := &exec.Cmd{
 		Path:       fmt.Sprintf("/proc/self/fd/%d", executable.Fd()),
 		Args:       []string{Role, cfg.Name},
-		Env:        []string{}, // the host's has secrets, and steers the runtime
+		Env:        []string{environment}, // the host's has secrets
 		Dir:        "/",
 		ExtraFiles: files,
 		SysProcAttr: &unix.SysProcAttr{

@@ -15,6 +15,12 @@ import (
 // to its standard output and error, and how it ended.
 func run(t *testing.T, cfg hv.Config, line string) (string, guest.Exit) {
 	t.Helper()
+	return runCommand(t, cfg, "sh", "-c", line)
+}
+
+// runCommand is run with a command of its own.
+func runCommand(t *testing.T, cfg hv.Config, args ...string) (string, guest.Exit) {
+	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +38,7 @@ func run(t *testing.T, cfg hv.Config, line string) (string, guest.Exit) {
 	if err := client.Boot(t.Context(), guest.Bootstrap{Hostname: "box"}); err != nil {
 		t.Fatal(err)
 	}
-	exit, err := client.Run(t.Context(), guest.Command{Args: []string{"sh", "-c", line}})
+	exit, err := client.Run(t.Context(), guest.Command{Args: args})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,16 @@ func (v *vm) handshake(ids idMaps, s setup, log *slog.Logger) error {
 	if err := ids.write(v.cmd.Process.Pid); err != nil {
 		return err
 	}
-	if err := sendControl(v.control, s, nil); err != nil {
+	var root *os.File
+	if s.Root != "" && ids.privileged {
+		tree, err := shiftedTree(s.Root, v.cmd.Process.Pid, log)
+		if err != nil {
+			return err
+		}
+		defer tree.Close()
+		root = tree
+	}
+	if err := sendControl(v.control, s, root); err != nil {
 		return fmt.Errorf("send setup: %w", err)
 	}
 	for {
