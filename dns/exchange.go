@@ -30,8 +30,8 @@ var (
 	errWrongReply   = errors.New("reply doesn't fit the question")
 )
 
-// replyBuffers holds []byte for one reply over UDP. An upstream that sends more
-// than we announced is read all the same, up to this.
+// replyBuffers holds []byte for one reply over UDP: more than we announce, since
+// some servers don't heed that.
 var replyBuffers = sync.Pool{New: func() any { b := make([]byte, 4096); return &b }}
 
 // exchange asks server q over UDP, from a port and with an id that nobody can
@@ -98,6 +98,9 @@ func exchangeUDP(ctx context.Context, server netip.AddrPort, q *query, u upstrea
 		}
 		switch err := checkReply((*buf)[:n], sent); err {
 		case nil:
+			if n == len(*buf) {
+				return nil, errTruncated // by us: more than we announced
+			}
 			return unpackReply((*buf)[:n])
 		case errCase, errTruncated:
 			return nil, err

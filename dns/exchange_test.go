@@ -217,6 +217,13 @@ func TestExchangeFallsBack(t *testing.T) {
 		}
 		w.WriteMsg(m)
 	}
+	moreThanAnnounced := func(w mdns.ResponseWriter, q *mdns.Msg) {
+		m := good(q)
+		if !isTCP(w) {
+			m.Ns = records(t, manyAddresses("more.example.com.", 400)...)
+		}
+		w.WriteMsg(m)
+	}
 	foldsCase := func(w mdns.ResponseWriter, q *mdns.Msg) {
 		q.Question[0].Name = strings.ToLower(q.Question[0].Name)
 		w.WriteMsg(good(q))
@@ -257,6 +264,7 @@ func TestExchangeFallsBack(t *testing.T) {
 		udp, tcp int64
 	}{
 		{"TC", truncated, "NOERROR 93.184.1.1", upstreamState{}, 1, 1},
+		{"more than announced", moreThanAnnounced, "NOERROR 93.184.1.1", upstreamState{}, 1, 1},
 		{"folds case", foldsCase, "NOERROR 93.184.1.1", upstreamState{foldsCase: true}, 1, 1},
 		{"somebody guesses", guesser, "NOERROR 93.184.1.1", upstreamState{}, 1, 1},
 		{"somebody floods", floods, "NOERROR 93.184.1.1", upstreamState{}, 1, 1},

@@ -89,7 +89,13 @@ func zone(records ...string) func(w mdns.ResponseWriter, q *mdns.Msg) {
 		}
 		rrs[i] = rr
 	}
-	return func(w mdns.ResponseWriter, q *mdns.Msg) { w.WriteMsg(zoneReply(q, rrs)) }
+	return func(w mdns.ResponseWriter, q *mdns.Msg) {
+		m := zoneReply(q, rrs)
+		if opt := q.IsEdns0(); opt != nil && !isTCP(w) {
+			m.Truncate(int(opt.UDPSize()))
+		}
+		w.WriteMsg(m)
+	}
 }
 
 func zoneReply(q *mdns.Msg, rrs []mdns.RR) *mdns.Msg {

@@ -116,7 +116,7 @@ func (a *answer) render(q *query, given []netip.Addr, size int, now time.Time) [
 		return emptyReply(q, 0, a.rcode, a.ede)
 	}
 	if whole := len(given) == len(a.addrs); !whole || len(a.packed)+optLen(q, a.ede) > size {
-		template, ttls, flags = a.reduce(q, given, size-optLen(q, a.ede))
+		template, ttls, flags = a.reduce(q, given, size)
 	} else if a.ad && (q.ad || q.do) {
 		flags |= flagAD
 	}
@@ -131,7 +131,7 @@ func (a *answer) render(q *query, given []netip.Addr, size int, now time.Time) [
 }
 
 // reduce returns a template like a.packed without the addresses that aren't
-// given, and of at most size bytes.
+// given, which with our OPT record has at most size bytes.
 func (a *answer) reduce(q *query, given []netip.Addr, size int) (template []byte, ttls []ttlField, flags uint16) {
 	var m mdns.Msg
 	if err := m.Unpack(a.packed); err != nil {
@@ -142,13 +142,17 @@ func (a *answer) reduce(q *query, given []netip.Addr, size int) (template []byte
 	} else if a.ad && (q.ad || q.do) {
 		flags |= flagAD
 	}
-	m.Truncate(max(size, mdns.MinMsgSize))
+	if n := optLen(q, a.ede); n > 0 { // Truncate keeps room for it
+		local := &mdns.EDNS0_LOCAL{Data: make([]byte, n-optLen(q, ede{}))}
+		m.Extra = []mdns.RR{&mdns.OPT{Hdr: mdns.RR_Header{Name: ".", Rrtype: mdns.TypeOPT}, Option: []mdns.EDNS0{local}}}
+	}
+	m.Truncate(size)
 	if m.Truncated {
 		flags |= flagTC
 	}
-	m.Compress = true
+	m.Compress, m.Extra = true, nil
 	template, err := m.Pack()
-	if err != nil || len(template) > size {
+	if err != nil || len(template)+optLen(q, a.ede) > size {
 		return emptyTemplate(q), nil, flagTC
 	}
 	return template, ttlFields(template), flags
