@@ -78,14 +78,15 @@ type flightOf struct {
 func goConfigs(t testing.TB) map[string]*tls.Config {
 	t.Helper()
 	const name = "www.example.com"
+	small := []tls.CurveID{tls.X25519} // every two cuts of a large key share take long
 	return map[string]*tls.Config{
 		"tls1.0":       {ServerName: name, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10},
 		"tls1.1":       {ServerName: name, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11},
 		"tls1.2":       {ServerName: name, MaxVersion: tls.VersionTLS12},
-		"tls1.3":       {ServerName: name, MinVersion: tls.VersionTLS13},
-		"alpn":         {ServerName: name, NextProtos: []string{"h2", "http/1.1"}},
-		"post-quantum": {ServerName: name, CurvePreferences: []tls.CurveID{tls.X25519MLKEM768}},
-		"no name":      {InsecureSkipVerify: true},
+		"tls1.3":       {ServerName: name, MinVersion: tls.VersionTLS13, CurvePreferences: small},
+		"alpn":         {ServerName: name, NextProtos: []string{"h2", "http/1.1"}, CurvePreferences: small},
+		"post-quantum": {ServerName: name},
+		"no name":      {InsecureSkipVerify: true, CurvePreferences: small},
 	}
 }
 
