@@ -30,7 +30,7 @@ integration: tools build # only the black-box tests, as they run
 	$(GO) test -race -timeout 15m -v ./integration/...
 
 bench: tools peers build # one table, against slirp4netns, pasta and bare loopback
-	$(GO) test -count=1 -timeout 60m ./bench -table
+	$(GO) -C bench test -timeout 60m -table
 
 fuzz: # every fuzz target for FUZZTIME
 	@for pkg in $$($(GO) list ./...); do \

@@ -69,9 +69,15 @@ func probe() error {
 }
 
 // runInside runs this executable again with the same arguments inside new
-// namespaces and returns its exit code.
+// namespaces and returns its exit code. What that leaves running when it ends is
+// killed, so that a test that panics leaves nothing behind.
 func runInside() int {
 	runtime.LockOSThread() // Pdeathsig follows the thread that forks
+	// Orphans become our children.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		fmt.Fprintln(os.Stderr, "netlab: adopt orphans:", err)
+		return 1
+	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = append([]string{insideName}, os.Args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -83,16 +89,24 @@ func runInside() int {
 		return 1
 	}
 	go forwardSignals(signals, cmd.Process) // ends with the process
-	err := cmd.Wait()
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &exit) && exit.Exited():
-		return exit.ExitCode()
+	status, err := reapUntil(cmd.Process.Pid)
+	patience := orphanPatience
+	if err != nil || status.ExitStatus() != 0 {
+		patience = 0
 	}
-	fmt.Fprintln(os.Stderr, "netlab: the tests inside the namespace:", err)
-	return 1
+	left := killOrphans(patience)
+	switch {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "netlab: wait for the tests inside the namespace:", err)
+		return 1
+	case !status.Exited():
+		fmt.Fprintln(os.Stderr, "netlab: the tests inside the namespace:", status.Signal())
+		return 1
+	case status.ExitStatus() == 0 && len(left) > 0:
+		fmt.Fprintf(os.Stderr, "netlab: processes left by the tests: %q\n", left)
+		return 1
+	}
+	return status.ExitStatus()
 }
 
 // forwardSignals passes on what go test sends to the process that it knows.

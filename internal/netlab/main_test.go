@@ -127,12 +127,22 @@ func TestExitCode(t *testing.T) {
 	}{
 		{"TestNoSuchTest", 0},
 		{"TestFailsOnDemand", 1},
+		{"TestLeavesAProcess", 1},
 	} {
 		cmd := exec.CommandContext(t.Context(), self, "-test.run", "^"+row.run+"$")
 		cmd.Env = append(os.Environ(), "NETLAB_FAIL_ON_DEMAND=1")
 		out, err := cmd.CombinedOutput()
 		if got := cmd.ProcessState.ExitCode(); got != row.code {
 			t.Errorf("-run %s: exit code %d, %v, want %d\n%s", row.run, got, err, row.code, out)
+		}
+	}
+}
+
+// TestLeavesAProcess leaves one running when TestExitCode wants it to.
+func TestLeavesAProcess(t *testing.T) {
+	if os.Getenv("NETLAB_FAIL_ON_DEMAND") != "" {
+		if err := exec.Command("setsid", "sleep", "1000").Start(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

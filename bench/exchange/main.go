@@ -1,0 +1,154 @@
+// Command exchange makes small exchanges with an echo server for a while, and
+// prints how many it made per second. The bench runs it in each peer's guest.
+//
+//	exchange connect|request|datagram [FLAGS] ADDRESS:PORT
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// config is what the flags say.
+type config struct {
+	address  string
+	duration time.Duration
+	parallel int // connections at once
+	size     int // bytes of a message
+	flight   int // datagrams on their way at once
+}
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "exchange:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, out io.Writer) error {
+	kinds := map[string]func(config, func() bool) (int64, error){
+		"connect": connects, "request": requests, "datagram": datagrams,
+	}
+	if len(args) == 0 || kinds[args[0]] == nil {
+		return errors.New("say connect, request or datagram")
+	}
+	var c config
+	flags := flag.NewFlagSet("exchange "+args[0], flag.ContinueOnError)
+	flags.DurationVar(&c.duration, "duration", time.Second, "how long")
+	flags.IntVar(&c.parallel, "parallel", 1, "connections at once")
+	flags.IntVar(&c.size, "size", 64, "bytes of a message")
+	flags.IntVar(&c.flight, "flight", 1, "datagrams on their way at once")
+	if err := flags.Parse(args[1:]); err != nil {
+		return err
+	}
+	c.address = flags.Arg(0)
+	start := time.Now()
+	n, err := kinds[args[0]](c, func() bool { return time.Since(start) < c.duration })
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "%.1f\n", float64(n)/time.Since(start).Seconds())
+	return err
+}
+
+// connects counts connections that were made, used once and closed.
+func connects(c config, more func() bool) (int64, error) {
+	var count atomic.Int64
+	errs := make(chan error, c.parallel)
+	var wg sync.WaitGroup
+	for range c.parallel {
+		wg.Go(func() {
+			for more() {
+				if err := connectOnce(c); err != nil {
+					errs <- err
+					return
+				}
+				count.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	close(errs)
+	return count.Load(), <-errs
+}
+
+func connectOnce(c config) error {
+	conn, err := net.Dial("tcp", c.address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	message := make([]byte, c.size)
+	if _, err := conn.Write(message); err != nil {
+		return err
+	}
+	_, err = io.ReadFull(conn, message)
+	return err
+}
+
+// requests counts messages that came back, one at a time on one connection.
+func requests(c config, more func() bool) (int64, error) {
+	conn, err := net.Dial("tcp", c.address)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	message := make([]byte, c.size)
+	var count int64
+	for ; more(); count++ {
+		if _, err := conn.Write(message); err != nil {
+			return count, err
+		}
+		if _, err := io.ReadFull(conn, message); err != nil {
+			return count, err
+		}
+	}
+	return count, nil
+}
+
+// lossPatience is how long a datagram may take before another one replaces it.
+const lossPatience = 100 * time.Millisecond
+
+// datagrams counts datagrams that came back, with a number of them on their way.
+func datagrams(c config, more func() bool) (int64, error) {
+	conn, err := net.Dial("udp", c.address)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	message := make([]byte, c.size)
+	fill := func() error {
+		for range c.flight {
+			if _, err := conn.Write(message); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := fill(); err != nil {
+		return 0, err
+	}
+	var count int64
+	for more() {
+		conn.SetReadDeadline(time.Now().Add(lossPatience))
+		_, err := conn.Read(message)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			err = fill() // all are lost
+		case err == nil:
+			count++
+			_, err = conn.Write(message)
+		}
+		if err != nil {
+			return count, err
+		}
+	}
+	return count, nil
+}

@@ -1,0 +1,19 @@
+package bench
+
+import (
+	"flag"
+	"testing"
+	"time"
+
+	"github.com/sluicenet/sluice/internal/netlab"
+)
+
+var (
+	table     = flag.Bool("table", false, "measure and print the table; without it there is nothing to test")
+	rounds    = flag.Int("rounds", 5, "rounds, of which each row shows the median")
+	duration  = flag.Duration("duration", 2*time.Second, "of one throughput measurement")
+	onlyPeers = flag.String("peers", "", "only the peers whose name matches this regular expression")
+	onlyRows  = flag.String("rows", "", "only the rows whose name matches this regular expression")
+)
+
+func TestMain(m *testing.M) { netlab.Main(m) }
