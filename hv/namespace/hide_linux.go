@@ -58,9 +58,9 @@ func hideOne(name string) error {
 	if at == "" {
 		return errors.New("it is the root")
 	}
-	cover := emptyFile
+	cover, fileType := emptyFile, uint32(unix.S_IFREG)
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		cover = emptyDir
+		cover, fileType = emptyDir, unix.S_IFDIR
 	}
-	return bind(cover, fd, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	return bind(cover, fileType, fd, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 }

@@ -193,5 +193,5 @@ func bindFile(name string) error {
 		return err
 	}
 	defer unix.Close(target)
-	return bind(hostRoot+name, target, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	return bind(hostRoot+name, unix.S_IFREG, target, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 }

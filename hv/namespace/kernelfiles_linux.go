@@ -16,8 +16,10 @@ const dataOnly = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 var devices = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"}
 
 // readOnlyFiles are parts of /proc that no command is to write, although the
-// guest's root owns some of them: the settings of its network namespace.
-var readOnlyFiles = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+// guest's root owns some of them: the settings of its network namespace. The
+// values are their types.
+var readOnlyFiles = map[string]uint32{"/proc/bus": unix.S_IFDIR, "/proc/fs": unix.S_IFDIR, "/proc/irq": unix.S_IFDIR,
+	"/proc/sys": unix.S_IFDIR, "/proc/sysrq-trigger": unix.S_IFREG}
 
 // buildDevices makes the guest's /dev. terminal is the host's path of a
 // terminal that is among the standard files, "" if none is; groups reports that
@@ -63,7 +65,7 @@ func bindNode(node, name string) error {
 		return err
 	}
 	defer unix.Close(target)
-	return bind(node, target, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+	return bind(node, unix.S_IFCHR, target, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
 }
 
 // mountKernelFiles mounts /proc and /sys, which show the guest's own PID and
@@ -79,7 +81,7 @@ func mountKernelFiles() error {
 		if err != nil {
 			return err
 		}
-		err = bind(emptyDir, fd, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+		err = bind(emptyDir, unix.S_IFDIR, fd, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 		unix.Close(fd)
 		if err != nil {
 			return err
@@ -91,7 +93,7 @@ func mountKernelFiles() error {
 // sealRoot makes read-only what had to be written until now. hostFiles reports
 // that the root is the tmpfs that the host's files are shown in.
 func sealRoot(hostFiles bool) error {
-	for _, name := range readOnlyFiles {
+	for name, fileType := range readOnlyFiles {
 		fd, err := unix.Open(name, unix.O_PATH|unix.O_CLOEXEC, 0)
 		if err == unix.ENOENT {
 			continue
@@ -99,7 +101,7 @@ func sealRoot(hostFiles bool) error {
 		if err != nil {
 			return &os.PathError{Op: "open", Path: name, Err: err}
 		}
-		err = bind(name, fd, unix.MOUNT_ATTR_RDONLY)
+		err = bind(name, fileType, fd, unix.MOUNT_ATTR_RDONLY)
 		unix.Close(fd)
 		if err != nil {
 			return err

@@ -106,7 +106,10 @@ func (l *left) gone(t *testing.T, when string) {
 
 func TestKillLeavesNothing(t *testing.T) {
 	t.Parallel()
-	const rounds = 50
+	rounds := 50
+	if testing.Short() {
+		rounds = 10
+	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)

@@ -18,9 +18,9 @@ const visibleEnv = "SLUICE_TEST_VISIBLE"
 // nobody is the uid and gid of the tests without privilege.
 const nobody = 65534
 
-// TestAsNobody runs this package's other tests again without any privilege:
-// once with nobody's own ids only, once with subordinate ids.
+// TestAsNobody runs this package's other tests again without any privilege.
 func TestAsNobody(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("this run is without privilege already")
 	}
@@ -40,12 +40,14 @@ func TestAsNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, row := range []struct{ name, subordinate string }{
-		{"own id only", ""},
-		{"subordinate ids", fmt.Sprintf("%d:200000:65536\n", nobody)},
+	for i, row := range []struct{ name, subordinate, wrap string }{
+		{"own id only", "", "env"},
+		{"subordinate ids", fmt.Sprintf("%d:200000:65536\n", nobody), "env"},
+		{"root of a user namespace", "", "unshare --user --map-root-user"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			ids := filepath.Join(dir, "ids")
+			t.Parallel()
+			ids := filepath.Join(dir, fmt.Sprint("ids", i))
 			if err := os.WriteFile(ids, []byte(row.subordinate), 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -54,8 +56,8 @@ func TestAsNobody(t *testing.T) {
 				t.Fatal(err)
 			}
 			const script = `mount --bind "$1" /dev/net/tun && mount --bind "$2" /etc/subuid && mount --bind "$2" /etc/subgid &&
-				exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all "$3" -test.v -test.skip='^TestAsNobody$' -test.timeout=5m`
-			cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c", script, "sh", tun, ids, "/proc/self/fd/3")
+				exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all $3 "$4" -test.v -test.short -test.skip='^TestAsNobody$' -test.timeout=5m`
+			cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c", script, "sh", tun, ids, row.wrap, "/proc/self/fd/3")
 			cmd.ExtraFiles = []*os.File{executable}
 			cmd.Env = append(os.Environ(), visibleEnv+"="+visible, "HOME=/nonexistent", "XDG_RUNTIME_DIR=")
 			var out bytes.Buffer

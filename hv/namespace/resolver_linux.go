@@ -37,7 +37,7 @@ func showResolver() error {
 		if err != nil {
 			return err
 		}
-		err = bind(file, target, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+		err = bind(file, unix.S_IFREG, target, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 		unix.Close(target)
 		if err != nil {
 			return err

@@ -204,14 +204,23 @@ func mountAt(name, fstype string, flags uintptr, options string) error {
 	return nil
 }
 
-// bind shows source at the descriptor target, with attributes added to those
-// that source's mount has.
-func bind(source string, target int, attributes uint64) error {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+// bind shows source, which is to be a file of the given type (unix.S_IFREG, …),
+// at the descriptor target, with attributes added to those that source's mount
+// has. The type is that of what is shown, which a directory's entry need not be:
+// something may be mounted there.
+func bind(source string, fileType uint32, target int, attributes uint64) error {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
 		return fmt.Errorf("bind %s: %w", source, err)
 	}
 	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("bind %s: %w", source, err)
+	}
+	if st.Mode&unix.S_IFMT != fileType {
+		return fmt.Errorf("bind %s: file of type %#o is not one of %#o", source, st.Mode&unix.S_IFMT, fileType)
+	}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: attributes}); err != nil {
 		return fmt.Errorf("bind %s: set attributes: %w", source, err)
 	}
@@ -243,5 +252,5 @@ func scratchDir(name string, mode os.FileMode) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return bind(dir, fd, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	return bind(dir, unix.S_IFDIR, fd, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 }

@@ -24,21 +24,25 @@ var _ hv.Hypervisor = (*Hypervisor)(nil)
 
 // Start starts a guest. See hv.Hypervisor.
 func (h *Hypervisor) Start(ctx context.Context, cfg hv.Config) (hv.VM, error) {
-	vm, err := h.start(ctx, cfg)
+	s, err := h.setup(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("start namespace guest: %w", err)
 	}
-	return vm, nil
+	v, err := h.start(ctx, cfg, s)
+	if err != nil && ctx.Err() == nil {
+		err = host{tun: s.Tun, uid: os.Geteuid()}.explain(err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("start namespace guest: %w", err)
+	}
+	return v, nil
 }
 
-// start is Start without the context of the error.
-func (h *Hypervisor) start(ctx context.Context, cfg hv.Config) (*vm, error) {
-	s, err := h.setup(cfg)
-	if err != nil {
+// start starts process 1 and makes a guest of it.
+func (h *Hypervisor) start(ctx context.Context, cfg hv.Config, s setup) (*vm, error) {
+	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	ids := chooseIDs(cfg.Root != "")
-	s.Groups = !ids.single
 	log := cfg.Logger
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -51,7 +55,7 @@ func (h *Hypervisor) start(ctx context.Context, cfg hv.Config) (*vm, error) {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { v.Kill() })
-	err = v.handshake(ids, s, log)
+	err = v.handshake(chooseIDs(cfg.Root != ""), s, log)
 	if !stop() {
 		err = cmp.Or(ctx.Err(), err)
 	}

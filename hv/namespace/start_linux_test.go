@@ -1,7 +1,10 @@
 package namespace
 
 import (
+	"bytes"
+	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -79,5 +82,38 @@ func TestCardIsHandedOver(t *testing.T) {
 	defer nic.Close()
 	if again, _ := vm.NIC(); again != nil {
 		t.Error("a second NIC() gave the file again")
+	}
+}
+
+func TestMemoryBoundsWhatTheGuestWrites(t *testing.T) {
+	t.Parallel()
+	const line = "head -c 3000000 /dev/zero > %s/a; head -c 3000000 /dev/zero > /dev/shm/b"
+	out, _ := run(t, hv.Config{MemoryMiB: 4}, fmt.Sprintf(line, "/tmp"))
+	if strings.Count(out, "No space left") != 1 {
+		t.Errorf("two files of 3 MB in 4 MiB, in two places: %q; want the second refused", out)
+	}
+	out, _ = run(t, hv.Config{MemoryMiB: 4, Root: guestRoot(t)}, "cat /dev/zero > /a")
+	if !strings.Contains(out, "No space left") {
+		t.Errorf("a root without end: %q; want it refused", out)
+	}
+}
+
+func TestWhatIsNotDoneIsSaid(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	run(t, hv.Config{CPUs: 2, Logger: slog.New(slog.NewTextHandler(&log, nil))}, ":")
+	if !strings.Contains(log.String(), "processors") {
+		t.Errorf("the log doesn't say that processors are not limited: %s", &log)
+	}
+}
+
+func TestHideWantsAbsolutePaths(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []string{"relative", "", "/"} {
+		vm, err := New().Start(t.Context(), hv.Config{Name: "test", Hide: []string{bad}})
+		if err == nil {
+			vm.Close()
+			t.Errorf("Hide %q is taken", bad)
+		}
 	}
 }

@@ -50,6 +50,7 @@ func (v *vm) run(started chan<- error) {
 // handshake gives process 1 its ids and its setup, and waits until it is ready
 // for its agent's host.
 func (v *vm) handshake(ids idMaps, s setup, log *slog.Logger) error {
+	s.Groups = !ids.single
 	if err := ids.write(v.cmd.Process.Pid); err != nil {
 		return err
 	}
