@@ -48,6 +48,8 @@ var allowed = map[string]map[string]string{
 		"github.com/insomniacslk/dhcp":   "answers DHCP",
 		"github.com/vishvananda/netlink": "follows the host's addresses and routes",
 		"golang.org/x/sys":               "socket options, batches of datagrams, routes",
+		"golang.org/x/net/ipv4":          "which address a datagram was sent to",
+		"golang.org/x/net/ipv6":          "which address a datagram was sent to",
 		"golang.org/x/time/rate":         "bounds on new flows and errors",
 	},
 	"dns": {

@@ -50,6 +50,7 @@ func (n *Network) setRules(change func(*rules)) {
 	now := time.Now()
 	n.udp.recheck(now)
 	n.icmp.recheck(now)
+	n.inbound.recheck(&next, now)
 }
 
 // decideAddress decides a TCP flow by what its SYN shows: V0 of the contract.

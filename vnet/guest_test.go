@@ -33,6 +33,7 @@ type testNet struct {
 	block      Block
 	lab        *labDialer
 	icmpSeen   chan []byte // ICMP frames that the guest got
+	udpSeen    chan []byte // UDP frames over IPv4, likewise
 
 	mu     sync.Mutex // guards the following field
 	events []Event
@@ -55,7 +56,7 @@ func startNet(t *testing.T, rules string, change ...func(*Config)) *testNet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &testNet{t: t, block: block, icmpSeen: make(chan []byte, 16), lab: newLab()}
+	n := &testNet{t: t, block: block, icmpSeen: make(chan []byte, 16), udpSeen: make(chan []byte, 16), lab: newLab()}
 	cfg := Config{Link: l, Block: block, Policy: policyOf(t, rules), Dialer: n.lab, Events: n.record}
 	for _, c := range change {
 		c(&cfg)
@@ -144,6 +145,13 @@ func (n *testNet) readGuest(l link.Link) {
 			if proto := f.Data[23]; !v6 && proto == protoICMPv4 || v6 && f.Data[20] == protoICMPv6 {
 				select {
 				case n.icmpSeen <- slices.Clone(f.Data):
+				default:
+				}
+				continue
+			}
+			if !v6 && f.Data[23] == protoUDP {
+				select {
+				case n.udpSeen <- slices.Clone(f.Data):
 				default:
 				}
 				continue

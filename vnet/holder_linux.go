@@ -11,16 +11,22 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/sluicenet/sluice/policy"
 )
 
 // withHolder adds to a failed bind of addr which process holds the port, where
 // /proc shows it: processes of other users keep their descriptors to themselves.
-func withHolder(err error, addr netip.AddrPort) error {
+func withHolder(err error, addr netip.AddrPort, proto policy.Protocol) error {
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return err
 	}
-	for _, table := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
-		if inode, ok := listenerInode(table, addr); ok {
+	tables, state := []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"}, "0A" // TCP_LISTEN
+	if proto == policy.UDP {
+		tables, state = []string{"/proc/self/net/udp", "/proc/self/net/udp6"}, "07" // TCP_CLOSE: not connected
+	}
+	for _, table := range tables {
+		if inode, ok := boundInode(table, state, addr); ok {
 			if who := inodeHolder(inode); who != "" {
 				return fmt.Errorf("%w: held by %s", err, who)
 			}
@@ -29,9 +35,9 @@ func withHolder(err error, addr netip.AddrPort) error {
 	return err
 }
 
-// listenerInode finds the socket that listens on addr's port, on its address or
-// on all (proc_pid_net(5)).
-func listenerInode(table string, addr netip.AddrPort) (inode string, ok bool) {
+// boundInode finds the socket in the given state that is bound to addr's port,
+// on its address or on all (proc_pid_net(5)).
+func boundInode(table, state string, addr netip.AddrPort) (inode string, ok bool) {
 	f, err := os.Open(table)
 	if err != nil {
 		return "", false
@@ -40,7 +46,7 @@ func listenerInode(table string, addr netip.AddrPort) (inode string, ok bool) {
 	for s := bufio.NewScanner(f); s.Scan(); {
 		// sl local rem st tx:rx tr:when retrnsmt uid timeout inode
 		fields := strings.Fields(s.Text())
-		if len(fields) < 10 || fields[3] != "0A" { // TCP_LISTEN
+		if len(fields) < 10 || fields[3] != state {
 			continue
 		}
 		local, ok := parseProcAddr(fields[1])

@@ -2,8 +2,12 @@
 
 package vnet
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/sluicenet/sluice/policy"
+)
 
 // withHolder has nothing to add here: no interface without a helper tells who
 // holds a port.
-func withHolder(err error, _ netip.AddrPort) error { return err }
+func withHolder(err error, _ netip.AddrPort, _ policy.Protocol) error { return err }

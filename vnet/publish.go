@@ -30,7 +30,7 @@ const (
 
 // A Binding publishes a port of the guest's on the host.
 type Binding struct {
-	// Protocol is TCP.
+	// Protocol is TCP or UDP.
 	Protocol policy.Protocol
 	// Host is where to listen. 0.0.0.0 is every IPv4 address, :: every IPv6
 	// address and no IPv4 one; port 0 takes a free one.
@@ -41,10 +41,11 @@ type Binding struct {
 
 // A published port is a listener on the host and the flows that came through it.
 type published struct {
-	binding  Binding // Host as bound
-	listener *net.TCPListener
-	flows    sync.WaitGroup // the accept loop, and every flow
-	slots    chan struct{}  // one element per flow; Limits.Inbound bounds it
+	binding  Binding          // Host as bound
+	listener *net.TCPListener // nil for UDP
+	udp      *udpPort         // nil for TCP
+	flows    sync.WaitGroup   // the accept loop, and every flow
+	slots    chan struct{}    // one element per flow; Limits.Inbound bounds it
 }
 
 // Publish binds a port of the host's to one of the guest's, and returns the
@@ -52,30 +53,63 @@ type published struct {
 // accepted. The error wraps the system's, and names who holds a port that is
 // taken where that can be known.
 func (n *Network) Publish(b Binding) (Binding, error) {
-	if b.Protocol != policy.TCP {
-		return Binding{}, fmt.Errorf("publish %v port: %w", b.Protocol, errors.ErrUnsupported)
-	}
 	if b.GuestPort == 0 || !b.Host.Addr().IsValid() {
 		return Binding{}, fmt.Errorf("publish %v to guest port %d: address or port missing", b.Host, b.GuestPort)
 	}
-	network := "tcp4"
-	if b.Host.Addr().Is6() {
-		network = "tcp6" // with IPV6_V6ONLY, so that :: and 0.0.0.0 can both be bound
+	p := &published{slots: make(chan struct{}, n.cfg.Limits.inbound())}
+	if err := p.listen(b); err != nil {
+		return Binding{}, fmt.Errorf("publish %v: %w", b.Host, err)
 	}
-	l, err := net.ListenTCP(network, net.TCPAddrFromAddrPort(b.Host))
-	if err != nil {
-		return Binding{}, fmt.Errorf("publish %v: %w", b.Host, withHolder(err, b.Host))
-	}
-	b.Host = l.Addr().(*net.TCPAddr).AddrPort()
-	p := &published{binding: b, listener: l, slots: make(chan struct{}, n.cfg.Limits.inbound())}
 	n.publishedMu.Lock()
 	defer n.publishedMu.Unlock()
 	if n.ctx.Err() != nil {
-		return Binding{}, errors.Join(net.ErrClosed, l.Close())
+		return Binding{}, errors.Join(net.ErrClosed, p.close())
 	}
 	n.published = append(n.published, p)
-	p.flows.Go(func() { n.acceptLoop(p) })
-	return b, nil
+	p.flows.Go(func() {
+		if p.udp != nil {
+			n.inbound.serve(p)
+		} else {
+			n.acceptLoop(p)
+		}
+	})
+	return p.binding, nil
+}
+
+// listen binds the port.
+func (p *published) listen(b Binding) error {
+	p.binding = b
+	switch b.Protocol {
+	case policy.TCP:
+		network := "tcp4"
+		if b.Host.Addr().Is6() {
+			network = "tcp6" // with IPV6_V6ONLY, so that :: and 0.0.0.0 can both be bound
+		}
+		l, err := net.ListenTCP(network, net.TCPAddrFromAddrPort(b.Host))
+		if err != nil {
+			return withHolder(err, b.Host, b.Protocol)
+		}
+		p.listener = l
+		p.binding.Host = canonical(l.Addr().(*net.TCPAddr).AddrPort())
+	case policy.UDP:
+		u, err := listenUDPPort(b.Host)
+		if err != nil {
+			return withHolder(err, b.Host, b.Protocol)
+		}
+		p.udp = u
+		p.binding.Host = canonical(u.conn.LocalAddr().(*net.UDPAddr).AddrPort())
+	default:
+		return fmt.Errorf("%v port: %w", b.Protocol, errors.ErrUnsupported)
+	}
+	return nil
+}
+
+// close closes the socket.
+func (p *published) close() error {
+	if p.udp != nil {
+		return p.udp.conn.Close()
+	}
+	return p.listener.Close()
 }
 
 // Published returns the bindings in force, oldest first.
@@ -108,13 +142,14 @@ func (n *Network) Unpublish(protocol policy.Protocol, host netip.AddrPort) error
 
 // retire ends a published port that is no longer in the list.
 func (n *Network) retire(p *published) error {
-	err := p.listener.Close()
+	err := p.close()
 	n.tcp.each(func(f *tcpFlow) {
 		if f.port == p {
 			f.cut(endClosed)
 		}
 	})
 	p.flows.Wait()
+	n.inbound.drop(time.Now(), endClosed, func(pe *inboundPeer) bool { return pe.port == p })
 	return err
 }
 

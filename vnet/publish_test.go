@@ -19,6 +19,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"github.com/sluicenet/sluice/policy"
+	"github.com/sluicenet/sluice/vnet/link"
 )
 
 // listen serves in the guest, one goroutine per connection.
@@ -214,5 +215,78 @@ func TestDialGuest(t *testing.T) {
 	if c, err := n.DialGuest(ctx, 81); err == nil {
 		c.Close()
 		t.Error("a closed port answers")
+	}
+}
+
+// TestPublishUDP passes datagrams of two peers to the guest, each from a port of
+// the gateway's, and the answers back to whom they are for.
+func TestPublishUDP(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "allow ingress host udp 53")
+	b, err := n.Publish(Binding{Protocol: policy.UDP, Host: netip.MustParseAddrPort("0.0.0.0:0"), GuestPort: 53})
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(loopback4, b.Host.Port()))
+	seen := make(map[uint16]bool)
+	for _, name := range []string{"one", "two"} {
+		c, err := net.DialUDP("udp4", nil, to) // connected: an answer from another address is lost
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(5 * time.Second))
+		c.Write([]byte(name))
+		f := <-n.udpSeen
+		from := uint16(f[34])<<8 | uint16(f[35])
+		if got := string(f[42:]); got != name || netip.AddrFrom4([4]byte(f[26:30])) != n.block.Gateway4 || from < firstInboundPort || seen[from] {
+			t.Errorf("the guest saw %q from %v:%d", got, f[26:30], from)
+		}
+		seen[from] = true
+		answer := udp(n.block.Guest4.String()+":53", netip.AddrPortFrom(n.block.Gateway4, from).String(), "answer to "+name)
+		if _, err := n.guest.link.WriteFrames([]link.Frame{answer}); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 100)
+		if k, err := c.Read(buf); string(buf[:k]) != "answer to "+name || err != nil {
+			t.Errorf("the peer got %q, %v", buf[:k], err)
+		}
+	}
+	if n.count("flow.deny") != 0 {
+		t.Error("an answer was decided as egress")
+	}
+	if err := n.Unpublish(policy.UDP, b.Host); err != nil {
+		t.Fatal(err)
+	}
+	if e := n.waitEvent("flow.close"); e.Flow.Direction != policy.Ingress || e.Flow.BytesIn != 3 || e.Flow.BytesOut != 13 {
+		t.Errorf("recorded %+v", e.Flow)
+	}
+}
+
+// TestPublishUDPDenied keeps a denied peer's datagrams from the guest, and
+// bounds the peers.
+func TestPublishUDPDenied(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "allow ingress 203.0.113.0/24 udp")
+	b, err := n.Publish(Binding{Protocol: policy.UDP, Host: netip.MustParseAddrPort("127.0.0.1:0"), GuestPort: 53})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(b.Host))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 3 {
+		c.Write([]byte("x"))
+	}
+	n.waitEvent("flow.deny")
+	n.eventually("three drops", func() bool { return n.Stats().Drops["denied"] == 3 })
+	if k := n.count("flow.deny"); k != 1 || len(n.udpSeen) != 0 {
+		t.Errorf("%d events, %d datagrams to the guest", k, len(n.udpSeen))
+	}
+	_, err = n.Publish(Binding{Protocol: policy.UDP, Host: b.Host, GuestPort: 53})
+	if !errors.Is(err, syscall.EADDRINUSE) || runtime.GOOS == "linux" && !strings.Contains(err.Error(), "process") {
+		t.Errorf("second bind: %v", err)
 	}
 }

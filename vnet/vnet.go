@@ -142,6 +142,7 @@ type Network struct {
 	reporter  *reporter
 	udp       *udpNAT
 	icmp      *icmpNAT
+	inbound   *inboundUDP
 
 	nextID  atomic.Uint64
 	rules   atomic.Pointer[rules]
@@ -167,6 +168,7 @@ func New(cfg Config) (*Network, error) {
 	}
 	n.reader.Go(n.read)
 	n.reader.Go(func() { n.endpoint.writeSynAcks(n.ctx.Done()) })
+	n.reader.Go(n.inbound.sweep)
 	return n, nil
 }
 
@@ -215,6 +217,7 @@ func (n *Network) startNATs() {
 		target:     n.target, limitHit: n.natLimitHit, warn: n.warn, send: n.send, drop: n.counters.drop,
 	}
 	n.udp, n.icmp = newUDPNAT(cfg), newICMPNAT(cfg)
+	n.inbound = newInboundUDP(n)
 }
 
 // read is the reader's goroutine.
