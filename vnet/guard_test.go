@@ -94,6 +94,8 @@ func TestGuard(t *testing.T) {
 		{"segments with ECN", tcpSegment(g4, r4, "A", offload(ecn(segmented(34, 16, link.GSOTCPv4, 1460))), payload(big)), dropNone, kindTCP},
 		{"datagrams", udp(g4, r4, big, offload(segmented(34, 6, link.GSOUDP, 1472))), dropNone, kindUDP},
 		{"datagrams, IPv6", udp(g6, r6, big, offload(segmented(54, 6, link.GSOUDP, 1452))), dropNone, kindUDP},
+		{"as many as Linux allows", udp(g4, r4, big[:128], offload(segmented(34, 6, link.GSOUDP, 1))), dropNone, kindUDP},
+		{"L-27 more datagrams than that", udp(g4, r4, big[:129], offload(segmented(34, 6, link.GSOUDP, 1))), dropOffload, 0},
 		{"segments of the other family", tcpSegment(g4, r4, "A", offload(segmented(34, 16, link.GSOTCPv6, 1460))), dropOffload, 0},
 		{"segments of the other protocol", udp(g4, r4, "x", offload(segmented(34, 6, link.GSOTCPv4, 1460))), dropOffload, 0},
 		{"TCP as datagrams", tcpSegment(g4, r4, "A", offload(segmented(34, 16, link.GSOUDP, 1460))), dropOffload, 0},

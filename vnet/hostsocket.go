@@ -15,7 +15,8 @@ import "net/netip"
 // leaves fragmentation to the sender. Elsewhere systems tell unconnected sockets
 // nothing, and large datagrams are cut by the host.
 
-// An outgoing is a datagram for the host's socket, or several of one size.
+// An outgoing is a datagram for the host's socket, or several of one size: at
+// most maxTrain, of together no more than maxDatagram4 bytes.
 type outgoing struct {
 	to      netip.AddrPort
 	payload []byte

@@ -159,15 +159,8 @@ func (t *transmitter) sockaddr(to netip.AddrPort) unix.Sockaddr {
 	return &t.sa6
 }
 
-// Bounds of a send with UDP_SEGMENT: UDP_MAX_SEGMENTS of older kernels, and the
-// largest datagram of the smaller family.
-const (
-	maxSegments = 64
-	maxSegmentN = maxDatagram4
-)
-
 func (t *transmitter) transmit(fd int, d *outgoing, to unix.Sockaddr) error {
-	if d.segment == 0 || d.segment >= len(d.payload) {
+	if d.segment == 0 {
 		return unix.Sendto(fd, d.payload, unix.MSG_DONTWAIT, to)
 	}
 	var oob [24]byte // one control message: unix.CmsgSpace(2)
@@ -175,20 +168,13 @@ func (t *transmitter) transmit(fd int, d *outgoing, to unix.Sockaddr) error {
 	h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
 	h.SetLen(unix.CmsgLen(2))
 	binary.NativeEndian.PutUint16(oob[unix.CmsgLen(0):], uint16(d.segment))
-	chunk := min(maxSegments, maxSegmentN/d.segment) * d.segment
-	for b := d.payload; len(b) > 0; {
-		k := min(chunk, len(b))
-		_, err := unix.SendmsgN(fd, b[:k], oob[:unix.CmsgSpace(2)], to, unix.MSG_DONTWAIT)
-		if err == unix.EINVAL || err == unix.EIO || err == unix.EMSGSIZE {
-			// The route can't (a tunnel, a path below the segments' size).
-			return sendEach(fd, b, d.segment, to)
-		}
-		if err != nil {
-			return err
-		}
-		b = b[k:]
+	_, err := unix.SendmsgN(fd, d.payload, oob[:unix.CmsgSpace(2)], to, unix.MSG_DONTWAIT)
+	switch err {
+	case unix.EINVAL, unix.EIO, unix.EMSGSIZE:
+		// The route can't: a tunnel, or a path below the datagrams' size.
+		return sendEach(fd, d.payload, d.segment, to)
 	}
-	return nil
+	return err
 }
 
 // sendEach sends the datagrams of b one by one.

@@ -203,7 +203,8 @@ func TestUDPUnreachable(t *testing.T) {
 	}
 }
 
-// TestUDPNoRoute: a destination that this host has no route to is told at once.
+// TestUDPNoRoute: of a destination that this host has no route to the guest is
+// told at once, and every datagram that travelled together is counted.
 func TestUDPNoRoute(t *testing.T) {
 	t.Parallel()
 	host := netlab.New(t).Host(t, "noroute.example")
@@ -212,13 +213,17 @@ func TestUDPNoRoute(t *testing.T) {
 		t.Cleanup(func() { runIP(t, "route", "del", "unreachable", c.remote) })
 		l := newNATLab(t)
 		l.cfg.dialer = NewDialer()
-		p := l.packet(udp(at(c.guest, 1000), at(c.remote, 9), "x"))
-		l.udp().handle(p, l.now)
+		u := l.udp()
+		for range 3 {
+			u.udpNAT.handle(l.packet(udp(at(c.guest, 1000), at(c.remote, 9), "abc")), l.now)
+		}
+		u.flush(l.now)
 		o := l.next()
-		if m, _ := icmpOf(o); m[0] != icmpUnreachable && m[0] != icmp6Unreachable {
+		if m, _ := icmpOf(o); m[0] != icmpUnreachable && m[0] != icmp6Unreachable || !strings.HasSuffix(string(m), "abc") {
 			t.Errorf("%s: the guest got %v", c.name, o)
 		}
-		l.wantDrops("unreachable: 1")
+		l.silence()
+		l.wantDrops("unreachable: 3")
 	}
 }
 

@@ -41,15 +41,12 @@ func (s *hostSocket) send(d *outgoing) error {
 	if size == 0 {
 		size = len(d.payload)
 	}
-	for b := d.payload; ; {
-		k := min(size, len(b))
-		if _, err := s.conn.WriteToUDPAddrPort(b[:k], d.to); err != nil {
+	for b := range datagrams(d.payload, size) {
+		if _, err := s.conn.WriteToUDPAddrPort(b, d.to); err != nil {
 			return err
 		}
-		if b = b[k:]; len(b) == 0 {
-			return nil
-		}
 	}
+	return nil
 }
 
 func (s *hostSocket) setTTL(ttl int) error {

@@ -94,7 +94,11 @@ func (m *icmpNAT) handle(p *packet, now time.Time) {
 	if s, to, ok := m.remote.route(f, size, p.ip(), now); ok {
 		// The host's socket puts its own identifier in place of the guest's.
 		d := outgoing{to: to, payload: p.frame[p.l4:p.end], ttl: p.ttl - 1, dontFragment: p.dontFragment}
-		m.remote.send(s, &d, p.ip(), now)
+		if err := s.socket.send(&d); err != nil {
+			reason, r := m.remote.failure(err)
+			cfg.drop(reason)
+			cfg.reporter.report(r, p.ip(), now)
+		}
 	}
 }
 

@@ -440,30 +440,23 @@ func run(fs []func()) {
 	}
 }
 
-// send hands a datagram to the session's socket and tells the guest what the
-// host had against it.
-func (n *nat) send(s *session, d *outgoing, quote []byte, now time.Time) {
-	err := s.socket.send(d)
-	if err == nil {
-		return
-	}
-	reason, r := n.noSend, icmpReport{}
+// failure says why the host's socket did not take a datagram, and what the guest
+// is told of that.
+func (n *nat) failure(err error) (drop, icmpReport) {
 	switch {
 	case errors.Is(err, syscall.EMSGSIZE):
 		// The socket's other goroutine is told of the path's MTU.
-		reason = dropTooBig
+		return dropTooBig, icmpReport{}
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.ENETDOWN), errors.Is(err, syscall.EADDRNOTAVAIL):
-		reason, r.what = dropUnreachable, icmpNetUnreach
+		return dropUnreachable, icmpReport{what: icmpNetUnreach}
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EHOSTDOWN):
-		reason, r.what = dropUnreachable, icmpHostUnreach
+		return dropUnreachable, icmpReport{what: icmpHostUnreach}
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		// The host's own firewall.
-		reason, r.what = dropUnreachable, icmpProhibited
+		return dropUnreachable, icmpReport{what: icmpProhibited} // the host's own firewall
 	case errors.Is(err, net.ErrClosed):
-		reason = dropNATClosed
+		return dropNATClosed, icmpReport{}
 	}
-	n.cfg.drop(reason)
-	n.cfg.reporter.report(r, quote, now)
+	return n.noSend, icmpReport{}
 }
 
 // read passes on what comes from the host until the session's socket is closed.

@@ -68,10 +68,18 @@ func newNATLab(t testing.TB, change ...func(*natConfig)) *natLab {
 	return l
 }
 
-func (l *natLab) udp() *udpNAT {
+// A labUDP is a udpNAT whose handle flushes, as after a batch of one frame.
+type labUDP struct{ *udpNAT }
+
+func (u labUDP) handle(p *packet, now time.Time) {
+	u.udpNAT.handle(p, now)
+	u.flush(now)
+}
+
+func (l *natLab) udp() labUDP {
 	u := newUDPNAT(l.cfg)
 	l.t.Cleanup(u.close)
-	return u
+	return labUDP{u}
 }
 
 func (l *natLab) icmp() *icmpNAT {

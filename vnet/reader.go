@@ -61,6 +61,7 @@ func (r *reader) run() error {
 			r.frame(i, now)
 			r.frames[i].Data = r.views[i].AsSlice()[:0]
 		}
+		r.n.udp.flush(now)
 	}
 }
 
@@ -112,7 +113,9 @@ func (r *reader) datagram(p *packet, now time.Time) {
 	n := r.n
 	switch p.kind {
 	case kindUDP:
-		n.udp.handle(p, now)
+		if !n.inbound.reply(p, now) {
+			n.udp.handle(p, now)
+		}
 		return
 	case kindEcho:
 		n.icmp.handle(p, now)

@@ -14,6 +14,10 @@ const (
 	udpChecksumOffset = 6
 )
 
+// maxDatagrams is how many datagrams one frame may stand for: Linux's own
+// UDP_MAX_SEGMENTS.
+const maxDatagrams = 128
+
 // checkFragment passes a fragment to the reassembler if it is one of UDP or
 // ICMP. Nobody sends TCP in fragments who wants it to arrive, and fragments
 // hide what a flow is.
@@ -227,6 +231,10 @@ func (p *packet) checkOffload(offset int) drop {
 		want = link.GSOTCPv4
 	}
 	if o.GSO != want || !o.NeedsChecksum || o.SegmentSize == 0 {
+		return dropOffload
+	}
+	// Each datagram costs work of its own, as a segment does not.
+	if n, _ := p.segments(); want == link.GSOUDP && n > maxDatagrams {
 		return dropOffload
 	}
 	return dropNone

@@ -26,9 +26,12 @@ func (l Limits) udpSessions() int { return limit(l.UDPSessions, defaultUDPSessio
 func (l Limits) udpPeers() int    { return limit(l.UDPPeers, defaultUDPPeers) }
 
 // A udpNAT forwards the guest's datagrams to the host's sockets and back. handle
-// belongs to the link's reader; the other methods may be called by any
+// and flush belong to the link's reader; the other methods may be called by any
 // goroutine.
-type udpNAT struct{ nat }
+type udpNAT struct {
+	nat
+	train train // owned by the link's reader
+}
 
 func newUDPNAT(cfg *natConfig) *udpNAT {
 	u := new(udpNAT)
@@ -49,8 +52,8 @@ func (u *udpNAT) listenUDP(v6 bool) (*hostSocket, error) {
 	return newHostSocket(c, v6)
 }
 
-// handle forwards the datagram p, or the datagrams that it stands for. It never
-// waits, and does not keep p.
+// handle forwards the datagram p, or the datagrams that it stands for, at the
+// latest when flush is called. It never waits, and does not keep p.
 func (u *udpNAT) handle(p *packet, now time.Time) {
 	if p.dstPort == dnsPort {
 		u.query(p, now)
@@ -62,17 +65,62 @@ func (u *udpNAT) handle(p *packet, now time.Time) {
 		u.cfg.reporter.report(icmpReport{what: icmpTimeExceed}, p.ip(), now)
 		return
 	}
-	payload := p.data()
-	f := natFlow{proto: policy.UDP, guest: p.source(), remote: p.dest(), quic: sniff.QUICInitial(payload)}
-	s, to, ok := u.route(f, len(payload), p.ip(), now)
+	_, size := p.segments()
+	f := natFlow{proto: policy.UDP, guest: p.source(), remote: p.dest(), quic: anyInitial(p.data(), size)}
+	s, to, ok := u.route(f, p.end-p.payload, p.ip(), now)
 	if !ok {
 		return
 	}
-	d := outgoing{to: to, payload: payload, ttl: max(1, p.ttl-1), dontFragment: p.dontFragment}
-	if n, size := p.segments(); n > 1 {
-		d.segment = size
+	c := car{s: s, remote: f.remote, to: to, ttl: max(1, p.ttl-1), dontFragment: p.dontFragment}
+	for b := range datagrams(p.data(), size) {
+		if !u.train.couple(c, b) {
+			u.flush(now)
+			u.train.couple(c, b)
+		}
 	}
-	u.send(s, &d, p.ip(), now)
+}
+
+// flush sends what handle has gathered. The link's reader calls it when it has
+// handled all that one wake-up brought.
+func (u *udpNAT) flush(now time.Time) {
+	t := &u.train
+	if t.n == 0 {
+		return
+	}
+	if err := t.s.socket.send(t.outgoing()); err != nil {
+		reason, r := u.failure(err)
+		for range t.n {
+			u.cfg.drop(reason)
+		}
+		first := hostError{data: t.buf[:t.size]}
+		u.cfg.reporter.report(r, quoteDatagram(t.s, t.remote, &first), now)
+	}
+	t.reset()
+}
+
+// datagrams yields the parts of b of the given size, the last one perhaps
+// smaller; an empty b is one empty part.
+func datagrams(b []byte, size int) func(yield func([]byte) bool) {
+	return func(yield func([]byte) bool) {
+		for {
+			k := min(size, len(b))
+			if !yield(b[:k]) || k == len(b) {
+				return
+			}
+			b = b[k:]
+		}
+	}
+}
+
+// anyInitial reports whether one of the datagrams in b may open a QUIC
+// connection.
+func anyInitial(b []byte, size int) bool {
+	for d := range datagrams(b, size) {
+		if sniff.QUICInitial(d) {
+			return true
+		}
+	}
+	return false
 }
 
 // query hands what is asked of any port 53 to the proxy, whose answer comes from
@@ -91,12 +139,8 @@ func (u *udpNAT) query(p *packet, now time.Time) {
 		}
 	}
 	_, size := p.segments()
-	for b := p.data(); ; {
-		k := min(size, len(b))
-		u.cfg.dns.ServeDatagram(b[:k], reply)
-		if b = b[k:]; len(b) == 0 {
-			return
-		}
+	for query := range datagrams(p.data(), size) {
+		u.cfg.dns.ServeDatagram(query, reply)
 	}
 }
 

@@ -415,7 +415,7 @@ func TestUDPDNS(t *testing.T) {
 func TestUDPClose(t *testing.T) {
 	t.Parallel()
 	l := newNATLab(t)
-	u := newUDPNAT(l.cfg)
+	u := l.udp()
 	server := listenUDP(t, at("127.0.0.1", 0))
 	l.mapTo(at(remote4, 9), server)
 	for i := range 20 {
