@@ -28,7 +28,7 @@ func Backends() []Backend { return backends() }
 
 // Open returns the hypervisor of the given name. With "" it returns the first
 // that is usable and may be chosen without being named; its error then lists
-// each backend, why it is not usable and what would help. The error wraps
+// each backend, why it is not usable and what would help. The error matches
 // errors.ErrUnsupported.
 func Open(ctx context.Context, name string) (hv.Hypervisor, error) {
 	return open(ctx, backends(), name)
@@ -43,12 +43,12 @@ func open(ctx context.Context, table []Backend, name string) (hv.Hypervisor, err
 		names = append(names, b.Name())
 	}
 	if name != "" {
-		return nil, fmt.Errorf("open backend %q: there is %s: %w", name, list(names), errors.ErrUnsupported)
+		return nil, unusableError(fmt.Sprintf("open backend %q: there is %s", name, list(names)))
 	}
 	var why strings.Builder
 	for _, b := range table {
 		if b.ByNameOnly {
-			fmt.Fprintf(&why, "\n\t%s: is used only by name, since its guests share the host's kernel", b.Name())
+			fmt.Fprintf(&why, "\n\t%s: must be named to be used, since its guests share the host's kernel", b.Name())
 			continue
 		}
 		r := b.Probe(ctx)
@@ -60,8 +60,18 @@ func open(ctx context.Context, table []Backend, name string) (hv.Hypervisor, err
 			fmt.Fprintf(&why, " (%s)", r.Fix)
 		}
 	}
-	return nil, fmt.Errorf("choose a backend: none is usable%s: %w", why.String(), errors.ErrUnsupported)
+	return nil, unusableError("choose a backend: none is usable" + why.String())
 }
+
+// An unusableError says that no backend can be used. It is an
+// errors.ErrUnsupported whose text says more.
+type unusableError string
+
+// Error returns the text.
+func (e unusableError) Error() string { return string(e) }
+
+// Is reports whether target is errors.ErrUnsupported.
+func (e unusableError) Is(target error) bool { return target == errors.ErrUnsupported }
 
 // list returns names as words, "none on this platform" if there are none.
 func list(names []string) string {

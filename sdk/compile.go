@@ -110,7 +110,7 @@ func (c *checker) compilePolicy(n *NetworkConfig) (policy.Config, *policy.Policy
 		spec.Rules = append(spec.Rules, r.spec())
 	}
 	cfg, problems := spec.Flatten()
-	c.add(ErrInvalidArgument, problems)
+	c.add(problems)
 	cfg.DisableRebindProtection = !n.rebindProtection()
 	cfg.QUIC = n.TLS.quic()
 	if n.TLS.intercepts() {
@@ -118,10 +118,12 @@ func (c *checker) compilePolicy(n *NetworkConfig) (policy.Config, *policy.Policy
 	}
 	p, err := policy.New(cfg)
 	if err != nil {
-		c.add(ErrNetworkPolicy, cfg.Check()) // of the rules that are left, too
+		if cfg.Preset != policy.PresetNone { // Flatten has said what can't stand beside it
+			c.add(cfg.Check()) // of the rules that are left, too
+		}
 		return cfg, nil
 	}
-	c.add(ErrNetworkPolicy, p.Warnings())
+	c.add(p.Warnings())
 	return cfg, p
 }
 

@@ -1,7 +1,6 @@
 package sdk
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -66,16 +65,13 @@ func ParseNetworkConfig(text []byte) (*NetworkConfig, error) {
 	if len(text) > maxFile {
 		return nil, fileError(nil, fmt.Sprintf("is longer than %d bytes", maxFile), "")
 	}
-	var file networkFile
-	dec := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict())
-	switch err := dec.Decode(&file); {
-	case errors.Is(err, io.EOF):
-		return nil, fileError(nil, "is empty", "write version: 1 and the fields of the network's configuration")
-	case err != nil:
-		return nil, explainYAML(err, text)
+	body, err := parseYAML(text)
+	if err != nil {
+		return nil, err
 	}
-	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return nil, fileError(nil, "holds more than one document", "keep one")
+	var file networkFile
+	if err := yaml.NodeToValue(body, &file, yaml.Strict()); err != nil {
+		return nil, explainYAML(err, body)
 	}
 	switch {
 	case file.Version == nil:
@@ -86,6 +82,41 @@ func ParseNetworkConfig(text []byte) (*NetworkConfig, error) {
 	return &file.NetworkConfig, nil
 }
 
+// parseYAML returns the one document of a file. Tags, anchors and aliases are
+// refused: a configuration needs none, and they make a small file large.
+func parseYAML(text []byte) (ast.Node, error) {
+	file, err := parser.ParseBytes(text, 0)
+	if err != nil {
+		return nil, explainYAML(err, nil)
+	}
+	switch {
+	case len(file.Docs) == 0 || file.Docs[0].Body == nil:
+		return nil, fileError(nil, "is empty", "write version: 1 and the fields of the network's configuration")
+	case len(file.Docs) > 1:
+		return nil, fileError(nil, "holds more than one document", "keep one")
+	}
+	var v plainOnly
+	ast.Walk(&v, file.Docs[0].Body)
+	if v.odd != nil {
+		return nil, fileError(v.odd.GetToken(), "tags, anchors and aliases are not read", "write the value itself")
+	}
+	return file.Docs[0].Body, nil
+}
+
+// plainOnly finds a node that is neither value nor mapping nor list.
+type plainOnly struct{ odd ast.Node }
+
+// Visit implements ast.Visitor.
+func (v *plainOnly) Visit(node ast.Node) ast.Visitor {
+	switch node.(type) {
+	case *ast.TagNode, *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode, *ast.DirectiveNode:
+		if v.odd == nil {
+			v.odd = node
+		}
+	}
+	return v
+}
+
 // fileError is a problem of a file, at a token if it is known.
 func fileError(at *token.Token, message, hint string) error {
 	if at != nil {
@@ -94,13 +125,13 @@ func fileError(at *token.Token, message, hint string) error {
 	return &Error{Kind: ErrInvalidConfig, Message: message, Hint: hint}
 }
 
-// explainYAML turns the library's error into ours.
-func explainYAML(err error, text []byte) error {
+// explainYAML turns the library's error about a document into ours.
+func explainYAML(err error, body ast.Node) error {
 	var unknown *yaml.UnknownFieldError
 	if errors.As(err, &unknown) {
 		key := unknown.Token.Value
 		hint := ""
-		if near := nearest(key, keysAt(text, unknown.Token)); near != "" {
+		if near := nearest(key, keysAt(body, unknown.Token)); near != "" {
 			hint = fmt.Sprintf("did you mean %q?", near)
 		}
 		return fileError(unknown.Token, fmt.Sprintf("%q: no such key", key), hint)
@@ -144,15 +175,9 @@ func wanted(t reflect.Type) string {
 
 // keysAt returns the keys that could stand where the token does: those of the
 // structure that holds it.
-func keysAt(text []byte, at *token.Token) []string {
-	file, err := parser.ParseBytes(text, 0)
-	if err != nil {
-		return nil
-	}
+func keysAt(body ast.Node, at *token.Token) []string {
 	v := &keyFinder{line: at.Position.Line, column: at.Position.Column}
-	for _, doc := range file.Docs {
-		ast.Walk(v, doc.Body)
-	}
+	ast.Walk(v, body)
 	t := reflect.TypeFor[networkFile]()
 	for _, step := range strings.FieldsFunc(v.path, func(r rune) bool { return r == '.' || r == '[' }) {
 		if step == "$" {

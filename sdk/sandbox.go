@@ -28,7 +28,7 @@ type Sandbox struct {
 	client *control.Client
 	host   host
 
-	readers sync.WaitGroup // of waitEnd and readEvents
+	readers sync.WaitGroup // waitEnd and readEvents
 	stopped chan struct{}  // closed by waitEnd when result is valid
 	result  SandboxStopResult
 }
@@ -37,6 +37,7 @@ type Sandbox struct {
 type host interface {
 	Ready() control.Ready
 	Exited() <-chan struct{}
+	Ended() *control.Ended // once Exited is closed; nil if it crashed
 	Close() error
 }
 
@@ -97,9 +98,15 @@ func create(ctx context.Context, name string, opts []SandboxOption) (*Sandbox, e
 	ready := sb.host.Ready()
 	sb.info, sb.client = ready.Info, control.NewClient(ready.Socket)
 	sb.readers.Go(sb.waitEnd)
-	if cfg.events != nil || cfg.logger != nil {
-		sb.readers.Go(sb.readEvents)
+	if cfg.events == nil && cfg.logger == nil {
+		return sb, nil
 	}
+	// Once this has returned no event is missed, however short the rest is.
+	events, err := sb.client.Events(context.Background(), 0) // its end ends the stream
+	if err != nil {
+		return nil, errors.Join(err, sb.Close())
+	}
+	sb.readers.Go(func() { sb.readEvents(events) })
 	return sb, nil
 }
 
@@ -235,10 +242,10 @@ func (s *Sandbox) Close() error {
 // waitEnd learns how the sandbox ended.
 func (s *Sandbox) waitEnd() {
 	defer close(s.stopped)
-	ended, err := s.client.Wait(context.Background()) // its end ends the call
 	<-s.host.Exited()
 	s.result = SandboxStopResult{Name: s.name, Status: SandboxStatusCrashed, ObservedAt: time.Now()}
-	if err != nil {
+	ended := s.host.Ended()
+	if ended == nil {
 		return
 	}
 	s.result.Status, s.result.ObservedAt, s.result.Source = SandboxStatusStopped, ended.At, &ended.Source
@@ -251,11 +258,7 @@ func (s *Sandbox) waitEnd() {
 }
 
 // readEvents hands the sandbox's events over, from the first to the last.
-func (s *Sandbox) readEvents() {
-	stream, err := s.client.Events(context.Background(), 0) // its end ends the stream
-	if err != nil {
-		return // it has ended already
-	}
+func (s *Sandbox) readEvents(stream io.ReadCloser) {
 	defer stream.Close()
 	lines := bufio.NewReader(stream)
 	for {

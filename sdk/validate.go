@@ -27,20 +27,17 @@ func (c *checker) fail(kind ErrorKind, path, value, message, fix string) {
 	c.problems = append(c.problems, &Error{Kind: kind, Message: message, Hint: fix})
 }
 
-// warn files a doubt about the field at path.
-func (c *checker) warn(path, message string) {
-	if path != "" {
-		message = path + ": " + message
-	}
-	c.warnings = append(c.warnings, message)
-}
-
-// add files what package policy found; its errors are of the given kind.
-func (c *checker) add(kind ErrorKind, problems policy.Problems) {
+// add files what package policy found. A rule that is unsound only beside others,
+// and so has no field at fault, is the policy's problem.
+func (c *checker) add(problems policy.Problems) {
 	for _, p := range problems {
 		if p.Warning {
 			c.warnings = append(c.warnings, p.Error())
 			continue
+		}
+		kind := ErrInvalidArgument
+		if strings.HasPrefix(p.Field, "Rules[") && !strings.Contains(p.Field, ".") {
+			kind = ErrNetworkPolicy
 		}
 		c.fail(kind, p.Field, p.Value, p.Message, p.Fix)
 	}

@@ -1,8 +1,8 @@
 // Package control is how a sandbox's process is spoken to.
 //
-// Twice, in two ways. While it starts, its creator holds the other end of
-// descriptor 3: [Hello] and [Spec] cross it, then [Ready] or a [Failure], each a
-// JSON text behind its length ([Send], [Receive]). From then on it serves HTTP
+// In two ways. Its creator holds the other end of descriptor 3: [Hello] and
+// [Spec] cross it, then [Ready] or a [Failure], and in the end [Ended], each a
+// JSON text behind its length ([Send], [Receive]). Once it runs it serves HTTP
 // and JSON on a unix socket, to its creator and to whoever else of the same
 // user knows the name: [Serve] on the sandbox's side, a [Client] on the other.
 //

@@ -23,7 +23,8 @@ type Spec struct {
 	Config json.RawMessage `json:"config"`
 }
 
-// An Answer ends the conversation on descriptor 3. Exactly one field is set.
+// An Answer says how the start came out. Exactly one field is set. After Ready,
+// Ended is the last message.
 type Answer struct {
 	Ready   *Ready   `json:"ready,omitempty"`
 	Failure *Failure `json:"failure,omitempty"`

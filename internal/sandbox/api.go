@@ -69,6 +69,7 @@ const sigterm = 15
 
 // Stop implements control.Sandbox.
 func (s *Sandbox) Stop(timeout time.Duration) {
+	s.asked.Store(true)
 	if timeout <= 0 || s.Signal(sigterm) != nil {
 		s.end(control.SourceStop)
 		return

@@ -14,6 +14,7 @@
 //	       ─── 3: Spec ────────────► compile, claim name, claim block,
 //	                                 start VM, link → vnet ← dns, boot agent,
 //	       ◄── 3: Ready, Failure ───  listen on the control socket
+//	       ◄── 3: Ended ────────────  the last word, if there is one
 //	4: lifeline, never written ─────► its end is the sandbox's end
 //	control.Client ── HTTP/JSON ────► control.Server → Sandbox
 //

@@ -32,6 +32,9 @@ func (e *Embedded) Ready() control.Ready {
 // Exited is closed when the sandbox has ended and nothing of it is left.
 func (e *Embedded) Exited() <-chan struct{} { return e.s.done }
 
+// Ended returns how the sandbox ended. It is valid once Exited is closed.
+func (e *Embedded) Ended() *control.Ended { return &e.s.ended }
+
 // Close ends the sandbox and waits for its end. It is idempotent.
 func (e *Embedded) Close() error {
 	e.s.end(control.SourceCreator)

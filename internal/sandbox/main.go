@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/sluicenet/sluice"
 	"github.com/sluicenet/sluice/internal/control"
@@ -55,6 +56,7 @@ func runProcess(compile Compile) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	go awaitCreator(os.NewFile(lifelineFD, "lifeline"), cancel)
 	go awaitSignal(cancel)
+	context.AfterFunc(ctx, exitLate)
 
 	opts := Options{Compile: compile, Open: sluice.Open}
 	for i := range opts.Stdio {
@@ -72,9 +74,9 @@ func runProcess(compile Compile) error {
 	context.AfterFunc(ctx, func() { s.end(sourceOf(ctx)) })
 	// A creator that is gone by now shows on the lifeline.
 	_ = control.Send(conn, control.Answer{Ready: &control.Ready{Socket: s.claim.socket, Info: s.info}})
-	_ = conn.Close()
 	<-s.done
-	return nil
+	_ = control.Send(conn, s.ended)
+	return conn.Close()
 }
 
 // An endReason is the cause of the end of a process's context.
@@ -89,6 +91,15 @@ func sourceOf(ctx context.Context) string {
 		return string(r)
 	}
 	return control.SourceCreator
+}
+
+// exitLate ends the process if it hasn't ended itself within endTime: whatever
+// keeps it, its creator is gone, or has told it to end.
+func exitLate() {
+	time.AfterFunc(endTime, func() {
+		fmt.Fprintln(os.Stderr, "sluice: the sandbox doesn't end; its process does")
+		os.Exit(1)
+	})
 }
 
 // awaitCreator ends the context when the creator has ended, however that died:

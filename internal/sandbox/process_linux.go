@@ -24,10 +24,11 @@ func executable(asked string) (string, error) {
 }
 
 // processAttributes are those of a sandbox's process: a session of its own, so
-// that a terminal's signals reach the creator only, and death with the thread
-// that started it.
+// that a terminal's signals reach the creator only, and a signal to end when the
+// thread that started it does. It is one that can be caught: what the sandbox
+// leaves would stay otherwise.
 func processAttributes() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
 }
 
 // prepareProcess marks all descriptors to be closed by an exec. Some may have

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluicenet/sluice/dns"
@@ -44,7 +45,8 @@ type Sandbox struct {
 
 	told *policy.Host // what network and resolver know; owned by begin, then by refresh
 
-	ending chan string   // why to end: the first counts, the rest is dropped
+	asked  atomic.Bool   // somebody called Stop
+	ending chan string   // why to end now: the first counts, the rest is dropped
 	over   chan struct{} // closed by close when the claims are let go and ended is valid
 	ended  control.Ended
 	done   chan struct{} // closed by live when nothing runs any more
@@ -303,9 +305,8 @@ func (s *Sandbox) live() {
 	ended := control.Ended{Source: control.SourceGuest}
 	select {
 	case ended.Exit = <-exits:
-		select {
-		case ended.Source = <-s.ending: // the guest did as it was told
-		default:
+		if s.asked.Load() { // and the guest did as it was told
+			ended.Source = control.SourceStop
 		}
 	case ended.Source = <-s.ending:
 		if err := s.vm.Kill(); err != nil {
