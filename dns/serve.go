@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -48,18 +49,17 @@ func (s *Server) serve(msg []byte, proto policy.Protocol, now time.Time, reply f
 		return false
 	}
 	g := guestQuery{query: q, proto: proto, at: now, reply: reply}
+	if rcode == mdns.RcodeFormatError {
+		s.stats.malformed.Add(1)
+		reply(emptyReply(&g.query, 0, rcode, errorOf(mdns.ExtendedErrorCodeOther, "malformed message")))
+		return true
+	}
 	if rcode != mdns.RcodeSuccess {
-		if rcode == mdns.RcodeFormatError {
-			s.stats.malformed.Add(1)
-		} else {
-			s.stats.local.Add(1)
-		}
-		reply(emptyReply(&g.query, 0, rcode, errorOf(mdns.ExtendedErrorCodeNotSupported, "no query of one question")))
+		s.refuse(&g, rcode, "only queries of EDNS version 0 are answered", now)
 		return true
 	}
 	if why := unsupported(&g.query); why != "" {
-		s.stats.local.Add(1)
-		reply(emptyReply(&g.query, 0, mdns.RcodeRefused, errorOf(mdns.ExtendedErrorCodeNotSupported, why)))
+		s.refuse(&g, mdns.RcodeRefused, why, now)
 		return true
 	}
 	if !g.plain {
@@ -69,8 +69,7 @@ func (s *Server) serve(msg []byte, proto policy.Protocol, now time.Time, reply f
 	var buf [maxNameWire]byte
 	text := appendText(buf[:0], g.wire())
 	if s.aliases[string(text)] {
-		s.stats.local.Add(1)
-		reply(s.aliasReply(&g.query))
+		s.answerAlias(&g, string(text), now)
 		return true
 	}
 	due := s.upstream.isDue(now)
@@ -101,16 +100,18 @@ func unsupported(q *query) string {
 	return ""
 }
 
-// aliasReply answers for a host alias: the gateway's addresses, and nothing for
-// other types.
-func (s *Server) aliasReply(q *query) []byte {
-	msg := appendHeader(make([]byte, 0, 512), q, flagAA, mdns.RcodeSuccess)
+// answerAlias answers for a host alias: with the gateway's addresses, and nothing
+// for other types.
+func (s *Server) answerAlias(g *guestQuery, name string, now time.Time) {
+	s.stats.local.Add(1)
+	var given []netip.Addr
+	msg := appendHeader(make([]byte, 0, 512), &g.query, flagAA, mdns.RcodeSuccess)
 	for _, addr := range s.cfg.Gateways {
 		qtype := uint16(mdns.TypeA)
 		if addr.Is6() {
 			qtype = mdns.TypeAAAA
 		}
-		if q.qtype != qtype && q.qtype != mdns.TypeANY {
+		if g.qtype != qtype && g.qtype != mdns.TypeANY {
 			continue
 		}
 		data := addr.AsSlice()
@@ -119,22 +120,44 @@ func (s *Server) aliasReply(q *query) []byte {
 		msg = append(msg, 0, 0, 0, aliasTTL, 0, byte(len(data)))
 		msg = append(msg, data...)
 		msg[7]++
+		given = append(given, addr)
 	}
-	return appendOPT(msg, q, mdns.RcodeSuccess, ede{})
+	v := policy.Verdict{Action: policy.Allow, Rule: -1, Reason: "a host alias is always answered"}
+	s.tell(g, Event{Name: name, Verdict: v, RCode: "NOERROR", Reason: v.Reason, Addrs: given}, now)
+	g.reply(appendOPT(msg, &g.query, mdns.RcodeSuccess, ede{}))
 }
 
-// deny answers that a name doesn't exist, since the policy says so, and tells
-// the record.
+// refuse answers that such queries aren't answered, whatever the policy says.
+func (s *Server) refuse(g *guestQuery, rcode int, why string, now time.Time) {
+	s.stats.local.Add(1)
+	name := ""
+	if g.hasQuestion && g.plain {
+		name = string(appendText(nil, g.wire()))
+	}
+	s.tell(g, Event{Name: name, Verdict: policy.Verdict{Rule: -1, Reason: why}, RCode: rcodeName(rcode), Reason: why}, now)
+	g.reply(emptyReply(&g.query, 0, rcode, errorOf(mdns.ExtendedErrorCodeNotSupported, why)))
+}
+
+// rcodeName returns the mnemonic of a response code. 16 is BADVERS in an OPT
+// record, and BADSIG elsewhere, as miekg has it.
+func rcodeName(rcode int) string {
+	if rcode == mdns.RcodeBadVers {
+		return "BADVERS"
+	}
+	return mdns.RcodeToString[rcode]
+}
+
+// deny answers that a name doesn't exist, since the policy says so.
 func (s *Server) deny(g *guestQuery, name string, v policy.Verdict, why string, now time.Time) {
 	s.stats.denied.Add(1)
-	g.reply(emptyReply(&g.query, 0, mdns.RcodeNameError, denied(why)))
 	s.tell(g, Event{Name: name, Verdict: v, RCode: "NXDOMAIN", Reason: why}, now)
+	g.reply(emptyReply(&g.query, 0, mdns.RcodeNameError, denied(why)))
 }
 
-// fail answers that there is no answer, and tells the record.
+// fail answers that there is no answer.
 func (s *Server) fail(g *guestQuery, name string, v policy.Verdict, e ede, now time.Time) {
-	g.reply(emptyReply(&g.query, 0, mdns.RcodeServerFailure, e))
 	s.tell(g, Event{Name: name, Verdict: v, RCode: "SERVFAIL", Reason: e.text}, now)
+	g.reply(emptyReply(&g.query, 0, mdns.RcodeServerFailure, e))
 }
 
 // finish judges an answer by the rules of this moment and gives to the guest
@@ -172,11 +195,11 @@ func (s *Server) finish(g *guestQuery, a *answer, cached bool, now time.Time) {
 	if g.proto == policy.UDP {
 		size = g.udpSize()
 	}
-	g.reply(a.render(&g.query, given, size, now))
 	s.tell(g, Event{
-		Name: a.name, Verdict: v, RCode: mdns.RcodeToString[a.rcode], Reason: a.ede.text,
+		Name: a.name, Verdict: v, RCode: rcodeName(a.rcode), Reason: a.ede.text,
 		Addrs: given, Upstream: a.from, Cached: cached,
 	}, now)
+	g.reply(a.render(&g.query, given, size, now))
 }
 
 // denyReason says in words what denied a name.
@@ -190,7 +213,8 @@ func denyReason(v policy.Verdict) string {
 	return "denied by " + v.Source
 }
 
-// tell completes e and hands it to who listens.
+// tell completes e and hands it to who listens, before the guest gets the answer:
+// the record shows the query in front of the flow that follows it.
 func (s *Server) tell(g *guestQuery, e Event, now time.Time) {
 	if s.cfg.Events == nil {
 		return
