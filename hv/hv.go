@@ -26,8 +26,9 @@ type Hypervisor interface {
 	// Probe reports whether guests can be started here, by trying what matters.
 	Probe(ctx context.Context) Report
 	// Start starts a guest and returns when its card and its agent's stream
-	// exist. ctx governs the start only. The caller must Close the VM.
-	// The error wraps errors.ErrUnsupported where the host can't do it.
+	// exist. ctx governs the start only, and its error is returned when it ends
+	// first. The caller must Close the VM. A start that fails leaves nothing
+	// behind; the error wraps errors.ErrUnsupported where the host can't do it.
 	Start(ctx context.Context, cfg Config) (VM, error)
 }
 
@@ -49,47 +50,56 @@ type Config struct {
 	// Root is the directory that becomes the guest's root. Empty: a backend
 	// without its own kernel shows the host's files read-only, others fail.
 	Root string
-	// Hide names host paths, beyond a backend's own list, that a guest which
-	// sees the host's files must not: empty directories cover them.
+	// Hide names host paths, absolute and beyond a backend's own list, that a
+	// guest which sees the host's files must not: empty directories, or an empty
+	// file, cover them.
 	Hide []string
-	// CPUs and MemoryMiB size the guest; 0 is the backend's default.
+	// CPUs and MemoryMiB size the guest; 0 is the backend's default. A backend
+	// without a machine to size says in Logger what it doesn't limit.
 	CPUs      uint8
 	MemoryMiB uint32
-	// Stdio are the standard files of the guest's first process where the
-	// backend can pass files on; nil entries are /dev/null. They stay the
-	// caller's.
+	// Stdio are the standard files of the guest's first process, and so of its
+	// command, where the backend can pass files on; nil entries are /dev/null.
+	// They stay the caller's. A terminal is one in the guest, but not the
+	// controlling one of anything there: signals go through the agent.
 	Stdio [3]*os.File
 	// Logger gets the backend's own remarks; nil is silent.
 	Logger *slog.Logger
 }
 
-// NIC describes a guest's network card.
+// NIC describes a guest's network card. Its zero value is useful.
 type NIC struct {
-	MAC net.HardwareAddr
-	MTU uint16 // bytes of IP packet; 0 means 1500
+	MAC net.HardwareAddr // nil leaves it to the backend
+	MTU uint16           // bytes of IP packet; 0 means 1500
 }
 
 // A VM is a running guest. Its methods may be called by several goroutines.
 type VM interface {
 	// NIC returns the other end of the guest's card and how frames travel on
 	// it; nil if Config.NIC was nil. The file becomes the caller's with the
-	// first call; later calls return nil.
+	// first call; later calls, and calls after Close, return nil. Not every
+	// card tells of the guest's end (a TAP doesn't): close it when Wait returns.
 	NIC() (*os.File, link.Format)
 	// Agent returns the byte stream to the guest's agent. It becomes the
-	// caller's with the first call; later calls return nil.
+	// caller's with the first call; later calls, and calls after Close, return
+	// nil. The guest ends when it is closed.
 	Agent() net.Conn
-	// Kill ends the guest at once. It does not wait.
+	// Kill ends the guest at once. It does not wait. It is no error if the
+	// guest has ended.
 	Kill() error
-	// Wait waits until the guest has ended and says how. Any number of calls
-	// return the same.
+	// Wait waits until the guest has ended and says how, or returns ctx's error
+	// if that ends first. Any number of calls return the same.
 	Wait(ctx context.Context) (Exit, error)
-	// Close kills the guest if it runs, waits for it and frees everything. It
-	// is idempotent.
+	// Close kills the guest if it runs, waits for it and frees everything that
+	// was not handed over. It is idempotent.
 	Close() error
 }
 
 // An Exit says how a guest ended.
 type Exit struct {
-	Code   int // exit code of the guest's first process; -1 if a signal ended it
+	// Code is the exit code of the guest's first process, which is that of the
+	// agent's command, 128 and the signal's number if a signal ended that; -1
+	// if a signal ended the first process itself.
+	Code   int
 	Signal int // number of that signal; 0 if none
 }

@@ -3,7 +3,6 @@ package namespace
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -36,6 +35,12 @@ func runCommand(t *testing.T, cfg hv.Config, args ...string) (string, guest.Exit
 		t.Fatal(err)
 	}
 	defer vm.Close()
+	var out bytes.Buffer
+	read := make(chan error, 1)
+	go func() {
+		_, err := out.ReadFrom(r)
+		read <- err
+	}()
 	client := guest.NewClient(vm.Agent())
 	defer client.Close()
 	if err := client.Boot(t.Context(), guest.Bootstrap{Hostname: "box"}); err != nil {
@@ -45,11 +50,11 @@ func runCommand(t *testing.T, cfg hv.Config, args ...string) (string, guest.Exit
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := io.ReadAll(r)
-	if err != nil {
+	vm.Close()
+	if err := <-read; err != nil {
 		t.Fatal(err)
 	}
-	return string(out), exit
+	return out.String(), exit
 }
 
 func TestCommandRuns(t *testing.T) {
