@@ -10,6 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/sluicenet/sluice/internal/netlab"
 )
 
 // A peer is a way to give a program a network.
@@ -25,15 +28,28 @@ type peer struct {
 
 // A guest is a running peer with its shell.
 type guest struct {
-	*shell
+	*netlab.Shell
 	peer peer
 	// helper is a process of the peer's beside the shell's; nil if there is none.
 	helper *exec.Cmd
 }
 
+// commandPatience bounds every command: a peer that loses a connection must not stop
+// the others' measurement. Measurements are shorter by far.
+const commandPatience = 30 * time.Second
+
+// run runs a program in the guest and returns what it wrote.
+func (g *guest) run(line string) (string, error) {
+	out, code, err := g.Run(fmt.Sprintf("timeout %.0f %s", commandPatience.Seconds(), line))
+	if err == nil && code != 0 {
+		err = fmt.Errorf("%s: exit code %d %s", line, code, out)
+	}
+	return out, err
+}
+
 // close ends the guest and waits for its processes.
 func (g *guest) close() error {
-	err := g.shell.close()
+	err := g.Shell.Close()
 	if g.helper != nil {
 		g.helper.Process.Kill() // it may have ended with its namespace
 		if werr := g.helper.Wait(); !errors.As(werr, new(*exec.ExitError)) {
@@ -45,7 +61,7 @@ func (g *guest) close() error {
 
 // pids returns the processes that the peer consists of, shell included.
 func (g *guest) pids() []int {
-	pids := []int{g.cmd.Process.Pid}
+	pids := []int{g.PID()}
 	if g.helper != nil {
 		pids = append(pids, g.helper.Process.Pid)
 	}
@@ -71,7 +87,7 @@ func peers(t *testing.T) []peer {
 				if err != nil {
 					return nil, err
 				}
-				return oneCommand(ctx, sluice, "run", "--quiet", "--backend", "namespace", "--policy", policy, "-i", "--", "sh")
+				return oneCommand(ctx, sluice, "run", "--quiet", "--backend", "namespace", "--policy", policy, "--", "sh")
 			},
 		},
 		{
@@ -101,31 +117,31 @@ func policyFile(t *testing.T, mtu int) (string, error) {
 
 // oneCommand starts a guest whose peer runs the shell itself.
 func oneCommand(ctx context.Context, argv ...string) (*guest, error) {
-	s, err := startShell(ctx, argv...)
+	s, err := netlab.StartShell(ctx, argv...)
 	if err != nil {
 		return nil, err
 	}
-	return &guest{shell: s}, nil
+	return &guest{Shell: s}, nil
 }
 
 // startSlirp starts slirp4netns beside a shell in a namespace of its own.
 func startSlirp(ctx context.Context, mtu int) (*guest, error) {
-	s, err := startShell(ctx, "unshare", "--net", "sh")
+	s, err := netlab.StartShell(ctx, "unshare", "--net", "sh")
 	if err != nil {
 		return nil, err
 	}
 	ready, theirs, err := os.Pipe()
 	if err != nil {
-		return nil, errors.Join(err, s.close())
+		return nil, errors.Join(err, s.Close())
 	}
 	defer ready.Close()
 	cmd := exec.CommandContext(ctx, "slirp4netns", "--configure", "--ready-fd=3", "--mtu", strconv.Itoa(mtu),
-		strconv.Itoa(s.cmd.Process.Pid), "tap0")
+		strconv.Itoa(s.PID()), "tap0")
 	cmd.ExtraFiles = []*os.File{theirs}
 	if err := errors.Join(cmd.Start(), theirs.Close()); err != nil {
-		return nil, errors.Join(err, s.close())
+		return nil, errors.Join(err, s.Close())
 	}
-	g := &guest{shell: s, helper: cmd}
+	g := &guest{Shell: s, helper: cmd}
 	if _, err := ready.Read(make([]byte, 1)); err != nil {
 		return nil, errors.Join(fmt.Errorf("slirp4netns isn't ready: %w", err), g.close())
 	}
