@@ -92,7 +92,9 @@ func (s Spec) Flatten() (Config, Problems) {
 	return c, problems
 }
 
-// base returns the preset or the custom defaults that the rest of s adds to.
+// base returns the preset or the custom defaults that the rest of s adds to: the
+// contract's table of effective policies. Deny lists alone do not make a
+// configuration custom.
 func (s Spec) base() (Config, Problems) {
 	preset := s.Policy
 	custom := len(s.Rules) > 0 || s.DefaultEgress != "" || s.DefaultIngress != ""
@@ -129,7 +131,8 @@ func (s Spec) base() (Config, Problems) {
 }
 
 // besideNone returns an error for every field that makes no sense without a
-// network card.
+// network card. Even an empty rule set beside none is a contradiction that its
+// author should see.
 func (s Spec) besideNone() Problems {
 	var problems Problems
 	for _, f := range []struct {
@@ -149,7 +152,8 @@ func (s Spec) besideNone() Problems {
 	return problems
 }
 
-// Preset returns the configuration of a preset.
+// Preset returns the configuration of a preset: its rules, each with the preset
+// as its Source, and its defaults.
 func Preset(name string) (Config, error) {
 	c := Config{Preset: name, DefaultIngress: Allow}
 	rule := func(g Group, p ProtocolSet, ports ...PortRange) {
@@ -189,7 +193,7 @@ func denyDomain(entry, source string) ([]Rule, Problems) {
 }
 
 // denySuffix returns the rules of an entry of DenyDomainSuffixes, with or
-// without its leading dot: the apex and the subdomains.
+// without its leading dot: the apex and the subdomains, two rules of one source.
 func denySuffix(entry, source string) ([]Rule, Problems) {
 	base := strings.TrimPrefix(entry, ".")
 	name, err := ParseName(base)

@@ -47,16 +47,15 @@ func (u *universe) lintCovered() Problems {
 	return problems
 }
 
-// cover returns what the rules before rule i leave of it.
+// cover returns what the rules before rule i leave of it. It looks at one flow
+// of every kind and cell that the rule matches, and stops at the first that is
+// left, so that only a dead rule costs all of them.
 func (u *universe) cover(i int) cover {
 	r := &u.p.rules[i]
 	c := cover{by: -1}
 	for _, k := range u.kinds(r) {
 		domain := len(u.p.rules)
 		if r.Destination.IsDomain() {
-			if k.direction != Egress {
-				continue
-			}
 			domain = u.container(i, k)
 		}
 		for n := range u.cells {
@@ -99,7 +98,8 @@ func (u *universe) container(i int, k flowKind) int {
 	})
 }
 
-// uncovered returns the problem with rule i, which decides nothing.
+// uncovered returns the problem with rule i, which decides nothing. There is
+// none with a deny of what is always denied: it may stand for its reader.
 func (u *universe) uncovered(i int, c cover) (Problem, bool) {
 	r := &u.p.rules[i]
 	problem := Problem{Field: ruleField(r, i), Value: u.p.texts[i], Warning: true}
@@ -121,7 +121,8 @@ func (u *universe) uncovered(i int, c cover) (Problem, bool) {
 }
 
 // describeDead fills in the problem with rule i, whose flows are all decided by
-// earlier rules, by among them.
+// earlier rules, by among them. A deny that lets pass what it names is an error,
+// as somebody relies on it; anything else that is dead is only untidy.
 func (u *universe) describeDead(problem *Problem, i, by int) {
 	r, earlier := &u.p.rules[i], &u.p.rules[by]
 	what := "is never reached"
@@ -141,7 +142,8 @@ func (u *universe) describeDead(problem *Problem, i, by int) {
 	}
 }
 
-// presetBehind writes rule i and behind it the preset's rules.
+// presetBehind writes rule i and behind it the preset's rules, as Rules would
+// hold them without Policy.
 func (u *universe) presetBehind(i int) string {
 	texts := []string{u.p.texts[i]}
 	for k := range u.p.rules {

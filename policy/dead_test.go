@@ -129,12 +129,12 @@ type bruteFlow struct {
 }
 
 var (
-	bruteHost         = &Host{Gateways: addrs("172.16.0.1 2001:500::1")}
+	bruteHost         = &Host{Gateways: addrs("172.16.0.1 fc00:ffff::1")} // in no prefix below but /0
 	bruteDestinations = strings.Fields(`* public private host metadata link-local loopback multicast 10.0.0.0/8 10.0.0.0/9 10.128.0.0/9 10.0.0.5 1.2.3.0/24 1.2.3.4
 		0.0.0.0/0 ::/0 2000::/3 64:ff9b::/96 64:ff9b::a00:5 fd00::/8 169.254.0.0/16 169.254.169.254 192.0.2.0/24 127.0.0.0/8 a.test .a.test x.a.test .x.a.test b.test`)
 	bruteAddrs4 = addrs(`10.0.0.5 10.0.0.6 10.200.0.1 192.168.0.1 1.2.3.4 1.2.3.5 8.8.8.8 192.0.2.1 198.18.0.1 169.254.169.254 169.254.170.2 169.254.1.1
 		100.100.100.200 168.63.129.16 192.0.0.192 127.0.0.1 224.0.0.1 240.0.0.1 0.0.0.0 172.16.0.1`)
-	bruteAddrs6 = addrs("2606::1 fd00::1 fc00::1 fd00:ec2::254 2001:db8::1 4000::1 ::1 ff02::1 fe80::1 2001:500::1")
+	bruteAddrs6 = addrs("2606::1 fd00::1 fc00::1 fd00:ec2::254 2001:db8::1 4000::1 ::1 ff02::1 fe80::1 fc00:ffff::1")
 	bruteNames  = strings.Fields("a.test x.a.test y.x.a.test other.a.test other.y.x.a.test b.test c.test")
 	brutePorts  = []PortRange{{1, 65535}, {53, 53}, {80, 80}, {1, 79}, {80, 65535}, {81, 65535}}
 )

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 )
@@ -190,10 +191,8 @@ func canonicalPrefix(p netip.Prefix) netip.Prefix {
 
 // revalue returns err, a Problem, with another value: what the user wrote.
 func revalue(err error, value string) error {
-	p, ok := err.(Problem)
-	if !ok {
-		return err
-	}
+	var p Problem
+	errors.As(err, &p)
 	p.Value = value
 	return p
 }

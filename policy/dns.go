@@ -42,7 +42,8 @@ const (
 // Else the default acts. Host aliases are answered without asking.
 func (p *Policy) PermitDNS(q Query) Verdict { return p.permit(q, nil) }
 
-// permit is PermitDNS and ExplainDNS.
+// permit is PermitDNS and ExplainDNS: rec, if not nil, is told of every
+// comparison.
 func (p *Policy) permit(q Query, rec *recorder) Verdict {
 	switch {
 	case p == nil:
@@ -60,7 +61,7 @@ func (p *Policy) permit(q Query, rec *recorder) Verdict {
 	return p.queryVerdict(i)
 }
 
-// serviceOwner returns D of _a._b.D.
+// serviceOwner returns D of _a._b.D, the form of RFC 2782 and RFC 8552.
 func serviceOwner(name string) (string, bool) {
 	for range 2 {
 		label, rest, ok := strings.Cut(name, ".")
@@ -77,6 +78,8 @@ func (p *Policy) isExact(i int) bool {
 	return i < len(p.rules) && p.rules[i].Destination.kind == destDomain
 }
 
+// queryVerdict returns the verdict of rule i on a query, or of the default behind
+// the last.
 func (p *Policy) queryVerdict(i int) Verdict {
 	v := Verdict{Action: p.action(i, Egress), Rule: -1}
 	if i < len(p.rules) {
@@ -109,7 +112,8 @@ func (p *Policy) firstForQuery(name string, transport Protocol, rec *recorder) i
 	return decided
 }
 
-// nextForQuery returns the index, from i on, of the next rule to visit.
+// nextForQuery returns the index, from i on, of the next rule to visit: of the
+// rules by address those few that say anything about names.
 func (p *Policy) nextForQuery(i int, name string, rec *recorder) int {
 	if rec != nil {
 		return i
@@ -205,12 +209,11 @@ func (p *Policy) AdmitAnswer(h *Host, a netip.Addr) Verdict {
 	return p.admitPlace(h.place(a))
 }
 
-// admitPlace is AdmitAnswer for an address that is not always denied.
+// admitPlace is AdmitAnswer, with rebind protection, for an address that is not
+// always denied.
 func (p *Policy) admitPlace(at place) Verdict {
 	v := Verdict{Rule: -1, Source: sourceRebind, Reason: reasonRebind, Group: at.group}
 	switch i, ok := p.admits(at); {
-	case p.config.DisableRebindProtection:
-		v.Action, v.Reason = Allow, reasonRebindOff
 	case at.group == GroupPublic:
 		v.Action, v.Reason = Allow, reasonPublic
 	case ok:
@@ -220,9 +223,11 @@ func (p *Policy) admitPlace(at place) Verdict {
 	return v
 }
 
-// admits returns the rule by which an address is admitted in an answer.
+// admits returns the rule by which an address is admitted in an answer: the
+// first that allows some flow to it. One port of every interval stands for all;
+// port 53 counts for nothing, as the proxy answers it whatever the address.
 func (p *Policy) admits(at place) (int, bool) {
-	w := walk{p: p, f: Flow{Direction: Egress}, place: at}
+	w := walk{p: p, place: at}
 	w.lookUp()
 	for proto := TCP; proto <= ICMPv6; proto++ {
 		if proto == ICMPv4 && !at.addr.Is4() || proto == ICMPv6 && !at.addr.Is6() {
@@ -233,7 +238,7 @@ func (p *Policy) admits(at place) (int, bool) {
 			if proto.HasPorts() && !intervals.hasPortBeside53(k) {
 				continue
 			}
-			w.f.Protocol, w.ports = proto, &intervals[k]
+			w.ports = &intervals[k]
 			i := w.firstAddress()
 			if p.action(i, Egress) == Allow && p.admitsByName(i, at.group) {
 				return i, true
@@ -244,7 +249,8 @@ func (p *Policy) admits(at place) (int, bool) {
 }
 
 // admitsByName reports whether rule i, which allows an address of the group, is
-// specific enough to admit it in an answer.
+// specific enough to admit it in an answer. A broad allow means the network, not
+// that strangers' names may point to the host or its credentials.
 func (p *Policy) admitsByName(i int, g Group) bool {
 	switch {
 	case g == GroupPrivate || g == GroupLinkLocal:

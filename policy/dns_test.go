@@ -77,6 +77,7 @@ func TestPermitDNS(t *testing.T) {
 		{"deny a.test; default allow", "service _sip._tcp.a.test", "allow default"},
 		{"deny _sip._tcp.a.test; allow a.test", "service _sip._tcp.a.test", "deny 0"},
 		{"deny .a.test; default allow", "service _sip._tcp.x.a.test", "deny 0"},
+		{"deny .a.test; default allow", "service x.a.test", "deny 0"},
 	} {
 		q := parseQuery(row.query)
 		if got := short(parsePolicy(t, row.rules).PermitDNS(q)); got != row.want {
@@ -111,7 +112,7 @@ func TestPermitHop(t *testing.T) {
 		p := parsePolicy(t, row.rules)
 		permit := p.PermitDNS(Query{Name: row.query, Transport: UDP})
 		v := p.PermitHop(permit, row.hop)
-		if got := short(v); got != row.want || v.Action == Deny && v.Reason != reasonHop {
+		if got := short(v); got != row.want || v.Action == Deny && v.Reason != reasonHop || v.Action == Allow && v != permit {
 			t.Errorf("%s: %s to %s: %s (%s), want %s", row.rules, row.query, row.hop, got, v.Reason, row.want)
 		}
 	}

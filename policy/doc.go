@@ -42,7 +42,7 @@
 //	    name in P(A) would be allowed, wait for them (c); else it is final (d).
 //
 // Decide and Explain are one walk (walk.go). Each rule is compared in one place,
-// [walk.match]; the index (index.go) only says which rules can't be Yes, so that
+// walk.match; the index (index.go) only says which rules can't be Yes, so that
 // a decision among a thousand costs less than a microsecond and no memory. With
 // a recorder the walk visits every rule instead, and tells it each comparison.
 //

@@ -40,7 +40,8 @@ type Change struct {
 	Place  string // the same in the user's words
 }
 
-// Explain returns the verdict of Decide with the way to it.
+// Explain returns the verdict of Decide with the way to it. It is for people:
+// it costs as much as compiling the policy twice.
 func (p *Policy) Explain(h *Host, f Flow, ev Evidence) Explanation {
 	rec := &recorder{ev: ev}
 	v := p.decide(h, f, ev, rec)
@@ -81,7 +82,8 @@ const (
 	whyNoQuery   // a query with a rule that has nothing to say about it
 )
 
-// A recorder is told of every comparison of one walk.
+// A recorder is told of every comparison of one walk. It alone makes words of
+// them, so that Decide, which has none, pays for none.
 type recorder struct {
 	ev    Evidence
 	asked bool // the walk took place
@@ -115,7 +117,8 @@ func (rec *recorder) end(p *Policy, d Direction) []Step {
 	})
 }
 
-// note records the comparison of rule i with a flow.
+// note records the comparison of rule i with a flow: whether it is Yes, what was
+// compared, and the index of the rule that decided so far.
 func (rec *recorder) note(w *walk, r *reading, i int, yes bool, decided int, code why) {
 	rule := &w.p.rules[i]
 	var text, missing string
@@ -160,7 +163,9 @@ func (w *walk) peerText() string {
 	return w.addr.String()
 }
 
-// nameText says how a domain rule came out for the recorder's evidence.
+// nameText says how a domain rule came out for the recorder's evidence, and what
+// evidence would have made it Yes. It looks at names again, which match has
+// already compared, to find the one to speak of.
 func (rec *recorder) nameText(w *walk, r *reading, rule *Rule, yes bool) (text, missing string) {
 	shown := ""
 	if rec.ev.Stage == StageName {
@@ -171,7 +176,7 @@ func (rec *recorder) nameText(w *walk, r *reading, rule *Rule, yes bool) (text, 
 	switch {
 	case shown != "":
 		text, missing = rec.shownText(w, rule, shown, yes)
-	case i < 0 && len(given) == 0:
+	case len(given) == 0:
 		text = fmt.Sprintf("no name is known for %v", w.addr)
 		missing = fmt.Sprintf("an answer of the configured resolver with %v for a name in %v", w.addr, rule.Destination)
 	case i < 0:
@@ -192,7 +197,7 @@ func (rec *recorder) nameText(w *walk, r *reading, rule *Rule, yes bool) (text, 
 	return text, missing
 }
 
-// quietly is nameAllowed without a record.
+// quietly is nameAllowed without a record: it walks while a walk is recorded.
 func (w *walk) quietly(name string) bool {
 	quiet := *w
 	quiet.rec = nil
@@ -218,7 +223,8 @@ func (rec *recorder) shownText(w *walk, rule *Rule, shown string, yes bool) (tex
 	return fmt.Sprintf("the flow shows %s, but %v is %s, and no address rule admits it", shown, w.addr, w.group), ""
 }
 
-// noteQuery records the comparison of rule i with a query.
+// noteQuery records the comparison of rule i with a query. No evidence is ever
+// missing: a query is its name.
 func (rec *recorder) noteQuery(p *Policy, name string, i int, yes bool, decided int, code why) {
 	rule := &p.rules[i]
 	var text string
@@ -248,6 +254,7 @@ func (rec *recorder) noteQuery(p *Policy, name string, i int, yes bool, decided 
 	rec.add(p, i, yes, decided, text, "")
 }
 
+// portList writes ports as a rule does.
 func portList(ports []PortRange) string {
 	texts := make([]string, len(ports))
 	for i, p := range ports {
@@ -267,7 +274,8 @@ func nameList(names []string) string {
 
 // changeFlow looks for the smallest rule that turns the verdict on a flow
 // round: one name, else one address, with the flow's protocol and port. Each is
-// tried, since whether it helps depends on the evidence.
+// tried where it would go, since whether it helps depends on the evidence: a
+// name does not open an address that the resolver did not give for it.
 func (p *Policy) changeFlow(h *Host, f Flow, ev Evidence, v Verdict) *Change {
 	rule := Rule{Action: Allow - v.Action, Direction: f.Direction, Protocols: ProtocolsOf(f.Protocol)}
 	if f.Protocol.HasPorts() {
@@ -300,7 +308,8 @@ func (p *Policy) changeFlow(h *Host, f Flow, ev Evidence, v Verdict) *Change {
 	return nil
 }
 
-// changeQuery is changeFlow for a query.
+// changeQuery is changeFlow for a query. To allow a name, a rule for HTTPS to it
+// is enough; a deny must be without filter to be about queries.
 func (p *Policy) changeQuery(q Query, v Verdict) *Change {
 	if q.Name == "" {
 		return nil
@@ -309,10 +318,7 @@ func (p *Policy) changeQuery(q Query, v Verdict) *Change {
 	if rule.Action == Allow {
 		rule.Protocols, rule.Ports = ProtocolsOf(TCP), []PortRange{{443, 443}}
 	}
-	changed, c := p.with(rule, v.Rule)
-	if changed.PermitDNS(q).Action != rule.Action {
-		return nil
-	}
+	_, c := p.with(rule, v.Rule)
 	return c
 }
 
@@ -331,7 +337,8 @@ func (p *Policy) with(rule Rule, i int) (*Policy, *Change) {
 	return compile(config), c
 }
 
-// placeBefore says how a user puts a rule before the one that comes from source.
+// placeBefore says how a user puts a rule before the one that comes from source:
+// the rules of a preset and the deny lists stand before all of the user's.
 func placeBefore(source string) string {
 	preset, isPreset := strings.CutPrefix(source, sourcePreset)
 	switch {

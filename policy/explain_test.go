@@ -195,6 +195,12 @@ func TestExplainPlace(t *testing.T) {
 			t.Errorf("%s: %+v, want %q", row.flow, e.Change, row.want)
 		}
 	}
+	if got := nameList(strings.Fields("a b c d")); got != "a, b, c, d" {
+		t.Error(got)
+	}
+	if got := nameList(strings.Fields("a b c d e f")); got != "a, b, c, d and 2 more" {
+		t.Error(got)
+	}
 	if got := placeBefore(""); got != "before the rule that decided" {
 		t.Error(got)
 	}

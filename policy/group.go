@@ -56,16 +56,16 @@ func groupByName(name string) (Group, bool) {
 	return GroupNone, false
 }
 
-// nearestGroup returns the name of the group that s was probably meant to be:
-// the same letters in another case, a common beginning of at least three, or
-// "localhost", which is what people try first. "" if there is none.
+// nearestGroup returns the name of the group that s was probably meant to be,
+// one that begins with the same three letters in any case; "" if there is none.
+// "localhost" is what people try first.
 func nearestGroup(s string) string {
 	s = strings.ToLower(s)
 	if s == "localhost" {
-		return "host"
+		return groupNames[GroupHost]
 	}
 	for _, name := range groupNames[GroupPublic:] {
-		if s == name || len(s) >= 3 && (strings.HasPrefix(name, s) || strings.HasPrefix(s, name)) || len(s) >= 3 && s[:3] == name[:3] {
+		if len(s) >= 3 && s[:3] == name[:3] {
 			return name
 		}
 	}
@@ -156,9 +156,6 @@ func classTable(rows []struct {
 // of an ISATAP tunnel, 0:5efe or 200:5efe before the IPv4 address it leads to
 // (RFC 5214 section 6.1).
 func isISATAP(a netip.Addr) bool {
-	if !a.Is6() {
-		return false
-	}
-	b := a.As16()
+	b := a.As16() // of an IPv4 address the mapped form, where bytes 10 and 11 are 0xff
 	return b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }

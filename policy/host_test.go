@@ -47,8 +47,10 @@ func TestClassify(t *testing.T) {
 		t.Errorf("the zero Addr is %v", g)
 	}
 	var nobody *Host
-	if g := nobody.Classify(netip.MustParseAddr("172.16.0.1")); g != GroupPrivate {
-		t.Errorf("a nil host's gateway is %v", g)
+	for a, want := range map[string]Group{"172.16.0.1": GroupPrivate, "2606::1": GroupPublic, "64:ff9b::10.0.0.5": GroupPrivate} {
+		if g := nobody.Classify(netip.MustParseAddr(a)); g != want {
+			t.Errorf("without a host %s is %v", a, g)
+		}
 	}
 }
 
@@ -80,6 +82,9 @@ func TestAlwaysDenied(t *testing.T) {
 	if why, _ := nobody.AlwaysDenied(netip.MustParseAddr("127.0.0.1")); why != deniedLoopback {
 		t.Errorf("loopback without a host: %q", why)
 	}
+	if why, denied := nobody.AlwaysDenied(netip.MustParseAddr("1.1.1.1")); denied {
+		t.Errorf("a public address without a host: %q", why)
+	}
 	if _, denied := nobody.AlwaysDenied(netip.Addr{}); !denied {
 		t.Error("the zero Addr is not denied")
 	}
@@ -102,9 +107,11 @@ func TestEmbedded(t *testing.T) {
 			t.Errorf("%s in %s: %v %v", row.addr, row.prefix, got, ok)
 		}
 	}
-	odd := &Host{NAT64: prefixes("2001:db8::/33")}
-	if got, ok := odd.nat64(netip.MustParseAddr("2001:db8::1")); ok {
-		t.Errorf("a prefix of 33 bits holds %v", got)
+	odd := &Host{NAT64: prefixes("2001:db8::/33 10.0.0.0/32")}
+	for _, a := range addrs("2001:db8::1 10.0.0.0") {
+		if got, ok := odd.nat64(a); ok {
+			t.Errorf("%v holds %v", a, got)
+		}
 	}
 }
 

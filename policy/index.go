@@ -18,6 +18,17 @@ import (
 // flow is the lowest bit set in the vector of its port and in one of those of
 // its address. Domain rules, of which there may be a hundred thousand, are found
 // by the name and its suffixes in two maps.
+//
+// For example, among
+//
+//	0 deny 10.0.0.0/8 tcp 80     ordinal 0
+//	1 allow api.example.com      a domain
+//	2 allow private              ordinal 1
+//	3 allow *                    ordinal 2
+//
+// the flow tcp 10.0.0.5:443 has the vector {1, 2} by its port (443 is beside 80),
+// {1, 2} by its group and {0} by its prefix. The lowest bit of {1,2} & ({1,2}|{0})
+// is ordinal 1: rule 2.
 type index struct {
 	address  []int32                                // flattened index by ordinal
 	byGroup  [GroupHost + 1]vector                  // rules for the group, or for any address
@@ -29,7 +40,8 @@ type index struct {
 	queries  []int32                                // flattened indices of the address rules that queries ask
 }
 
-// A vector is a set of ordinals. Bits beyond its length are zero.
+// A vector is a set of ordinals. Bits beyond its length are zero, so that nil is
+// the empty set: what a look-up returns that finds nothing.
 type vector []uint64
 
 func (v vector) word(i int) uint64 {
@@ -149,7 +161,8 @@ func (ix *index) addAddresses(rules []Rule) {
 	}
 }
 
-// intervals returns the port intervals of a direction and protocol.
+// intervals returns the port intervals of a direction and protocol: one between
+// any two ports where a filter begins or has just ended. ICMP has a single one.
 func (ix *index) intervals(rules []Rule, d Direction, p Protocol) portIntervals {
 	firsts := []uint16{0}
 	for i := range rules {
@@ -172,7 +185,8 @@ func (ix *index) intervals(rules []Rule, d Direction, p Protocol) portIntervals 
 	return s
 }
 
-// interval returns the interval that begins at port first.
+// interval returns the interval that begins at port first, which stands for all
+// of its ports.
 func (ix *index) interval(rules []Rule, d Direction, p Protocol, first uint16) portInterval {
 	none := int32(len(rules))
 	s := portInterval{first: first, fits: ix.vector(), domain: none, allow: none, deny: none, silent: none}
@@ -204,7 +218,8 @@ func (ix *index) interval(rules []Rule, d Direction, p Protocol, first uint16) p
 }
 
 // nextAddress returns the flattened index, from on, of the first address rule
-// that can match, and none beyond the last.
+// that fits and is in one of the vectors of the address, 64 rules at a time; none
+// if there is no such rule. Of outer, only deny rules count.
 func (ix *index) nextAddress(from, none int, fits, group, prefix, outer vector) int {
 	ordinal, _ := slices.BinarySearch(ix.address, int32(from))
 	mask := ^uint64(0) << (ordinal % 64)
@@ -219,7 +234,8 @@ func (ix *index) nextAddress(from, none int, fits, group, prefix, outer vector) 
 }
 
 // nextDomain returns the flattened index, from on, of the first rule that
-// matches the name and that keep keeps, and none beyond the last.
+// matches the name and that keep keeps; none if there is no such rule. A name of
+// n labels costs n look-ups: itself, then what follows each dot.
 func (ix *index) nextDomain(from, none int, name string, keep func(i int32) bool) int {
 	best := firstKept(ix.exact[name], from, none, keep)
 	for dot := strings.IndexByte(name, '.'); dot >= 0; dot = strings.IndexByte(name, '.') {
@@ -229,6 +245,8 @@ func (ix *index) nextDomain(from, none int, name string, keep func(i int32) bool
 	return best
 }
 
+// firstKept returns the first index of an ascending list that is at least from
+// and below best and that keep keeps; best if there is none.
 func firstKept(list []int32, from, best int, keep func(i int32) bool) int {
 	for _, i := range list {
 		if int(i) >= best {

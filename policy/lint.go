@@ -11,8 +11,9 @@ import (
 // domains are not bounded.
 const maxAddressRules = 4096
 
-// checkValues returns an error for every rule that no text could have given,
-// and for a list that is too long to be compiled.
+// checkValues returns an error for every value that no text could have given,
+// since rules can be built by hand, and for a list that is too long to be
+// compiled. What it lets pass, compile and lint can take.
 func (c *Config) checkValues() Problems {
 	var problems Problems
 	addresses := 0
@@ -73,7 +74,8 @@ func (d Destination) valid() bool {
 	return true
 }
 
-// ruleField returns the path of rule i: its source, or its place in the list.
+// ruleField returns the path of rule i: its source, or its place in the list if
+// it was built by hand.
 func ruleField(r *Rule, i int) string {
 	if r.Source == "" {
 		return fmt.Sprintf("Rules[%d]", i)
@@ -81,7 +83,8 @@ func ruleField(r *Rule, i int) string {
 	return r.Source
 }
 
-// field returns the path of what decides at index i: a rule or the default.
+// field returns the path of what decides at index i: a rule, or the default,
+// which the preset allow-all sets and no field of the user's.
 func (p *Policy) field(i int) string {
 	if i < len(p.rules) {
 		return ruleField(&p.rules[i], i)
@@ -92,7 +95,9 @@ func (p *Policy) field(i int) string {
 	return "DefaultEgress"
 }
 
-// lint returns everything that is wrong or doubtful about the compiled rules.
+// lint returns everything that is wrong or doubtful about the compiled rules, in
+// the order: single rules, rules that never decide, rules that open more than
+// they say, and what the list as a whole lacks.
 func (p *Policy) lint() Problems {
 	if p.config.Preset == PresetNone {
 		return nil // there is no network to judge
@@ -117,7 +122,9 @@ func (p *Policy) lint() Problems {
 // bestKnownMetadata is the address that readers recognise.
 var bestKnownMetadata = netip.MustParseAddr("169.254.169.254")
 
-// lintMetadata warns of rules that open a metadata service without naming it.
+// lintMetadata warns of rules that open a metadata service without naming it. It
+// hands out the machine's credentials to whoever asks, which nobody means by
+// "169.254.0.0/16". What an earlier rule denies is not opened.
 func (u *universe) lintMetadata() Problems {
 	opened := make(map[int]netip.Addr) // by the index that decides
 	for _, k := range u.egress {
@@ -145,7 +152,8 @@ func (u *universe) lintMetadata() Problems {
 	return problems
 }
 
-// namesGroup reports whether rule i names a group or a single address.
+// namesGroup reports whether rule i names a group or a single address, and so
+// means what it opens.
 func (p *Policy) namesGroup(i int) bool {
 	if i >= len(p.rules) {
 		return false
@@ -162,7 +170,8 @@ func (p *Policy) text(i int) string {
 	return p.Default(Egress).String()
 }
 
-// lintHost warns of rules that open every port of the host.
+// lintHost warns of rules that open every port of the host: databases and
+// debuggers listen on its loopback because nobody else is there.
 func (p *Policy) lintHost() Problems {
 	var problems Problems
 	for i := range p.rules {
@@ -179,7 +188,8 @@ func (p *Policy) lintHost() Problems {
 	return problems
 }
 
-// lintQUIC warns of rules that let QUIC pass unseen.
+// lintQUIC warns of rules that let QUIC pass unseen: they lift the QUIC rule, so
+// a flow is decided by the names of its address, not by the one that it is for.
 func (p *Policy) lintQUIC() Problems {
 	var problems Problems
 	for i := range p.rules {
@@ -195,7 +205,9 @@ func (p *Policy) lintQUIC() Problems {
 	return problems
 }
 
-// lintQueries warns where names and addresses do not go together.
+// lintQueries warns where names and addresses do not go together: names without
+// addresses are a way out, since a query reaches whoever owns the name, and
+// addresses without names are of little use.
 func (u *universe) lintQueries() Problems {
 	i, every := u.p.everyName()
 	switch {
@@ -216,7 +228,7 @@ func (u *universe) lintQueries() Problems {
 }
 
 // everyName reports whether a name that no rule mentions may be looked up, and
-// by which rule.
+// by which rule. The root stands for it.
 func (p *Policy) everyName() (int, bool) {
 	for _, transport := range []Protocol{UDP, TCP} {
 		if i := p.firstForQuery("", transport, nil); p.action(i, Egress) == Allow {
@@ -238,7 +250,8 @@ func (p *Policy) someName() bool {
 }
 
 // reachesPublic reports whether every public address of a family can be reached
-// somehow, those aside that a rule denies by prefix.
+// somehow, those aside that a rule denies by prefix: who allows the public and
+// denies a few addresses has no smaller list of names to allow instead.
 func (u *universe) reachesPublic() bool {
 	all4, all6 := true, true
 	for n := range u.cells {
@@ -256,6 +269,8 @@ func (u *universe) reachesPublic() bool {
 	return all4 || all6
 }
 
+// deniedByPrefix reports whether a deny rule names an address range with the
+// cell, for whatever protocol and port.
 func (u *universe) deniedByPrefix(c *cell) bool {
 	for k, word := range c.byPrefix {
 		if word&u.p.index.deny[k] != 0 {
@@ -266,7 +281,7 @@ func (u *universe) deniedByPrefix(c *cell) bool {
 }
 
 // reachesBeyondHost reports whether an address that is not the host's can be
-// reached.
+// reached. The host's names are always answered.
 func (u *universe) reachesBeyondHost() bool {
 	return slices.ContainsFunc(u.cells, func(c cell) bool { return c.group != GroupHost && u.reachable(&c) })
 }

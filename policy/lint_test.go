@@ -25,6 +25,7 @@ func TestWarnings(t *testing.T) {
 		{"allow host udp,tcp 53; allow public; allow private", nil},
 		{"allow a.test tcp 443", nil},
 		{"deny 1.1.1.1; deny a.test; allow public", nil},
+		{"deny loopback; deny 224.0.0.0/4; deny fe80::/10 tcp; allow public", nil},
 
 		// Metadata opened by whatever does not name it.
 		{"allow *", []string{"Rules[0] " + metadata + "169.254.169.254"}},

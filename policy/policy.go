@@ -7,7 +7,8 @@ import (
 )
 
 // A Policy is a compiled list of rules. A nil *Policy denies. It is immutable,
-// so any number of goroutines may use it.
+// so any number of goroutines may use it, and a verdict's Rule is an index into
+// the list of the Policy that gave it, not of its successor.
 type Policy struct {
 	config   Config
 	rules    []Rule   // config.Rules
@@ -39,6 +40,8 @@ func (c Config) Check() Problems {
 	return problems
 }
 
+// judge compiles a configuration, unless its values make that impossible, and
+// returns everything that is to be said about it.
 func judge(c Config) (*Policy, Problems) {
 	if problems := c.checkValues(); len(problems) > 0 {
 		return nil, problems
@@ -47,7 +50,8 @@ func judge(c Config) (*Policy, Problems) {
 	return p, p.lint()
 }
 
-// compile builds the policy without judging it.
+// compile builds the policy without judging it. It copies what the caller could
+// change later.
 func compile(c Config) *Policy {
 	c.Rules = slices.Clone(c.Rules)
 	c.InterceptedPorts = slices.Clone(c.InterceptedPorts)
@@ -88,12 +92,18 @@ func (p *Policy) Warnings() Problems {
 	return p.warnings
 }
 
-// HasDomainRules reports whether a rule names a domain.
+// HasDomainRules reports whether a rule names a domain, so that it matters which
+// resolver the guest asks: DNS over TLS to others is then refused.
 func (p *Policy) HasDomainRules() bool {
 	return p != nil && len(p.index.exact)+len(p.index.suffix) > 0
 }
 
-// Decide returns the verdict for a flow.
+// Decide returns the verdict for a flow: the package's sentences 1 to 9. Only
+// TCP is staged, so for UDP and ICMP StageAddress means StageNoName. A stage that
+// does not exist, and StageName without a name, count as malformed. What a nil
+// Policy, a nil Host or a Flow that does not fit itself would need, is denied.
+//
+// It allocates nothing, whatever the number of rules.
 func (p *Policy) Decide(h *Host, f Flow, ev Evidence) Verdict {
 	return p.decide(h, f, ev, nil)
 }
@@ -114,6 +124,10 @@ const (
 )
 
 // decide is Decide and Explain: rec, if not nil, is told of every comparison.
+//
+// The first walk finds the first address Yes. Where no domain rule stands before
+// it, no evidence can make a difference, which is case a of the contract and the
+// path of most flows. Else a second walk reads the evidence.
 func (p *Policy) decide(h *Host, f Flow, ev Evidence, rec *recorder) Verdict {
 	var w walk
 	if why := w.start(p, h, f); why != "" {
@@ -156,7 +170,8 @@ func (p *Policy) action(i int, d Direction) Action {
 }
 
 // canonicalPeer returns the address of a flow's peer as rules compare it, and
-// why it has none.
+// why it has none. On the guest's wire an IPv4-mapped address is an attempt to
+// look like another one, and a zone can't be.
 func canonicalPeer(f Flow) (netip.Addr, string) {
 	a := f.Peer.Addr()
 	if f.Direction == Ingress {

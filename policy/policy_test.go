@@ -492,7 +492,7 @@ func TestZeroDenies(t *testing.T) {
 		"no transport": open.PermitDNS(Query{Name: "a.test"}),
 		"ICMP query":   open.PermitDNS(Query{Name: "a.test", Transport: ICMPv4}),
 		"denied hop":   open.PermitHop(Verdict{Rule: -1}, "a.test"),
-		"foreign hop":  open.PermitHop(Verdict{Action: Allow, Rule: 7}, "a.test"),
+		"foreign hop":  open.PermitHop(Verdict{Action: Allow, Rule: 0}, "a.test"),
 		"zero answer":  open.AdmitAnswer(testHost, netip.Addr{}),
 	} {
 		if v.Action != Deny || v.NeedsName || v.Dial {
@@ -501,6 +501,11 @@ func TestZeroDenies(t *testing.T) {
 	}
 	if none.Rules() != nil || none.Warnings() != nil || none.HasDomainRules() || none.Default(Egress) != Deny {
 		t.Error("a nil policy has something")
+	}
+	for _, e := range []Explanation{none.ExplainDNS(Query{Name: "a.test", Transport: UDP}), open.ExplainDNS(Query{Name: "a.test"})} {
+		if e.Verdict.Action != Deny || len(e.Steps) > 0 || e.Change != nil {
+			t.Errorf("a query that is none is explained: %+v", e)
+		}
 	}
 	if e := none.Explain(testHost, f, Evidence{}); e.Verdict.Action != Deny || e.Change != nil {
 		t.Errorf("a nil policy explains %+v", e)

@@ -33,6 +33,8 @@ func TestMayReach(t *testing.T) {
 		{"allow host udp,tcp 53; allow * tcp 80; deny public", "a.test", true},
 		{"deny public; allow * tcp 80", "a.test", true},               // at a private address
 		{"deny public; deny private; allow * tcp 80", "a.test", true}, // at a link-local one
+		{"deny public; allow a.test", "a.test", false},
+		{"deny public; allow a.test; rebind off", "a.test", true},
 		{"deny public; deny private; deny link-local; allow * tcp 80", "a.test", false},
 		{"allow host tcp 80", "host.docker.internal", true},
 		{"allow host udp 80", "host.docker.internal", false},

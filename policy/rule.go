@@ -119,7 +119,8 @@ func (r Rule) Spec() RuleSpec {
 	return s
 }
 
-// parse is Rule without the questions of how the fields go together.
+// parse is Rule without the questions of how the fields go together, which New
+// asks for a whole list.
 func (s RuleSpec) parse() (Rule, Problems) {
 	var r Rule
 	var problems Problems
@@ -203,7 +204,7 @@ func (r *Rule) direction() Direction {
 // unfiltered reports whether the rule is for every protocol and port.
 func (r *Rule) unfiltered() bool { return r.Protocols == 0 && len(r.Ports) == 0 }
 
-// listsPort reports whether a port filter holds the port.
+// listsPort reports whether the rule has a port filter that holds the port.
 func (r *Rule) listsPort(port uint16) bool {
 	for _, p := range r.Ports {
 		if p.First <= port && port <= p.Last {
@@ -213,7 +214,8 @@ func (r *Rule) listsPort(port uint16) bool {
 	return false
 }
 
-// check returns what is wrong or doubtful about the rule by itself.
+// check returns what is wrong or doubtful about the rule by itself, fields that
+// can't go together and fields that mean two things at once.
 func (r *Rule) check() Problems {
 	var problems Problems
 	add := func(field, value, message, fix string, warning bool) {

@@ -30,6 +30,8 @@ func TestParseRule(t *testing.T) {
 		{"allow 2606::1/16", "allow egress 2606::/16"},
 		{"allow ::ffff:10.0.0.5", "allow egress 10.0.0.5"},
 		{"allow ::ffff:10.0.0.0/104", "allow egress 10.0.0.0/8"},
+		{"allow ::ffff:0:0/96", "allow egress 0.0.0.0/0"},
+		{"allow ::ffff:0:0/95", "allow egress ::fffe:0:0/95"},
 		{"allow 0.0.0.0/0", "allow egress 0.0.0.0/0"},
 		{"allow ::/0", "allow egress ::/0"},
 	} {
@@ -65,7 +67,8 @@ func TestParseRuleErrors(t *testing.T) {
 		{"allow any * tcp,icmpv6", "Direction: \"any\": there is no inbound ICMP"},
 		{"allow ingress a.test", `Destination: "a.test": peers have no names`},
 		{"allow *.example.com", "for the subdomains write .example.com"},
-		{"allow a.*.com", "a domain can't hold `*`"},
+		{"allow a.*.com", "a domain can't hold `*`; a name is written out"},
+		{"allow *.a.*", "a domain can't hold `*`; a name is written out"},
 		{"allow meta", "group `metadata`? for a host name write `meta.`"},
 		{"allow Public", "group `public`? for a host name write `Public.`"},
 		{"allow localhost", "group `host`?"},
@@ -170,10 +173,10 @@ func TestStrings(t *testing.T) {
 	}
 	add(TCP, UDP, ICMPv4, ICMPv6, Protocol(0), Protocol(9), Egress, Ingress, Any, Direction(0), Deny, Allow, Action(7))
 	add(StageAddress, StageNoName, StageName, StageMalformed, Stage(9), RefuseNone, RefuseQUIC, RefuseAll, Refusal(9))
-	add(GroupNone, GroupPublic, GroupHost, Group(99), ProtocolSet(0), ProtocolsOf(UDP, TCP), PortRange{1, 1}, PortRange{1, 2}, Destination{}, Rule{})
+	add(GroupNone, GroupPublic, GroupHost, Group(8), ProtocolSet(0), ProtocolsOf(UDP, TCP), PortRange{1, 1}, PortRange{1, 2}, Destination{}, Rule{})
 	want := strings.Split("tcp|udp|icmpv4|icmpv6|Protocol(0)|Protocol(9)|egress|ingress|any|Direction(0)|deny|allow|Action(7)|"+
 		"address|no-name|name|malformed|Stage(9)|none|quic|all|Refusal(9)|"+
-		"reserved|public|host|Group(99)||tcp,udp|1|1-2|*|deny egress *", "|")
+		"reserved|public|host|Group(8)||tcp,udp|1|1-2|*|deny egress *", "|")
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

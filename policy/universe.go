@@ -18,7 +18,8 @@ type universe struct {
 	egress []flowKind // every kind of egress
 }
 
-// A cell is a range of addresses that are alike, by its first one.
+// A cell is a range of addresses that are alike, by its first one. The vectors
+// are those of the address in the policy's index.
 type cell struct {
 	place
 	byPrefix, byOuter vector
@@ -116,8 +117,8 @@ func gatewaysBeside(firsts []netip.Addr, ix *index) []netip.Addr {
 	return best[:]
 }
 
-// A slice of the universe: the flows of one direction and protocol whose ports
-// are alike.
+// A flowKind is a slice of the universe: the flows of one direction and protocol
+// whose ports are alike.
 type flowKind struct {
 	direction Direction
 	protocol  Protocol
@@ -151,7 +152,8 @@ func (u *universe) kinds(r *Rule) []flowKind {
 	return kinds
 }
 
-// has reports whether there are flows of the kind with a peer in the cell.
+// has reports whether there are flows of the kind with a peer in the cell: each
+// ICMP belongs to one family.
 func (k flowKind) has(c *cell) bool {
 	switch k.protocol {
 	case ICMPv4:
@@ -180,7 +182,7 @@ func (k flowKind) group(c *cell) Group {
 }
 
 // decides returns the index of the address rule that decides the flows of a
-// kind in a cell, from rule i on; the index behind the last for the default.
+// kind in a cell; the index behind the last for the default.
 func (u *universe) decides(k flowKind, c *cell) int {
 	return u.p.index.nextAddress(0, len(u.p.rules), k.interval.fits, u.p.index.byGroup[k.group(c)], c.byPrefix, c.byOuter)
 }

@@ -2,7 +2,9 @@ package policy
 
 import "slices"
 
-// A walk is one evaluation of the rules for one flow.
+// A walk is one evaluation of the rules for one flow. It lives on the stack of
+// decide, may go over the rules several times, each time with another reading of
+// the evidence, and remembers nothing from one time to the next.
 type walk struct {
 	p *Policy
 	f Flow
@@ -17,7 +19,8 @@ type walk struct {
 }
 
 // start fills the walk in. It returns why the flow is denied whatever the rules
-// say, or "".
+// say, or "". Whatever is missing or does not fit is a reason: there is no flow
+// that passes because nobody thought of it.
 func (w *walk) start(p *Policy, h *Host, f Flow) string {
 	switch {
 	case p == nil:
@@ -43,7 +46,8 @@ func (w *walk) start(p *Policy, h *Host, f Flow) string {
 	return ""
 }
 
-// lookUp finds the address rules that match the walk's place.
+// lookUp finds the address rules that match the walk's place. The vectors belong
+// to the index.
 func (w *walk) lookUp() {
 	w.byGroup = w.p.index.byGroup[w.group]
 	w.byPrefix, _ = w.p.index.byPrefix.Lookup(w.judged)
@@ -52,7 +56,8 @@ func (w *walk) lookUp() {
 	}
 }
 
-// isFlow reports whether the fields of f fit each other.
+// isFlow reports whether the fields of f fit each other. Port 0 is no port: a
+// socket that is told to use it picks another, which no rule has seen.
 func isFlow(f Flow) bool {
 	a := f.Peer.Addr()
 	switch {
@@ -101,7 +106,8 @@ func (w *walk) recorded(rec *recorder, r *reading) int {
 	return i
 }
 
-// next returns the index, from i on, of the next rule to visit.
+// next returns the index, from i on, of the next rule to visit. The first one
+// that it returns is Yes, as long as the index is right, and ends the walk.
 func (w *walk) next(i int, r *reading) int {
 	if w.rec != nil {
 		return i
@@ -128,7 +134,8 @@ func (w *walk) nextAddress(i int) int {
 }
 
 // nextDomain returns the index, from i on and before n, of the next domain rule
-// with an action that matches one of the names; n if there is none.
+// with an action that matches one of the names; n if there is none. Its cost is
+// that of a few look-ups for each name, however many rules there are.
 func (w *walk) nextDomain(i, n int, names *names, action Action) int {
 	keep := func(i int32) bool {
 		r := &w.p.rules[i]
@@ -196,8 +203,17 @@ func (r *Rule) matchPlace(at *place) (bool, why) {
 }
 
 // A reading is what the evidence says to domain rules: one row of the
-// contract's table, as the names that answer Yes. The zero reading answers No,
-// so that a walk with it is over address rules alone.
+// contract's table, as the names that answer Yes.
+//
+//	evidence         allow D is Yes if one of these   deny D is Yes if one of these
+//	name N in P(A)   N                                N
+//	name N, other    -                                N, P(A)
+//	no name          P(A), if all are allowed names   P(A)
+//	malformed        always, and denies               always
+//
+// The column of allow is empty as well where the address is not open (see
+// opensDomains). The zero reading answers No to every domain rule, so that a
+// walk with it is over the address rules and the default alone.
 type reading struct {
 	allow     names // an allow rule is Yes iff it matches one of these
 	deny      names // a deny rule is Yes iff it matches one of these
@@ -248,7 +264,9 @@ func (w *walk) namedRightly(name string) reading {
 }
 
 // nameAllowed reports whether a name of P(A) is an allowed name: the flow would
-// pass if it showed it.
+// pass if it showed it. Without a name the flow may be for any of the names of
+// its address, so all must be allowed, or an allowed name would open the others
+// that share its machine.
 func (w *walk) nameAllowed(name string) bool {
 	r := w.namedRightly(name)
 	return w.p.action(w.first(&r), Egress) == Allow
@@ -280,7 +298,8 @@ func (w *walk) opensDomains(addressYes int) bool {
 	return false
 }
 
-// verdict returns the verdict of rule i, or of the default behind the last.
+// verdict returns the verdict of rule i, or of the default behind the last. All
+// its strings exist already: a verdict costs no memory.
 func (w *walk) verdict(i int, r *reading) Verdict {
 	v := Verdict{Action: w.p.action(i, w.f.Direction), Rule: -1, Group: w.group}
 	if i < len(w.p.rules) {
@@ -298,7 +317,9 @@ func (w *walk) verdict(i int, r *reading) Verdict {
 }
 
 // missed returns why no domain rule before i allowed the flow although one fits
-// its name, or fits and no name is known; "" if there is no such rule.
+// its name, or fits and no name is known; "" if there is no such rule. A denial
+// by the default, behind a rule that looks as if it allowed the flow, is what
+// users report as a bug.
 func (w *walk) missed(i int, ev Evidence) string {
 	if int(w.ports.allow) >= i {
 		return ""
@@ -331,7 +352,9 @@ func defaultSource(d Direction) string {
 }
 
 // refusal returns which datagrams of a UDP flow are refused although rule i
-// allows it: the QUIC rule.
+// allows it: the QUIC rule. A QUIC Initial is encrypted, so the name that it is
+// for would escape the domain rules; refused, clients come back over TCP, where
+// it is seen. A rule that lists udp and the port shows that its author knows.
 func (w *walk) refusal(i int) Refusal {
 	c := &w.p.config
 	port := w.f.port()
