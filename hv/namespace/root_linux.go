@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 
@@ -46,8 +47,10 @@ func enterRoot(s setup, tree *os.File, remark func(string) error) error {
 	if err := mountKernelFiles(); err != nil {
 		return err
 	}
-	if err := hide(s.Hide); err != nil {
-		return err
+	if s.Root == "" { // the paths are the host's, and say nothing in a root of its own
+		if err := hide(s.Hide); err != nil {
+			return err
+		}
 	}
 	return pivot(newRoot)
 }
@@ -154,12 +157,17 @@ func descriptorPath(fd int) string { return hostRoot + "/proc/self/fd/" + strcon
 // inRoot opens name as the guest would, with newRoot as the root: a symbolic
 // link in the guest's files can't lead out.
 func inRoot(name string) (int, error) {
-	root, err := openDir(newRoot)
+	return openBelow(newRoot, name, unix.O_PATH|unix.O_CLOEXEC, unix.RESOLVE_IN_ROOT)
+}
+
+// openBelow opens name below the directory root by openat2(2).
+func openBelow(root, name string, flags, resolve uint64) (int, error) {
+	dir, err := openDir(root)
 	if err != nil {
 		return -1, err
 	}
-	defer unix.Close(root)
-	fd, err := unix.Openat2(root, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	defer unix.Close(dir)
+	fd, err := unix.Openat2(dir, name, &unix.OpenHow{Flags: flags, Resolve: resolve})
 	if err != nil {
 		return -1, &os.PathError{Op: "open", Path: name, Err: err}
 	}
@@ -169,26 +177,29 @@ func inRoot(name string) (int, error) {
 // mountPoint returns a descriptor of the directory name of the guest's root,
 // made if it isn't there.
 func mountPoint(name string) (int, error) {
-	fd, err := inRoot(name)
-	if errors.Is(err, unix.ENOENT) {
-		if err := os.Mkdir(newRoot+name, 0o755); err != nil {
-			return -1, err
-		}
-		return inRoot(name)
-	}
-	return fd, err
+	return place(name, unix.O_DIRECTORY, func(parent int, base string) error { return unix.Mkdirat(parent, base, 0o755) })
 }
 
 // filePoint is mountPoint for what is no directory.
 func filePoint(name string) (int, error) {
-	fd, err := inRoot(name)
-	if errors.Is(err, unix.ENOENT) {
-		if err := os.WriteFile(newRoot+name, nil, 0o644); err != nil {
-			return -1, err
-		}
-		return inRoot(name)
+	return place(name, 0, func(parent int, base string) error { return unix.Mknodat(parent, base, unix.S_IFREG|0o644, 0) })
+}
+
+// place opens name of the guest's root with additional flags, made in its parent
+// if it isn't there. No part of it may be a symbolic link: the guest's files
+// may be a stranger's, and what is made here would be made where the link
+// points to, in the host.
+func place(name string, flags uint64, create func(parent int, base string) error) (int, error) {
+	const strict = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS
+	parent, err := openBelow(newRoot, path.Dir(name), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, strict)
+	if err != nil {
+		return -1, err
 	}
-	return fd, err
+	defer unix.Close(parent)
+	if err := create(parent, path.Base(name)); err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EROFS) {
+		return -1, &os.PathError{Op: "create", Path: name, Err: err}
+	}
+	return openBelow(newRoot, name, unix.O_PATH|unix.O_CLOEXEC|flags, strict)
 }
 
 // mountAt mounts a file system on the directory name of the guest's root.

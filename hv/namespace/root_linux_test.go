@@ -124,21 +124,29 @@ func TestRootHidesTheHost(t *testing.T) {
 	}
 }
 
+// An image is a stranger's: what it has in the place of a mount point must not
+// make process 1 write to the host, whose tree is at /host while the root is
+// built.
 func TestRootOfLinksForMountPointsIsRefused(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"proc", "dev", "sys"} {
-		root := guestRoot(t)
-		outside := t.TempDir()
-		if err := os.Symlink(outside, filepath.Join(root, name)); err != nil {
+	for _, row := range []struct{ name, through string }{
+		{"proc", ""}, {"dev", ""}, {"sys", ""}, {"proc", "/host"}, {"dev", "/host"}, {"sys", "/host"},
+	} {
+		root, outside := guestRoot(t), visibleDir(t)
+		target := row.through + outside
+		if err := os.Symlink(target, filepath.Join(root, row.name)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(root+target, 0o755); err != nil { // so that it leads somewhere inside, too
 			t.Fatal(err)
 		}
 		vm, err := New().Start(t.Context(), hv.Config{Name: "test", Root: root})
 		if err == nil {
 			vm.Close()
-			t.Errorf("a root whose /%s is a link is taken", name)
+			t.Errorf("a root whose /%s is a link to %s is taken", row.name, target)
 		}
 		if entries, _ := os.ReadDir(outside); len(entries) != 0 {
-			t.Errorf("/%s: something was made outside of the root: %v", name, entries)
+			t.Errorf("/%s to %s: something was made outside of the root: %v", row.name, target, entries)
 		}
 	}
 }

@@ -58,7 +58,7 @@ func (c *Client) Run(ctx context.Context, cmd Command) (Exit, error) {
 	case reply.Kind != kindExit:
 		return Exit{}, c.fail(fmt.Errorf("%w: %q answers run", errProtocol, reply.Kind))
 	case reply.Start != nil:
-		return Exit{}, reply.Start
+		return Exit{}, &StartError{Code: reply.Start.Code, Message: printable(reply.Start.Message)}
 	}
 	return *reply.Exit, nil
 }
@@ -97,7 +97,7 @@ func (c *Client) do(ctx context.Context, m *message) error {
 	case reply.Kind != kindDone:
 		return c.fail(fmt.Errorf("%w: %q answers %s", errProtocol, reply.Kind, m.Kind))
 	case reply.Error != "":
-		return fmt.Errorf("%s: %w", m.Kind, &RemoteError{Message: reply.Error})
+		return fmt.Errorf("%s: %w", m.Kind, &RemoteError{Message: printable(reply.Error)})
 	}
 	return nil
 }

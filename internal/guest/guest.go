@@ -22,9 +22,11 @@
 package guest
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Bootstrap is the first message to the agent: what the guest is to be. No
@@ -109,32 +111,29 @@ const (
 
 // A StartError says that a command was not started.
 type StartError struct {
-	Code    int    `json:"code"` // CodeRefused, CodeNotExecutable or CodeNotFound
+	Code int `json:"code"` // CodeRefused, CodeNotExecutable or CodeNotFound
+	// Message is the agent's words. From a Client it is fit for a terminal.
 	Message string `json:"message"`
 }
 
-// Error returns the agent's words, quoted where they could disturb a terminal.
-func (e *StartError) Error() string {
-	return "start command: " + printable(e.Message)
-}
+// Error returns the agent's words.
+func (e *StartError) Error() string { return "start command: " + e.Message }
 
 // A RemoteError is the agent's answer that it could not do what it was asked.
 // Its text is the guest's word: show it, but never act on it.
 type RemoteError struct {
-	Message string
+	Message string // fit for a terminal
 }
 
-// Error returns the agent's words, quoted where they could disturb a terminal.
-func (e *RemoteError) Error() string {
-	return "agent: " + printable(e.Message)
-}
+// Error returns the agent's words.
+func (e *RemoteError) Error() string { return "agent: " + e.Message }
 
-// printable returns s, quoted if it has anything but printable ASCII: a guest
-// must not reach the user's terminal with control sequences in an error.
+// printable returns s, quoted if a character of it doesn't print: a guest must
+// not reach the user's terminal with control sequences in an error.
 func printable(s string) string {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' {
-			return fmt.Sprintf("%q", s)
+	for _, r := range s {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return strconv.Quote(s)
 		}
 	}
 	return s

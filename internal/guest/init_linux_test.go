@@ -354,3 +354,15 @@ func TestInheritsNoDescriptors(t *testing.T) {
 		t.Errorf("descriptors are %q; want 0 1 2", out)
 	}
 }
+
+func TestWithoutIPv6(t *testing.T) {
+	t.Parallel()
+	n := testNetwork()
+	got := n.withoutIPv6()
+	if len(got.Addrs) != 1 || !got.Addrs[0].Addr().Is4() || len(got.Gateways) != 1 || !got.Gateways[0].Is4() {
+		t.Errorf("got %v by %v; want IPv4 alone", got.Addrs, got.Gateways)
+	}
+	if len(n.Addrs) != 2 || !n.Addrs[1].IsValid() || len(n.Gateways) != 2 || !n.Gateways[1].IsValid() {
+		t.Errorf("the original became %v by %v", n.Addrs, n.Gateways)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -21,6 +22,7 @@ const maxGSO = 65536
 // namespace. Call it while /proc/sys can be written, and before cards exist
 // where that can be arranged; cards that exist are set too.
 //
+//   - IPv6 is on, whatever the host's default for new namespaces.
 //   - No router advertisement is believed: routes are the agent's, and a second
 //     source of default routes would outlive the host's word that a family is
 //     not usable.
@@ -33,7 +35,7 @@ func TuneKernel() error {
 		return err
 	}
 	for _, card := range cards { // none where the kernel has no IPv6
-		for name, value := range map[string]string{"accept_ra": "0", "autoconf": "0", "accept_dad": "0", "dad_transmits": "0"} {
+		for name, value := range map[string]string{"disable_ipv6": "0", "accept_ra": "0", "autoconf": "0", "accept_dad": "0", "dad_transmits": "0"} {
 			if err := writeSysctl(filepath.Join(card, name), value); err != nil {
 				return err
 			}
@@ -86,7 +88,12 @@ func loopbackUp() error {
 
 // configure makes the card what n says. It can be repeated: what is there
 // stays, what is missing is added, default routes of an unusable family go.
+//
+// A kernel without IPv6 gets the IPv4 half.
 func configure(n Network) error {
+	if _, err := os.Stat("/proc/sys/net/ipv6"); errors.Is(err, os.ErrNotExist) {
+		n = n.withoutIPv6()
+	}
 	card, err := findCard(n.Interface)
 	if err != nil {
 		return err
@@ -109,6 +116,13 @@ func configure(n Network) error {
 		}
 	}
 	return nil
+}
+
+// withoutIPv6 returns n without addresses and gateways of IPv6.
+func (n Network) withoutIPv6() Network {
+	n.Addrs = slices.DeleteFunc(slices.Clone(n.Addrs), func(p netip.Prefix) bool { return p.Addr().Is6() })
+	n.Gateways = slices.DeleteFunc(slices.Clone(n.Gateways), netip.Addr.Is6)
+	return n
 }
 
 // findCard returns the card of that name, or the only one but loopback.
