@@ -1,4 +1,3 @@
-// Package dns answers the guests' queries.
 package dns
 
 import (

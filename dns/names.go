@@ -52,7 +52,9 @@ type namePair struct {
 	held    int       // flows that this pair decided and that are open
 	round   uint64    // the add that last confirmed it
 	index   int       // in expiry; -1 while held
-	next    *namePair // with the same address
+	// prev and next have the same address: many names may share one, and the
+	// oldest of them is the first to leave.
+	prev, next *namePair
 }
 
 func newNameTable(maxNames, maxPairs, maxAddrs int) *nameTable {
@@ -134,6 +136,9 @@ func (t *nameTable) addPair(n *namedAddrs, addr netip.Addr, expires time.Time) (
 		evicted += dropped
 	}
 	p := &namePair{owner: n, addr: addr, expires: expires, round: t.round, next: t.byAddr[addr]}
+	if p.next != nil {
+		p.next.prev = p
+	}
 	t.byAddr[addr] = p
 	n.pairs = append(n.pairs, p)
 	t.pairs++
@@ -247,18 +252,16 @@ func (t *nameTable) evictPairOf(n *namedAddrs) bool {
 // is the caller's to forget, or to give another.
 func (t *nameTable) removePair(p *namePair) {
 	heap.Remove(&t.expiry, p.index)
-	at := t.byAddr[p.addr]
-	if at == p {
-		if p.next == nil {
-			delete(t.byAddr, p.addr)
-		} else {
-			t.byAddr[p.addr] = p.next
-		}
-	} else {
-		for at.next != p {
-			at = at.next
-		}
-		at.next = p.next
+	switch {
+	case p.prev != nil:
+		p.prev.next = p.next
+	case p.next != nil:
+		t.byAddr[p.addr] = p.next
+	default:
+		delete(t.byAddr, p.addr)
+	}
+	if p.next != nil {
+		p.next.prev = p.prev
 	}
 	n := p.owner
 	for i, q := range n.pairs {

@@ -43,7 +43,7 @@ func appendHeader(dst []byte, q *query, flags uint16, rcode int) []byte {
 		flags |= flagRD // "copied into the response": RFC 1035, section 4.1.1
 	}
 	if q.cd {
-		flags |= flagCD // likewise: RFC 4035, section 3.1.6
+		flags |= flagCD // likewise: RFC 4035, section 3.2.2
 	}
 	dst = binary.BigEndian.AppendUint16(dst, q.id)
 	dst = binary.BigEndian.AppendUint16(dst, flags)
