@@ -250,7 +250,7 @@ func (n *Network) admitDatagram(f natFlow, now time.Time) admission {
 		a.allow, a.answer, info.Response = false, icmpPortUnreach, "port-unreachable"
 		v.Reason = reasonQUIC
 	case a.allow:
-		if f.before == pastNone {
+		if f.before != pastAdmitted {
 			info.ID = n.nextID.Add(1)
 			n.event(Event{Type: "flow.open", Time: now, Generation: r.generation, Flow: info, Verdict: v})
 			a.end = func(out, in uint64, how string, end time.Time) {

@@ -39,7 +39,8 @@ func newICMPNAT(cfg *natConfig) *icmpNAT {
 	m := &icmpNAT{limits: newICMPLimiter(cfg.limits)}
 	for _, n := range []*nat{&m.remote, &m.local} {
 		n.init(cfg, natBounds{
-			name: "EchoSessions", sessions: maxEchoSessions, peers: maxEchoPeers, allPeers: maxEchoSessions * maxEchoPeers,
+			sessionsName: "EchoSessions", peersName: "EchoPeers",
+			sessions: maxEchoSessions, peers: maxEchoPeers, allPeers: maxEchoSessions * maxEchoPeers,
 			idleNew: echoIdle, idle: echoIdle,
 		})
 		n.noSocket, n.noSend, n.noPeer = dropICMPSocket, dropICMPSend, dropICMPPeer

@@ -2,7 +2,6 @@ package vnet
 
 import (
 	"errors"
-	"net"
 	"net/netip"
 	"sync"
 	"syscall"
@@ -116,17 +115,15 @@ type nat struct {
 
 // natBounds bounds what one guest may use of a nat.
 type natBounds struct {
-	name     string // of sessions, as Limits calls it
 	sessions int
-	peers    int           // of one session
-	allPeers int           // of all sessions together
-	idleNew  time.Duration // a peer without a reply is forgotten after that
-	idle     time.Duration // and one that has replied after that
-}
+	peers    int // of one session
+	allPeers int // of all sessions together
+	// What events call the first two: the fields of Limits, where they are some.
+	sessionsName, peersName string
 
-// sweepInterval is how often idle peers are looked for, and how much too long
-// they may be kept.
-const sweepInterval = 10 * time.Second
+	idleNew time.Duration // a peer without a reply is forgotten after that
+	idle    time.Duration // and one that has replied after that
+}
 
 // init makes the nat ready and starts its sweeper.
 func (n *nat) init(cfg *natConfig, b natBounds) {
@@ -137,85 +134,54 @@ func (n *nat) init(cfg *natConfig, b natBounds) {
 	n.goroutines.Go(n.sweep)
 }
 
-// sweep expires until the nat is closed.
-func (n *nat) sweep() {
-	t := time.NewTicker(sweepInterval)
-	defer t.Stop()
-	for {
-		select {
-		case now := <-t.C:
-			n.expire(now)
-		case <-n.done:
-			return
-		}
-	}
+// A transit is a packet of the guest's that asks to pass.
+type transit struct {
+	flow  natFlow
+	to    netip.AddrPort // where the host's socket would send it
+	size  int            // of its payload, in bytes
+	quote []byte         // the IP packet, for an error about it
+	now   time.Time
 }
 
-// A session is one source of the guest's, with its socket. Its fields are
-// guarded by nat.mu, but the first two, which never change.
-type session struct {
-	guest  netip.AddrPort
-	socket *hostSocket                // nil if the gateway itself answers
-	peers  lru[netip.AddrPort, *peer] // by where the socket sends
-}
-
-// close closes the session's socket, which wakes its goroutine.
-func (s *session) close() {
-	if s.socket != nil {
-		s.socket.close()
-	}
-}
-
-// A peer is somebody whom the guest wrote to. It is guarded by nat.mu.
-type peer struct {
-	flow       natFlow
-	generation uint64 // that admitted it last
-	refuse     policy.Refusal
-	used       time.Time
-	replied    bool
-	out, in    uint64 // bytes of payload from and to the guest
-	end        func(bytesOut, bytesIn uint64, how string, now time.Time)
-}
-
-// route returns the session and the host's address for a packet of n bytes of
-// payload, if the policy admits it. If not, or if there is no socket, it has
+// route returns the session and the host's address for a packet of size bytes
+// of payload, if the policy admits it. If not, or if there is no socket, it has
 // answered quote and counted the drop. Only the link's reader calls it.
 func (n *nat) route(f natFlow, size int, quote []byte, now time.Time) (*session, netip.AddrPort, bool) {
-	to := n.cfg.target(f.remote)
+	t := transit{flow: f, to: n.cfg.target(f.remote), size: size, quote: quote, now: now}
 	for {
+		t.flow.before = pastNone
 		generation := n.cfg.generation()
-		s, known := n.find(f, to, generation, size, now)
-		switch {
-		case known == peerCurrent:
-			return s, to, true
-		case known == peerRefused:
-			n.refuseDatagram(f, generation, quote, now)
-			return nil, to, false
+		s, known := n.find(&t, generation)
+		switch known {
+		case peerCurrent:
+			return s, t.to, true
+		case peerRefused:
+			n.refuseDatagram(&t, generation)
+			return nil, t.to, false
+		case peerOld:
+			t.flow.before = pastAdmitted
+		case peerUnknown:
+			if n.denied.recent(t.flow, generation, now) {
+				t.flow.before = pastDenied
+			}
 		}
-		switch {
-		case known == peerOld:
-			f.before = pastAdmitted
-		case n.denied.recent(f, generation, now):
-			f.before = pastDenied
-		}
-		a := n.cfg.admit(f, now)
+		a := n.cfg.admit(t.flow, now)
 		if !a.allow {
-			n.refuse(f, s, to, a, quote, now)
-			return nil, to, false
+			n.refuse(&t, s, a)
+			return nil, t.to, false
 		}
-		s, reason := n.join(f, to, a, size, now)
-		if reason != dropNone {
+		s, reason := n.join(&t, a)
+		switch {
+		case reason != dropNone:
 			n.cfg.drop(reason)
-			return nil, to, false
+			return nil, t.to, false
+		case s == nil:
+			continue // the policy or the session changed meanwhile
+		case a.refuse.Refuses(f.quic):
+			n.refuseDatagram(&t, generation)
+			return nil, t.to, false
 		}
-		if s != nil && a.refuse.Refuses(f.quic) {
-			n.refuseDatagram(f, generation, quote, now)
-			return nil, to, false
-		}
-		if s != nil {
-			return s, to, true
-		}
-		// The policy or the session changed meanwhile: once more.
+		return s, t.to, true
 	}
 }
 
@@ -230,75 +196,73 @@ const (
 )
 
 // find looks up a peer, and counts a packet to it if its admission is current.
-func (n *nat) find(f natFlow, to netip.AddrPort, generation uint64, size int, now time.Time) (*session, known) {
+func (n *nat) find(t *transit, generation uint64) (*session, known) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	se := n.sessions.find(f.guest)
+	se := n.sessions.find(t.flow.guest)
 	if se == nil {
 		return nil, peerUnknown
 	}
-	pe := se.value.peers.find(to)
-	if pe == nil {
-		return se.value, peerUnknown
-	}
-	if pe.value.generation != generation {
-		return se.value, peerOld
-	}
-	if pe.value.refuse.Refuses(f.quic) {
-		return se.value, peerRefused
+	s := se.value
+	pe := s.peers.find(t.to)
+	switch {
+	case pe == nil:
+		return s, peerUnknown
+	case pe.value.generation != generation:
+		return s, peerOld
+	case pe.value.refuse.Refuses(t.flow.quic):
+		return s, peerRefused
 	}
 	n.sessions.touch(se)
-	se.value.peers.touch(pe)
-	pe.value.used = now
-	pe.value.out += uint64(size)
-	return se.value, peerCurrent
+	s.sentLocked(pe, t)
+	return s, peerCurrent
 }
 
 // refuse answers a denied packet, and cuts the flow if it was admitted once.
-func (n *nat) refuse(f natFlow, s *session, to netip.AddrPort, a admission, quote []byte, now time.Time) {
+func (n *nat) refuse(t *transit, s *session, a admission) {
 	if s != nil {
 		n.mu.Lock()
 		var ends []func()
-		if pe := s.peers.find(to); pe != nil {
-			ends = n.removePeer(ends, s, pe, endDenied, now)
+		if pe := s.peers.find(t.to); pe != nil {
+			ends = n.removePeer(ends, s, pe, endDenied, t.now)
 		}
 		n.mu.Unlock()
 		run(ends)
 	}
-	n.denied.add(f, a.generation, now)
+	n.denied.add(t.flow, a.generation, t.now)
 	n.cfg.drop(dropDenied)
-	n.cfg.reporter.report(icmpReport{what: a.answer}, quote, now)
+	n.cfg.reporter.report(icmpReport{what: a.answer}, t.quote, t.now)
 }
 
 // refuseDatagram answers a datagram that must not pass, of a flow that may.
-func (n *nat) refuseDatagram(f natFlow, generation uint64, quote []byte, now time.Time) {
-	if !n.denied.recent(f, generation, now) {
-		n.cfg.refused(f, now)
+func (n *nat) refuseDatagram(t *transit, generation uint64) {
+	if !n.denied.recent(t.flow, generation, t.now) {
+		n.cfg.refused(t.flow, t.now)
 	}
-	n.denied.add(f, generation, now)
+	n.denied.add(t.flow, generation, t.now)
 	n.cfg.drop(dropDenied)
-	n.cfg.reporter.report(icmpReport{what: icmpPortUnreach}, quote, now)
+	n.cfg.reporter.report(icmpReport{what: icmpPortUnreach}, t.quote, t.now)
 }
 
 // join makes the peer of an admitted flow, and its session if it is the first.
 // No lock is held while a socket is opened. With neither a session nor a reason,
 // what was admitted is out of date.
-func (n *nat) join(f natFlow, to netip.AddrPort, a admission, size int, now time.Time) (*session, drop) {
+func (n *nat) join(t *transit, a admission) (*session, drop) {
 	if n.bounds.sessions <= 0 || n.bounds.peers <= 0 {
-		n.hit(n.bounds.name, f, now)
-		endUnused(a, now)
+		n.hit(n.bounds.sessionsName, t)
+		endUnused(a, t.now)
 		return nil, n.noSocket
 	}
 	var fresh *session
-	if !n.has(f.guest) {
-		socket, err := n.open(f, now)
+	if !n.has(t.flow.guest) {
+		socket, err := n.open(t)
 		if err != nil {
-			endUnused(a, now)
+			endUnused(a, t.now)
 			return nil, n.noSocket
 		}
-		fresh = &session{guest: f.guest, socket: socket}
+		fresh = &session{guest: t.flow.guest, socket: socket}
 	}
-	s, reason, ends := n.insert(f, to, a, fresh, size, now)
+	s, reason, ends := n.insert(t, a, fresh)
 	run(ends)
 	return s, reason
 }
@@ -318,14 +282,14 @@ func (n *nat) has(guest netip.AddrPort) bool {
 
 // open opens a socket. When the process has no descriptor left, the oldest
 // session gives way: running out never looks like a deny.
-func (n *nat) open(f natFlow, now time.Time) (*hostSocket, error) {
-	v6 := f.guest.Addr().Is6()
+func (n *nat) open(t *transit) (*hostSocket, error) {
+	v6 := t.flow.guest.Addr().Is6()
 	socket, err := n.listen(v6)
 	if !outOfDescriptors(err) {
 		return socket, err
 	}
-	n.hit("RLIMIT_NOFILE", f, now)
-	if !n.evict(now) {
+	n.hit("RLIMIT_NOFILE", t)
+	if !n.evict(t.now) {
 		return nil, err
 	}
 	return n.listen(v6)
@@ -335,11 +299,18 @@ func outOfDescriptors(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// hit records that f found a bound, but not every time under a flood.
-func (n *nat) hit(limit string, f natFlow, now time.Time) {
-	if n.hits.AllowN(now, 1) {
-		n.cfg.limitHit(limit, f, now)
+// hit records that t found a bound, but not every time under a flood.
+func (n *nat) hit(limit string, t *transit) {
+	if n.hits.AllowN(t.now, 1) {
+		n.cfg.limitHit(limit, t.flow, t.now)
 	}
+}
+
+// hitLater returns what does so when no lock is held. It keeps a copy of t, which
+// stays on its stack.
+func (n *nat) hitLater(limit string, t *transit) func() {
+	kept := *t
+	return func() { n.hit(limit, &kept) }
 }
 
 // evict ends the oldest session and reports whether there was one.
@@ -353,290 +324,4 @@ func (n *nat) evict(now time.Time) bool {
 	n.mu.Unlock()
 	run(ends)
 	return oldest != nil
-}
-
-// insert puts the flow's peer into its session, which is fresh if there is none
-// yet. It makes room where a bound is reached.
-func (n *nat) insert(f natFlow, to netip.AddrPort, a admission, fresh *session, size int, now time.Time) (s *session, reason drop, ends []func()) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	abandon := func(reason drop, how string) (*session, drop, []func()) {
-		if fresh != nil {
-			ends = append(ends, fresh.close)
-		}
-		if a.end != nil {
-			ends = append(ends, func() { a.end(0, 0, how, now) })
-		}
-		return nil, reason, ends
-	}
-	switch {
-	case n.closed:
-		return abandon(dropNATClosed, endClosed)
-	// Whoever replaces the policy decides the peers that are here again, so one
-	// that an older policy admitted must not come in after that.
-	case a.generation != n.cfg.generation():
-		return abandon(dropNone, endClosed)
-	}
-	se := n.sessions.find(f.guest)
-	if se == nil {
-		if fresh == nil {
-			return abandon(dropNone, endClosed) // it has just expired
-		}
-		if n.sessions.len() >= n.bounds.sessions {
-			ends = append(ends, func() { n.hit(n.bounds.name, f, now) })
-			ends = n.removeSession(ends, n.sessions.oldest(), endClosed, now)
-		}
-		se = n.sessions.insert(f.guest, fresh)
-		if fresh.socket != nil {
-			n.goroutines.Go(func() { n.read(fresh) })
-		}
-	}
-	s = se.value
-	n.sessions.touch(se)
-	if pe := s.peers.find(to); pe != nil { // admitted again by a new policy
-		pe.value.generation, pe.value.refuse, pe.value.used = a.generation, a.refuse, now
-		pe.value.out += uint64(size)
-		s.peers.touch(pe)
-		return s, dropNone, ends
-	}
-	if s.peers.len() >= n.bounds.peers {
-		ends = n.removePeer(ends, s, s.peers.oldest(), endClosed, now)
-	}
-	for n.allPeers >= n.bounds.allPeers && n.sessions.len() > 1 {
-		ends = n.removeSession(ends, n.sessions.oldest(), endClosed, now)
-	}
-	n.allPeers++
-	s.peers.insert(to, &peer{flow: f, generation: a.generation, refuse: a.refuse, used: now, out: uint64(size), end: a.end})
-	return s, dropNone, ends
-}
-
-// removePeer takes a peer out and appends to ends what records its end, to be
-// run without n.mu. The caller holds n.mu.
-func (n *nat) removePeer(ends []func(), s *session, pe *lruEntry[netip.AddrPort, *peer], how string, now time.Time) []func() {
-	s.peers.remove(pe)
-	n.allPeers--
-	p := pe.value
-	if p.end == nil {
-		return ends
-	}
-	return append(ends, func() { p.end(p.out, p.in, how, now) })
-}
-
-// removeSession takes a session out, with its peers, and appends to ends what
-// closes its socket. The caller holds n.mu.
-func (n *nat) removeSession(ends []func(), se *lruEntry[netip.AddrPort, *session], how string, now time.Time) []func() {
-	s := se.value
-	n.sessions.remove(se)
-	for pe := range s.peers.all {
-		ends = n.removePeer(ends, s, pe, how, now)
-	}
-	return append(ends, s.close)
-}
-
-// run does what had to wait for the lock to be free.
-func run(fs []func()) {
-	for _, f := range fs {
-		f()
-	}
-}
-
-// failure says why the host's socket did not take a datagram, and what the guest
-// is told of that.
-func (n *nat) failure(err error) (drop, icmpReport) {
-	switch {
-	case errors.Is(err, syscall.EMSGSIZE):
-		// The socket's other goroutine is told of the path's MTU.
-		return dropTooBig, icmpReport{}
-	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.ENETDOWN), errors.Is(err, syscall.EADDRNOTAVAIL):
-		return dropUnreachable, icmpReport{what: icmpNetUnreach}
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EHOSTDOWN):
-		return dropUnreachable, icmpReport{what: icmpHostUnreach}
-	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return dropUnreachable, icmpReport{what: icmpProhibited} // the host's own firewall
-	case errors.Is(err, net.ErrClosed):
-		return dropNATClosed, icmpReport{}
-	}
-	return n.noSend, icmpReport{}
-}
-
-// read passes on what comes from the host until the session's socket is closed.
-func (n *nat) read(s *session) {
-	for {
-		in, err := s.socket.receive(n.spare)
-		if err != nil {
-			break
-		}
-		n.deliver(s, in, time.Now())
-		n.spare.put(in)
-	}
-	// Nothing to do if that was why; else the socket has failed.
-	n.mu.Lock()
-	var ends []func()
-	if se := n.sessions.find(s.guest); se != nil && se.value == s {
-		ends = n.removeSession(nil, se, endFailed, time.Now())
-	}
-	n.mu.Unlock()
-	run(ends)
-}
-
-// deliver passes on what a session's peers said, and drops what others did.
-func (n *nat) deliver(s *session, in *incoming, now time.Time) {
-	n.admitReplies(s, in, now)
-	in.out.reset()
-	for i := range in.datagrams[:in.n] {
-		if d := &in.datagrams[i]; d.remote.IsValid() {
-			n.reply(&in.out, s, d.remote, d.buf)
-		} else {
-			n.cfg.drop(n.noPeer)
-		}
-	}
-	if len(in.out.frames) > 0 {
-		n.cfg.send(&in.out)
-	}
-	for i := range in.errors {
-		if e := &in.errors[i]; e.remote.IsValid() {
-			n.deliverError(s, e, now)
-		}
-	}
-}
-
-// admitReplies finds the peers that datagrams and errors are from, and counts
-// the bytes.
-func (n *nat) admitReplies(s *session, in *incoming, now time.Time) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for i := range in.datagrams[:in.n] {
-		d := &in.datagrams[i]
-		d.remote = s.repliedLocked(d.from, max(0, len(d.buf)-udpHeadroom-n.header), now)
-	}
-	if se := n.sessions.find(s.guest); se != nil && se.value == s {
-		n.sessions.touch(se)
-	}
-	for i := range in.errors {
-		e := &in.errors[i]
-		e.remote = netip.AddrPort{}
-		if pe := s.peers.find(e.to); pe != nil {
-			e.remote = pe.value.flow.remote
-		} else if e.to.Port() == 0 {
-			// Linux forgets the port of what it found too big itself. Any peer
-			// there will do, best the latest: an MTU is the address's.
-			for pe := range s.peers.all {
-				if pe.key.Addr() == e.to.Addr() {
-					e.to, e.remote = pe.key, pe.value.flow.remote
-				}
-			}
-		}
-	}
-}
-
-// replied counts size bytes that a peer sent.
-func (n *nat) replied(s *session, from netip.AddrPort, size int, now time.Time) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	s.repliedLocked(from, size, now)
-}
-
-// repliedLocked counts size bytes from a peer and returns the peer as the guest
-// knows it, or the zero AddrPort if it is none. The caller holds nat.mu.
-func (s *session) repliedLocked(from netip.AddrPort, size int, now time.Time) netip.AddrPort {
-	pe := s.peers.find(from)
-	if pe == nil {
-		return netip.AddrPort{}
-	}
-	p := pe.value
-	p.used, p.replied = now, true
-	p.in += uint64(size)
-	s.peers.touch(pe)
-	return p.flow.remote
-}
-
-// deliverError tells the guest what a router, or the peer itself, said about a
-// packet of its.
-func (n *nat) deliverError(s *session, e *hostError, now time.Time) {
-	r := icmpReport{what: e.what, mtu: e.mtu}
-	switch {
-	case e.from == e.to.Addr():
-		r.from = e.remote.Addr()
-	case !e.from.IsLoopback() && e.from.Is4() == s.guest.Addr().Is4():
-		r.from = e.from
-	}
-	n.cfg.reporter.report(r, n.quote(s, e.remote, e), now)
-}
-
-// expire ends the peers that have been idle too long, and sessions without any.
-func (n *nat) expire(now time.Time) {
-	n.mu.Lock()
-	var ends []func()
-	for se := range n.sessions.all {
-		s := se.value
-		for pe := range s.peers.all {
-			idle := now.Sub(pe.value.used)
-			if idle < n.bounds.idleNew {
-				break // and so are those used later
-			}
-			if idle >= n.bounds.idle || !pe.value.replied {
-				ends = n.removePeer(ends, s, pe, endTimeout, now)
-			}
-		}
-		if s.peers.len() == 0 {
-			ends = n.removeSession(ends, se, endTimeout, now)
-		}
-	}
-	n.mu.Unlock()
-	run(ends)
-}
-
-// recheck decides every peer again and cuts those that are now denied. It is
-// called after the policy was replaced.
-func (n *nat) recheck(now time.Time) {
-	type member struct {
-		s  *session
-		to netip.AddrPort
-		f  natFlow
-	}
-	n.mu.Lock()
-	var members []member
-	for se := range n.sessions.all {
-		for pe := range se.value.peers.all {
-			members = append(members, member{se.value, pe.key, pe.value.flow})
-		}
-	}
-	n.mu.Unlock()
-	for _, m := range members {
-		m.f.before = pastAdmitted
-		a := n.cfg.admit(m.f, now)
-		n.mu.Lock()
-		var ends []func()
-		if pe := m.s.peers.find(m.to); pe != nil {
-			if pe.value.generation, pe.value.refuse = a.generation, a.refuse; !a.allow {
-				ends = n.removePeer(nil, m.s, pe, endDenied, now)
-			}
-		}
-		n.mu.Unlock()
-		run(ends)
-	}
-}
-
-// close ends every session and returns when their goroutines have. It is
-// idempotent; packets that come later are dropped.
-func (n *nat) close() {
-	n.mu.Lock()
-	if !n.closed {
-		n.closed = true
-		close(n.done)
-	}
-	var ends []func()
-	for se := range n.sessions.all {
-		ends = n.removeSession(ends, se, endClosed, time.Now())
-	}
-	n.mu.Unlock()
-	run(ends)
-	n.goroutines.Wait()
-}
-
-// count returns the sessions and their peers at this moment.
-func (n *nat) count() (sessions, peers int) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.sessions.len(), n.allPeers
 }

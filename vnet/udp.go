@@ -36,7 +36,8 @@ type udpNAT struct {
 func newUDPNAT(cfg *natConfig) *udpNAT {
 	u := new(udpNAT)
 	u.init(cfg, natBounds{
-		name: "UDPSessions", sessions: cfg.limits.udpSessions(), peers: cfg.limits.udpPeers(), allPeers: maxUDPPeersTotal,
+		sessionsName: "UDPSessions", peersName: "UDPPeers",
+		sessions: cfg.limits.udpSessions(), peers: cfg.limits.udpPeers(), allPeers: maxUDPPeersTotal,
 		idleNew: udpIdleNew, idle: udpIdle,
 	})
 	u.noSocket, u.noSend, u.noPeer = dropUDPSocket, dropUDPSend, dropUDPPeer

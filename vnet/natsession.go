@@ -1,0 +1,251 @@
+package vnet
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/sluicenet/sluice/policy"
+)
+
+// A session is one source of the guest's, with its socket. Its fields are
+// guarded by nat.mu, but the first two, which never change.
+type session struct {
+	guest  netip.AddrPort
+	socket *hostSocket                // nil if the gateway itself answers
+	peers  lru[netip.AddrPort, *peer] // by where the socket sends
+}
+
+// close closes the session's socket, which wakes its goroutine.
+func (s *session) close() {
+	if s.socket != nil {
+		s.socket.close()
+	}
+}
+
+// A peer is somebody whom the guest wrote to. It is guarded by nat.mu.
+type peer struct {
+	flow       natFlow
+	generation uint64 // that admitted it last
+	refuse     policy.Refusal
+	used       time.Time
+	replied    bool
+	out, in    uint64 // bytes of payload from and to the guest
+	end        func(bytesOut, bytesIn uint64, how string, now time.Time)
+}
+
+// sentLocked counts a packet to a peer. The caller holds nat.mu.
+func (s *session) sentLocked(pe *lruEntry[netip.AddrPort, *peer], t *transit) {
+	s.peers.touch(pe)
+	pe.value.used = t.now
+	pe.value.out += uint64(t.size)
+}
+
+// repliedLocked counts size bytes from a peer and returns the peer as the guest
+// knows it, or the zero AddrPort if it is none. The caller holds nat.mu.
+func (s *session) repliedLocked(from netip.AddrPort, size int, now time.Time) netip.AddrPort {
+	pe := s.peers.find(from)
+	if pe == nil {
+		return netip.AddrPort{}
+	}
+	p := pe.value
+	p.used, p.replied = now, true
+	p.in += uint64(size)
+	s.peers.touch(pe)
+	return p.flow.remote
+}
+
+// insert puts the admitted packet's peer into its session, which is fresh if
+// there is none yet, and counts the packet. It makes room where a bound is
+// reached. What it returns in ends is to be run without n.mu. Only the link's
+// reader calls it, so nobody else makes a session meanwhile.
+func (n *nat) insert(t *transit, a admission, fresh *session) (s *session, reason drop, ends []func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	se := n.sessions.find(t.flow.guest)
+	var pe *lruEntry[netip.AddrPort, *peer]
+	if se != nil {
+		pe = se.value.peers.find(t.to)
+	}
+	switch {
+	case n.closed:
+		return nil, dropNATClosed, abandon(t, a, fresh)
+	case se == nil && fresh == nil, pe == nil && t.flow.before == pastAdmitted:
+		return nil, dropNone, abandon(t, a, fresh) // it has just expired
+	// Whoever replaces the policy decides the peers that are here again, so one
+	// that an older policy admitted must not come in after that.
+	case a.generation != n.cfg.generation():
+		return nil, dropNone, abandon(t, a, fresh)
+	}
+	if se == nil {
+		if n.sessions.len() >= n.bounds.sessions {
+			ends = append(ends, n.hitLater(n.bounds.sessionsName, t))
+			ends = n.removeSession(ends, n.sessions.oldest(), endClosed, t.now)
+		}
+		se = n.sessions.insert(t.flow.guest, fresh)
+		if fresh.socket != nil {
+			n.goroutines.Go(func() { n.read(fresh) })
+		}
+	}
+	s = se.value
+	n.sessions.touch(se)
+	if pe == nil {
+		ends = n.makeRoom(ends, s, t)
+		n.allPeers++
+		pe = s.peers.insert(t.to, &peer{flow: t.flow, end: a.end})
+	}
+	pe.value.generation, pe.value.refuse = a.generation, a.refuse
+	s.sentLocked(pe, t)
+	return s, dropNone, ends
+}
+
+// abandon returns what undoes an admission that came too late.
+func abandon(t *transit, a admission, fresh *session) (ends []func()) {
+	if fresh != nil {
+		ends = append(ends, fresh.close)
+	}
+	now := t.now
+	return append(ends, func() { endUnused(a, now) })
+}
+
+// makeRoom evicts, if need be, so that s may have another peer. The caller holds
+// n.mu.
+func (n *nat) makeRoom(ends []func(), s *session, t *transit) []func() {
+	full := s.peers.len() >= n.bounds.peers
+	if full {
+		ends = n.removePeer(ends, s, s.peers.oldest(), endClosed, t.now)
+	}
+	for n.allPeers >= n.bounds.allPeers && n.sessions.len() > 1 {
+		full = true
+		ends = n.removeSession(ends, n.sessions.oldest(), endClosed, t.now)
+	}
+	if full {
+		ends = append(ends, n.hitLater(n.bounds.peersName, t))
+	}
+	return ends
+}
+
+// removePeer takes a peer out and appends to ends what records its end, to be
+// run without n.mu. The caller holds n.mu.
+func (n *nat) removePeer(ends []func(), s *session, pe *lruEntry[netip.AddrPort, *peer], how string, now time.Time) []func() {
+	s.peers.remove(pe)
+	n.allPeers--
+	p := pe.value
+	if p.end == nil {
+		return ends
+	}
+	return append(ends, func() { p.end(p.out, p.in, how, now) })
+}
+
+// removeSession takes a session out, with its peers, and appends to ends what
+// closes its socket. The caller holds n.mu.
+func (n *nat) removeSession(ends []func(), se *lruEntry[netip.AddrPort, *session], how string, now time.Time) []func() {
+	s := se.value
+	n.sessions.remove(se)
+	for pe := range s.peers.all {
+		ends = n.removePeer(ends, s, pe, how, now)
+	}
+	return append(ends, s.close)
+}
+
+// run does what had to wait for the lock to be free.
+func run(fs []func()) {
+	for _, f := range fs {
+		f()
+	}
+}
+
+// sweepInterval is how often idle peers are looked for, and how much too long
+// they may be kept.
+const sweepInterval = 10 * time.Second
+
+// sweep expires until the nat is closed.
+func (n *nat) sweep() {
+	t := time.NewTicker(sweepInterval)
+	defer t.Stop()
+	for {
+		select {
+		case now := <-t.C:
+			n.expire(now)
+		case <-n.done:
+			return
+		}
+	}
+}
+
+// expire ends the peers that have been idle too long, and sessions without any.
+func (n *nat) expire(now time.Time) {
+	n.mu.Lock()
+	var ends []func()
+	for se := range n.sessions.all {
+		s := se.value
+		for pe := range s.peers.all {
+			idle := now.Sub(pe.value.used)
+			if idle < n.bounds.idleNew {
+				break // and so are those used later
+			}
+			if idle >= n.bounds.idle || !pe.value.replied {
+				ends = n.removePeer(ends, s, pe, endTimeout, now)
+			}
+		}
+		if s.peers.len() == 0 {
+			ends = n.removeSession(ends, se, endTimeout, now)
+		}
+	}
+	n.mu.Unlock()
+	run(ends)
+}
+
+// recheck decides every peer again and cuts those that are now denied. It is
+// called after the policy was replaced.
+func (n *nat) recheck(now time.Time) {
+	type member struct {
+		s  *session
+		to netip.AddrPort
+		f  natFlow
+	}
+	n.mu.Lock()
+	var members []member
+	for se := range n.sessions.all {
+		for pe := range se.value.peers.all {
+			members = append(members, member{se.value, pe.key, pe.value.flow})
+		}
+	}
+	n.mu.Unlock()
+	for _, m := range members {
+		m.f.before = pastAdmitted
+		a := n.cfg.admit(m.f, now)
+		n.mu.Lock()
+		var ends []func()
+		if pe := m.s.peers.find(m.to); pe != nil {
+			if pe.value.generation, pe.value.refuse = a.generation, a.refuse; !a.allow {
+				ends = n.removePeer(nil, m.s, pe, endDenied, now)
+			}
+		}
+		n.mu.Unlock()
+		run(ends)
+	}
+}
+
+// close ends every session and returns when their goroutines have. It is
+// idempotent; packets that come later are dropped.
+func (n *nat) close() {
+	n.mu.Lock()
+	if !n.closed {
+		n.closed = true
+		close(n.done)
+	}
+	var ends []func()
+	for se := range n.sessions.all {
+		ends = n.removeSession(ends, se, endClosed, time.Now())
+	}
+	n.mu.Unlock()
+	run(ends)
+	n.goroutines.Wait()
+}
+
+// count returns the sessions and their peers at this moment.
+func (n *nat) count() (sessions, peers int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sessions.len(), n.allPeers
+}
