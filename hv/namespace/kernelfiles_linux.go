@@ -55,7 +55,7 @@ func buildDevices(terminal string, groups bool) error {
 	if err := scratchDir("/dev/shm", 0o777|os.ModeSticky); err != nil {
 		return err
 	}
-	return readOnly(newRoot + "/dev")
+	return readOnly(newRoot+"/dev", 0)
 }
 
 // bindNode shows a device node of the host at name of the guest's root.
@@ -110,7 +110,7 @@ func sealRoot(hostFiles bool) error {
 	if !hostFiles {
 		return nil
 	}
-	if err := readOnly("/"); err != nil {
+	if err := readOnly("/", 0); err != nil {
 		return fmt.Errorf("seal root: %w", err)
 	}
 	return nil

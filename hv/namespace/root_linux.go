@@ -76,6 +76,10 @@ func enterBase(scratchMiB uint32) error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
+	// From here on not even a slip of ours can write to the host.
+	if err := readOnly(hostRoot, unix.AT_RECURSIVE); err != nil {
+		return err
+	}
 	for _, dir := range []string{newRoot, emptyDir, scratch} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
@@ -241,9 +245,10 @@ func bind(source string, fileType uint32, target int, attributes uint64) error {
 	return nil
 }
 
-// readOnly makes the mount at name of the process's root read-only.
-func readOnly(name string) error {
-	if err := unix.MountSetattr(unix.AT_FDCWD, name, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+// readOnly makes the mount at name of the process's root read-only, and with
+// unix.AT_RECURSIVE in flags those below.
+func readOnly(name string, flags uint) error {
+	if err := unix.MountSetattr(unix.AT_FDCWD, name, flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
 		return fmt.Errorf("make %s read-only: %w", name, err)
 	}
 	return nil
