@@ -27,7 +27,10 @@ type answer struct {
 	from  netip.AddrPort // the upstream; not valid if nobody could be asked
 	rcode int
 	ad    bool // the upstream validated it
-	ede   ede  // the upstream's own
+	// ede and reason tell what went wrong, the guest and the record. They are
+	// the upstream's, or ours if none answered.
+	ede    ede
+	reason string
 	// packed is the reply as a guest in lower case would get it at the time
 	// stored, with header and question, without OPT record.
 	packed []byte
@@ -51,7 +54,7 @@ type ttlField struct {
 var (
 	errChain     = fmt.Errorf("chain of CNAME records is a loop or longer than %d", maxChain)
 	errChainName = errors.New("CNAME record points to a name that is no host name")
-	errTooLong   = errors.New("answer is too long to send")
+	errTooLong   = errors.New("message is too long")
 )
 
 // ageAt returns how many seconds of the answer's life have passed.
@@ -72,7 +75,8 @@ func (a *answer) namesExpire(now time.Time) time.Time {
 // doesn't reach, and the additional section, is left out: an address there
 // would reach the guest without belonging to the name it asked for.
 func readAnswer(m *mdns.Msg, q *query, now time.Time) (*answer, error) {
-	a := &answer{rcode: m.Rcode, ad: m.AuthenticatedData, ede: upstreamError(m), addrTTL: maxTTL, stored: now}
+	a := &answer{rcode: m.Rcode, ad: m.AuthenticatedData, addrTTL: maxTTL, stored: now}
+	a.ede, a.reason = upstreamError(m)
 	question, _, err := mdns.UnpackDomainName(lowerWire(q.wire()), 0)
 	if err != nil {
 		return nil, fmt.Errorf("read queried name: %w", err)
@@ -101,19 +105,19 @@ func readAnswer(m *mdns.Msg, q *query, now time.Time) (*answer, error) {
 	return a, nil
 }
 
-// upstreamError returns the first Extended DNS Error of m without its text: the
-// code tells the guest's resolver what it can use, the text is anybody's.
-func upstreamError(m *mdns.Msg) ede {
+// upstreamError returns the first Extended DNS Error of m without its text, which
+// is anybody's, and the name of its code for the record.
+func upstreamError(m *mdns.Msg) (e ede, reason string) {
 	opt := m.IsEdns0()
 	if opt == nil {
-		return ede{}
+		return ede{}, ""
 	}
 	for _, o := range opt.Option {
 		if e, ok := o.(*mdns.EDNS0_EDE); ok {
-			return errorOf(e.InfoCode, "")
+			return errorOf(e.InfoCode, ""), mdns.ExtendedErrorCodeToString[e.InfoCode]
 		}
 	}
-	return ede{}
+	return ede{}, ""
 }
 
 // A chain is the part of an answer section that the queried name reaches.

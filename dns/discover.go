@@ -76,7 +76,7 @@ func (s *Server) askFor(ctx context.Context, name string, qtype uint16) (*answer
 	defer stop()
 	a := s.lookUp(ctx, c)
 	if !final(a.rcode) {
-		return nil, fmt.Errorf("answer is %s: %s", mdns.RcodeToString[a.rcode], a.ede.text)
+		return nil, fmt.Errorf("answer is %s: %s", mdns.RcodeToString[a.rcode], a.reason)
 	}
 	return a, nil
 }

@@ -47,7 +47,7 @@ type Config struct {
 // Limits bounds what one guest may use. Zero fields mean the defaults.
 type Limits struct {
 	QueriesPerSecond int // that go upstream; 0 means 200, negative is no limit
-	Burst            int // that go upstream at once after a pause; 0 means 1000
+	Burst            int // that go upstream at once after a pause; 0 means 5 seconds' worth
 	Waiting          int // queries that wait for upstreams; 0 means 2048
 	Sockets          int // to upstreams at once, beyond it queries wait; 0 means 256
 	Pipelined        int // unanswered queries of one TCP connection; 0 means 64
@@ -66,9 +66,9 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	def(&l.QueriesPerSecond, 200)
-	def(&l.Burst, 1000)
-	def(&l.Waiting, 2048) // a burst, and the steady rate for the time-out
-	def(&l.Sockets, 256)  // descriptors are shared with the flows
+	def(&l.Burst, 5*max(l.QueriesPerSecond, 1)) // 1000: what a large npm install asks at once
+	def(&l.Waiting, 2048)                       // a burst, and the steady rate for the time-out
+	def(&l.Sockets, 256)                        // descriptors are shared with the flows
 	def(&l.Pipelined, 64)
 	def(&l.CacheEntries, 8192)
 	def(&l.CacheBytes, 8<<20)

@@ -21,7 +21,8 @@ type rules struct {
 // A judgement is what the rules make of an answer.
 type judgement struct {
 	verdict policy.Verdict // what permitted the name, or what denied
-	denied  string         // why, for the guest and the record; "" if permitted
+	denied  ede            // set if something denied
+	reason  string         // why, for the record
 	// addrs are those of the answer that the guest may get: the answer's own
 	// slice if it may get all.
 	addrs []netip.Addr
@@ -64,12 +65,12 @@ func isService(qtype uint16) bool {
 func (r *rules) judge(a *answer, by policy.Verdict, usable func(netip.Addr) bool) judgement {
 	for _, hop := range a.hops {
 		if v := r.policy.PermitHop(by, hop); v.Action != policy.Allow {
-			return judgement{verdict: v, denied: "alias " + hop + " is denied"}
+			return judgement{verdict: v, denied: denied("the name is an alias of a denied one"), reason: "alias of " + hop + ": " + denyReason(v)}
 		}
 	}
 	for _, addr := range a.addrs {
 		if v := r.policy.AdmitAnswer(r.host, addr); v.Action != policy.Allow {
-			return judgement{verdict: v, denied: "rebind protection: " + addr.String() + " is " + v.Group.String()}
+			return judgement{verdict: v, denied: denied("rebind protection"), reason: "rebind protection: " + addr.String() + " is " + v.Group.String()}
 		}
 	}
 	addrs := a.addrs

@@ -12,7 +12,7 @@ import (
 	"github.com/sluicenet/sluice/policy"
 )
 
-// Lookup resolves name as a query of the guest's over TCP would: decided by the
+// Lookup resolves name as a query of the guest's over UDP would: decided by the
 // policy, recorded in events and in the table of names. It is for who acts on
 // the guest's word with a name instead of an address, as a CONNECT does. IPv4
 // addresses come first. The error says what the guest would be told.
@@ -22,12 +22,12 @@ func (s *Server) Lookup(ctx context.Context, name string) ([]netip.Addr, error) 
 	qtypes := []uint16{mdns.TypeA, mdns.TypeAAAA}
 	answers := make([]chan []byte, len(qtypes))
 	for i, qtype := range qtypes {
-		msg, err := new(mdns.Msg).SetQuestion(mdns.Fqdn(name), qtype).Pack()
+		msg, err := new(mdns.Msg).SetQuestion(mdns.Fqdn(name), qtype).SetEdns0(maxUDPSize, false).Pack()
 		if err != nil {
 			return nil, fmt.Errorf("look up %q: %w", name, err)
 		}
 		answers[i] = make(chan []byte, 1)
-		if !s.serve(msg, policy.TCP, time.Now(), func(answer []byte) { answers[i] <- answer }) {
+		if !s.serve(msg, policy.UDP, time.Now(), func(answer []byte) { answers[i] <- answer }) {
 			return nil, fmt.Errorf("look up %q: %w", name, errClosed)
 		}
 	}

@@ -16,24 +16,20 @@ import (
 const ownUDPSize = 1232
 
 // An ede is an Extended DNS Error: https://www.rfc-editor.org/rfc/rfc8914. The
-// zero ede is none.
+// zero ede is none. Its text is the guest's to read, and so a constant of ours:
+// rules, addresses and what upstreams say are for the record only.
 type ede struct {
 	set  bool
 	code uint16
 	text string
 }
 
-// denied is the ede of everything that the policy refuses.
-func denied(text string) ede {
-	return ede{set: true, code: mdns.ExtendedErrorCodeBlocked, text: text}
-}
-
-// errorOf returns an ede with a code of its own.
+// errorOf returns the ede with a code and a text, at most 120 bytes: it then
+// fits plain UDP beside the longest question.
 func errorOf(code uint16, text string) ede { return ede{set: true, code: code, text: text} }
 
-// maxEDEText bounds the text of an ede, so that a denial always fits the 512
-// bytes of plain UDP beside a question of 255.
-const maxEDEText = 120
+// denied returns the ede of what the policy refuses.
+func denied(text string) ede { return errorOf(mdns.ExtendedErrorCodeBlocked, text) }
 
 // appendHeader appends the header of a reply to q and its question. The counts
 // of the other sections are zero.
@@ -80,12 +76,11 @@ func appendOPT(msg []byte, q *query, rcode int, e ede) []byte {
 	if !e.set {
 		return append(msg, 0, 0)
 	}
-	text := e.text[:min(len(e.text), maxEDEText)]
-	msg = binary.BigEndian.AppendUint16(msg, uint16(6+len(text)))
+	msg = binary.BigEndian.AppendUint16(msg, uint16(6+len(e.text)))
 	msg = binary.BigEndian.AppendUint16(msg, mdns.EDNS0EDE)
-	msg = binary.BigEndian.AppendUint16(msg, uint16(2+len(text)))
+	msg = binary.BigEndian.AppendUint16(msg, uint16(2+len(e.text)))
 	msg = binary.BigEndian.AppendUint16(msg, e.code)
-	return append(msg, text...)
+	return append(msg, e.text...)
 }
 
 // optLen returns how many bytes appendOPT adds.
@@ -96,7 +91,7 @@ func optLen(q *query, e ede) int {
 	case !e.set:
 		return 11
 	default:
-		return 11 + 6 + min(len(e.text), maxEDEText)
+		return 11 + 6 + len(e.text)
 	}
 }
 

@@ -45,7 +45,7 @@ func (s *Server) ask(g *guestQuery, text string, kept bool, now time.Time) bool 
 		name, ok = policy.CanonicalName(text)
 	}
 	if !ok {
-		s.deny(g, text, policy.Verdict{Rule: -1, Reason: reasonMalformed}, reasonMalformed, now)
+		s.denyMalformed(g, text, now)
 		return true
 	}
 	s.mu.Lock()
@@ -53,14 +53,13 @@ func (s *Server) ask(g *guestQuery, text string, kept bool, now time.Time) bool 
 	s.mu.Unlock()
 	v := s.rules.Load().permit(name, g.qtype, g.proto, origins)
 	if v.Action != policy.Allow {
-		s.deny(g, name, v, denyReason(v), now)
+		s.denyName(g, name, v, now)
 		return true
 	}
 	limit, ok := s.enqueue(g, name, kept, now)
 	if limit != "" {
-		s.stats.limited.Add(1)
 		s.hit(limit, 1, now)
-		s.fail(g, name, v, errorOf(mdns.ExtendedErrorCodeOther, "over the limit "+limit), now)
+		s.overLimit(g, name, v, now)
 	}
 	return ok
 }
@@ -136,17 +135,25 @@ func (s *Server) lookUp(ctx context.Context, c *call) *answer {
 	case len(servers) > 0:
 		return s.resolve(ctx, c, servers)
 	case found.err != nil:
-		return failure(c.key.name, mdns.RcodeServerFailure, errorOf(mdns.ExtendedErrorCodeNetworkError, found.err.Error()), now)
+		return failure(c.key.name, mdns.RcodeServerFailure, edeNoUpstream, found.err.Error(), now)
 	}
-	return failure(c.key.name, mdns.RcodeServerFailure, errorOf(mdns.ExtendedErrorCodeNetworkError, "no nameserver"), now)
+	return failure(c.key.name, mdns.RcodeServerFailure, edeNoUpstream, edeNoUpstream.text, now)
 }
 
-// failure returns an answer that says nothing but that there is none.
-func failure(name string, rcode int, e ede, now time.Time) *answer {
+// What a guest is told when no upstream answers.
+var (
+	edeNoUpstream  = errorOf(mdns.ExtendedErrorCodeNetworkError, "no nameserver is known")
+	edeUnreachable = errorOf(mdns.ExtendedErrorCodeNetworkError, "the nameservers can't be reached")
+	edeSilent      = errorOf(mdns.ExtendedErrorCodeNoReachableAuthority, "the nameservers don't answer")
+)
+
+// failure returns an answer that says nothing but that there is none; reason is
+// for the record.
+func failure(name string, rcode int, e ede, reason string, now time.Time) *answer {
 	if rcode > 0xf {
 		rcode = mdns.RcodeServerFailure // a guest without EDNS couldn't be told
 	}
-	return &answer{name: name, rcode: rcode, ede: e, ttl: failureTTL, stored: now}
+	return &answer{name: name, rcode: rcode, ede: e, reason: reason, ttl: failureTTL, stored: now}
 }
 
 // An attempt is one question to one upstream.
@@ -243,7 +250,8 @@ func (s *Server) askUpstream(ctx context.Context, c *call, server netip.AddrPort
 		return nil, err
 	}
 	if !final(m.Rcode) {
-		a := failure(c.key.name, m.Rcode, upstreamError(m), now)
+		e, reason := upstreamError(m)
+		a := failure(c.key.name, m.Rcode, e, reason, now)
 		a.from = server
 		return a, nil
 	}
@@ -280,8 +288,8 @@ func (s *Server) giveUp(c *call, attempts []*attempt, last *attempt) *answer {
 	case last != nil && last.err == nil:
 		return last.answer
 	case last != nil && !isTimeout(last.err):
-		text := fmt.Sprintf("%s: %v", last.server, last.err)
-		return failure(c.key.name, mdns.RcodeServerFailure, errorOf(mdns.ExtendedErrorCodeNetworkError, text), now)
+		reason := fmt.Sprintf("ask %s: %v", last.server, last.err)
+		return failure(c.key.name, mdns.RcodeServerFailure, edeUnreachable, reason, now)
 	}
-	return failure(c.key.name, mdns.RcodeServerFailure, errorOf(mdns.ExtendedErrorCodeNoReachableAuthority, "no upstream answers"), now)
+	return failure(c.key.name, mdns.RcodeServerFailure, edeSilent, edeSilent.text, now)
 }

@@ -63,7 +63,7 @@ func (s *Server) serve(msg []byte, proto policy.Protocol, now time.Time, reply f
 		return true
 	}
 	if !g.plain {
-		s.deny(&g, "", policy.Verdict{Rule: -1, Reason: reasonMalformed}, reasonMalformed, now)
+		s.denyMalformed(&g, "", now)
 		return true
 	}
 	var buf [maxNameWire]byte
@@ -82,9 +82,6 @@ func (s *Server) serve(msg []byte, proto policy.Protocol, now time.Time, reply f
 	}
 	return s.ask(&g, string(text), kept != nil, now)
 }
-
-// reasonMalformed is why a name that isn't plain, or isn't canonical, is denied.
-const reasonMalformed = "malformed name: no rule can be about it"
 
 // unsupported returns why a query is refused whatever the policy says, or "".
 func unsupported(q *query) string {
@@ -148,16 +145,32 @@ func rcodeName(rcode int) string {
 }
 
 // deny answers that a name doesn't exist, since the policy says so.
-func (s *Server) deny(g *guestQuery, name string, v policy.Verdict, why string, now time.Time) {
+func (s *Server) deny(g *guestQuery, e Event, why ede, now time.Time) {
 	s.stats.denied.Add(1)
-	s.tell(g, Event{Name: name, Verdict: v, RCode: "NXDOMAIN", Reason: why}, now)
-	g.reply(emptyReply(&g.query, 0, mdns.RcodeNameError, denied(why)))
+	e.RCode = "NXDOMAIN"
+	s.tell(g, e, now)
+	g.reply(emptyReply(&g.query, 0, mdns.RcodeNameError, why))
 }
 
-// fail answers that there is no answer.
-func (s *Server) fail(g *guestQuery, name string, v policy.Verdict, e ede, now time.Time) {
-	s.tell(g, Event{Name: name, Verdict: v, RCode: "SERVFAIL", Reason: e.text}, now)
-	g.reply(emptyReply(&g.query, 0, mdns.RcodeServerFailure, e))
+// denyName denies a name that v doesn't permit.
+func (s *Server) denyName(g *guestQuery, name string, v policy.Verdict, now time.Time) {
+	s.deny(g, Event{Name: name, Verdict: v, Reason: denyReason(v)}, denied("the sandbox's policy denies the name"), now)
+}
+
+// denyMalformed denies a name that no rule can be about: see plainName and
+// policy.CanonicalName.
+func (s *Server) denyMalformed(g *guestQuery, name string, now time.Time) {
+	const reason = "malformed name: no rule can be about it"
+	s.deny(g, Event{Name: name, Verdict: policy.Verdict{Rule: -1, Reason: reason}, Reason: reason}, denied("malformed name"), now)
+}
+
+// overLimit answers that there is no answer just now, since a bound stands
+// against it.
+func (s *Server) overLimit(g *guestQuery, name string, v policy.Verdict, now time.Time) {
+	const reason = "over a limit of the sandbox"
+	s.stats.limited.Add(1)
+	s.tell(g, Event{Name: name, Verdict: v, RCode: "SERVFAIL", Reason: reason}, now)
+	g.reply(emptyReply(&g.query, 0, mdns.RcodeServerFailure, errorOf(mdns.ExtendedErrorCodeOther, reason)))
 }
 
 // finish judges an answer by the rules of this moment and gives to the guest
@@ -169,18 +182,17 @@ func (s *Server) finish(g *guestQuery, a *answer, cached bool, now time.Time) {
 	s.mu.Unlock()
 	v := r.permit(a.name, g.qtype, g.proto, origins)
 	if v.Action != policy.Allow {
-		s.deny(g, a.name, v, denyReason(v), now)
+		s.denyName(g, a.name, v, now)
 		return
 	}
 	j := r.judge(a, v, s.cfg.Usable)
-	if j.denied != "" {
-		s.deny(g, a.name, j.verdict, j.denied, now)
+	if j.denied.set {
+		s.deny(g, Event{Name: a.name, Verdict: j.verdict, Reason: j.reason, Upstream: a.from, Cached: cached}, j.denied, now)
 		return
 	}
 	given := s.record(&g.query, a, j.addrs, origins, now)
 	if len(given) == 0 && len(j.addrs) > 0 {
-		s.stats.limited.Add(1)
-		s.fail(g, a.name, v, errorOf(mdns.ExtendedErrorCodeOther, "table of names is full of names in use"), now)
+		s.overLimit(g, a.name, v, now)
 		return
 	}
 	switch {
@@ -196,7 +208,7 @@ func (s *Server) finish(g *guestQuery, a *answer, cached bool, now time.Time) {
 		size = g.udpSize()
 	}
 	s.tell(g, Event{
-		Name: a.name, Verdict: v, RCode: rcodeName(a.rcode), Reason: a.ede.text,
+		Name: a.name, Verdict: v, RCode: rcodeName(a.rcode), Reason: a.reason,
 		Addrs: given, Upstream: a.from, Cached: cached,
 	}, now)
 	g.reply(a.render(&g.query, given, size, now))

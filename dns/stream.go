@@ -67,7 +67,7 @@ func (s *Server) ServeConn(c net.Conn) {
 // readQueries reads and starts queries until the connection has no more.
 func (s *Server) readQueries(c net.Conn, slots chan struct{}, answers chan<- []byte, broken <-chan struct{}) {
 	r := bufio.NewReaderSize(c, 1024)
-	buf := make([]byte, maxQuery)
+	buf := make([]byte, 512) // as most queries fit
 	for {
 		select {
 		case slots <- struct{}{}:
@@ -85,15 +85,18 @@ func (s *Server) readQueries(c net.Conn, slots chan struct{}, answers chan<- []b
 	}
 }
 
-// readMessage reads one message with its length in front into buf.
+// readMessage reads one message with its length in front, into buf if it fits.
 // https://www.rfc-editor.org/rfc/rfc7766#section-8
 func readMessage(r io.Reader, buf []byte) ([]byte, error) {
 	if _, err := io.ReadFull(r, buf[:2]); err != nil {
 		return nil, err
 	}
 	n := int(binary.BigEndian.Uint16(buf))
-	if n > len(buf) {
+	if n > maxQuery {
 		return nil, errTooLong
+	}
+	if n > len(buf) {
+		buf = make([]byte, n)
 	}
 	_, err := io.ReadFull(r, buf[:n])
 	return buf[:n], err
