@@ -136,6 +136,9 @@ func (g *guard) checkIPv4(p *packet) drop {
 		return dropIPHeader
 	}
 	if headerLen > ipv4Len {
+		if netip.AddrFrom4([4]byte(b[16:20])).IsMulticast() {
+			return dropMulticast // IGMP, which every Linux speaks
+		}
 		return dropIPOptions
 	}
 	total := int(binary.BigEndian.Uint16(b[2:]))
@@ -264,6 +267,9 @@ func (g *guard) checkIPv6(p *packet) drop {
 	if p.dst == dhcp6Servers {
 		return g.checkDHCP6(p)
 	}
+	if p.dst.IsMulticast() {
+		return dropMulticast // MLD, mDNS and the like, from any source
+	}
 	if !g.prefix6.Contains(p.src) || p.src == g.gateway6 {
 		return dropSource
 	}
@@ -286,8 +292,6 @@ func (g *guard) checkIPv6(p *packet) drop {
 func (g *guard) checkDest6(p *packet) drop {
 	d := p.dst
 	switch {
-	case d.IsMulticast():
-		return dropMulticast
 	case d.Is4In6(), compatible6.Contains(d), d.IsLinkLocalUnicast():
 		return dropDestination
 	case d != g.gateway6 && g.prefix6.Contains(d):

@@ -146,7 +146,7 @@ func TestGuard(t *testing.T) {
 		{"L-05 solicitation from the gateway", solicit(gateway6, gateway6, gateway6, ""), dropSource, 0},
 		{"L-05 solicitation from the gateway's link-local", solicit("fe80::73:acff:fe10:1", gateway6, gateway6, ""), dropSource, 0},
 		{"solicitation with a bad checksum", solicit(guest6, gateway6, gateway6, "", poke(56, 1, 2)), dropChecksum, 0},
-		{"L-05 MLD report", rawIP(local, "ff02::16", 0, "\x3a\x00\x05\x02\x00\x00\x01\x00\x8f\x00\x00\x00\x00\x00\x00\x00", group6), dropSource, 0},
+		{"L-05 MLD report", rawIP(local, "ff02::16", 0, "\x3a\x00\x05\x02\x00\x00\x01\x00\x8f\x00\x00\x00\x00\x00\x00\x00", group6), dropMulticast, 0},
 
 		// IPv4.
 		{"L-12 version 5", udp(g4, r4, "x", pokeIP(0, 0x55)), dropIPHeader, 0},
@@ -159,7 +159,7 @@ func TestGuard(t *testing.T) {
 		{"L-12 header checksum", udp(g4, r4, "x", poke(24, 1, 2)), dropIPChecksum, 0},
 		{"reserved bit", udp(g4, r4, "x", pokeIP(6, 0x80)), dropIPHeader, 0},
 		{"options", rawIP(guest4, remote4, 17, "x", pokeIP(0, 0x46), pad(4)), dropIPOptions, 0},
-		{"IGMP with router alert", rawIP(guest4, "224.0.0.22", 2, "xxxx", pokeIP(0, 0x46)), dropIPOptions, 0},
+		{"IGMP with router alert", rawIP(guest4, "224.0.0.22", 2, "xxxx", pokeIP(0, 0x46)), dropMulticast, 0},
 		{"L-13 TTL 0", udp(g4, r4, "x", hops(0)), dropTTL, 0},
 		{"another source", udp("172.16.0.3:1", r4, "x"), dropSource, 0},
 		{"the gateway as source", udp(gateway4+":1", r4, "x"), dropSource, 0},

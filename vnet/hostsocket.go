@@ -1,6 +1,9 @@
 package vnet
 
-import "net/netip"
+import (
+	"net/netip"
+	"runtime"
+)
 
 // A hostSocket is the host's end of a session: an unconnected datagram socket
 // for UDP or for ICMP echo. One goroutine sends, another receives; close may be
@@ -13,7 +16,12 @@ import "net/netip"
 //
 // On Linux it also hears of the ICMP errors that its datagrams met with, and
 // leaves fragmentation to the sender. Elsewhere systems tell unconnected sockets
-// nothing, and large datagrams are cut by the host.
+// nothing, and large datagrams are cut by the host. The build tag basicsockets
+// has Linux do with that, so that it is tested there.
+
+// echoSocketsSwapIdent reports whether an echo socket has an identifier of its
+// own and sees no other's replies. Else it sends what it is given.
+const echoSocketsSwapIdent = runtime.GOOS == "linux"
 
 // An outgoing is a datagram for the host's socket, or several of one size: at
 // most maxTrain, of together no more than maxDatagram4 bytes.

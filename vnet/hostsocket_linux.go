@@ -1,3 +1,5 @@
+//go:build !basicsockets
+
 package vnet
 
 import (
@@ -21,10 +23,6 @@ type hostSocket struct {
 	tx transmitter // owned by the goroutine that sends
 	rx receiveCall // owned by the goroutine that receives
 }
-
-// echoSocketsSwapIdent reports whether an echo socket has an identifier of its
-// own and sees no other's replies. Else it sends what it is given.
-const echoSocketsSwapIdent = true
 
 // newHostSocket takes ownership of conn.
 func newHostSocket(conn *net.UDPConn, v6 bool) (*hostSocket, error) {

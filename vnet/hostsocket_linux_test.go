@@ -1,3 +1,5 @@
+//go:build !basicsockets
+
 package vnet
 
 import (

@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux || basicsockets
 
 package vnet
 
@@ -16,10 +16,6 @@ type hostSocket struct {
 	v6   bool
 	ttl  uint8 // owned by the goroutine that sends; 0 is not known
 }
-
-// echoSocketsSwapIdent reports whether an echo socket has an identifier of its
-// own and sees no other's replies. Else it sends what it is given.
-const echoSocketsSwapIdent = false
 
 // newHostSocket takes ownership of conn.
 func newHostSocket(conn *net.UDPConn, v6 bool) (*hostSocket, error) {
@@ -58,6 +54,9 @@ func (s *hostSocket) setTTL(ttl int) error {
 
 // receive waits for a datagram.
 func (s *hostSocket) receive(spare spareIncoming) (*incoming, error) {
+	if err := waitReadable(s.conn); err != nil {
+		return nil, err
+	}
 	in := spare.get()
 	n, from, err := s.conn.ReadFromUDPAddrPort(in.memory[udpHeadroom:])
 	if err != nil {

@@ -14,7 +14,7 @@ const (
 	defaultUDPSessions = 1024
 	defaultUDPPeers    = 1024
 	// maxUDPPeersTotal bounds the memory of a guest that fills every session:
-	// a peer takes about 300 bytes, so all of them 20 MB.
+	// a peer with its record takes about 1 KiB, so all of them 64 MiB.
 	maxUDPPeersTotal = 65536
 	// udpIdle is the contract's; udpIdleNew holds until the first reply came.
 	// RFC 4787, section 4.3, asks for at least two minutes.
