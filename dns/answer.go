@@ -15,6 +15,9 @@ const (
 	// maxChain is how many CNAME records are followed from the queried name.
 	maxChain = 16
 
+	// maxTargets is how many names of service records are followed.
+	maxTargets = 64
+
 	// maxTTL bounds every TTL, in seconds: a name that is pointed elsewhere is
 	// noticed within the hour, and the table of names stays bounded in time.
 	maxTTL = 3600
@@ -309,7 +312,7 @@ func (c collector) addAddr(ip []byte, ttl uint32) {
 // addTarget notes a name that a service record points to. "." is none (SRV, MX)
 // or the owner itself (SVCB).
 func (c collector) addTarget(name string) {
-	if text, ok := textName(name); ok && text != "" {
+	if text, ok := textName(name); ok && text != "" && len(c.a.targets) < maxTargets {
 		c.a.targets = append(c.a.targets, text)
 	}
 }

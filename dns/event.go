@@ -28,7 +28,7 @@ type Event struct {
 	Protocol policy.Protocol
 	Verdict  policy.Verdict // what permitted the name, or what denied it, a hop or an address
 	RCode    string         // NOERROR, NXDOMAIN, …
-	Reason   string         // why the answer isn't the upstream's; "" if it is
+	Reason   string         // why the answer isn't the upstream's, or what it said was wrong; "" if nothing
 	Addrs    []netip.Addr   // given to the guest
 	Upstream netip.AddrPort // who answered; not valid if nobody was asked
 	Cached   bool           // the answer was kept from an earlier query

@@ -51,7 +51,7 @@ func (s *Server) ask(g *guestQuery, text string, kept bool, now time.Time) bool 
 	s.mu.Lock()
 	origins := s.targets.origins(nil, name, now)
 	s.mu.Unlock()
-	v := s.rules.Load().permit(name, g.qtype, g.proto, origins)
+	v := g.rules.permit(name, g.qtype, g.proto, origins)
 	if v.Action != policy.Allow {
 		s.denyName(g, name, v, now)
 		return true
@@ -90,7 +90,8 @@ func (s *Server) enqueue(g *guestQuery, name string, kept bool, now time.Time) (
 	return "", true
 }
 
-// run gets the answer for c, keeps it, and gives it to those who wait.
+// run gets the answer for c, keeps it, and gives it to those who wait, by the
+// rules of that moment.
 func (s *Server) run(c *call) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Timeout)
 	defer cancel()
@@ -108,7 +109,9 @@ func (s *Server) run(c *call) {
 		return
 	}
 	for i := range c.waiters {
-		s.finish(&c.waiters[i], a, c.kept, now)
+		g := &c.waiters[i]
+		g.rules = s.rules.Load()
+		s.finish(g, a, c.kept, now)
 	}
 }
 
@@ -158,11 +161,11 @@ func failure(name string, rcode int, e ede, reason string, now time.Time) *answe
 
 // An attempt is one question to one upstream.
 type attempt struct {
-	server  netip.AddrPort
-	started time.Time
-	done    bool // it ended, not for want of a word from the server
-	answer  *answer
-	err     error
+	server netip.AddrPort
+	asked  time.Time // guarded by the Server's mu; zero until the server was asked
+	done   bool      // it ended, not for want of a word from the server
+	answer *answer
+	err    error
 }
 
 // resolve asks servers, which aren't none, in order: the next when one fails, and
@@ -174,7 +177,7 @@ func (s *Server) resolve(ctx context.Context, c *call, servers []netip.AddrPort)
 	var attempts []*attempt
 	results := make(chan *attempt)
 	start := func() {
-		a := &attempt{server: servers[len(attempts)], started: time.Now()}
+		a := &attempt{server: servers[len(attempts)]}
 		attempts = append(attempts, a)
 		s.wg.Go(func() { s.attempt(ctx, c, a, results) })
 	}
@@ -220,15 +223,16 @@ func final(rcode int) bool { return rcode == mdns.RcodeSuccess || rcode == mdns.
 // attempt asks one upstream, and hands the result over unless nobody waits for
 // it any more.
 func (s *Server) attempt(ctx context.Context, c *call, a *attempt, results chan<- *attempt) {
-	a.answer, a.err = s.askUpstream(ctx, c, a.server)
+	a.answer, a.err = s.askUpstream(ctx, c, a)
 	select {
 	case results <- a:
 	case <-ctx.Done():
 	}
 }
 
-// askUpstream asks one upstream and reads what it says.
-func (s *Server) askUpstream(ctx context.Context, c *call, server netip.AddrPort) (*answer, error) {
+// askUpstream asks one upstream, when there is a socket for it, and reads what
+// it says.
+func (s *Server) askUpstream(ctx context.Context, c *call, at *attempt) (*answer, error) {
 	select {
 	case s.sockets <- struct{}{}:
 		defer func() { <-s.sockets }()
@@ -237,13 +241,14 @@ func (s *Server) askUpstream(ctx context.Context, c *call, server netip.AddrPort
 	}
 	s.stats.upstream.Add(1)
 	s.mu.Lock()
-	u := s.roster.state(server)
+	at.asked = time.Now()
+	u := s.roster.state(at.server)
 	s.mu.Unlock()
-	m, learnt, err := s.exchange(ctx, server, &c.q, u)
+	m, learnt, err := s.exchange(ctx, at.server, &c.q, u)
 	now := time.Now()
 	if ctx.Err() == nil {
 		s.mu.Lock()
-		s.roster.learn(server, learnt, err == nil)
+		s.roster.learn(at.server, learnt, err == nil)
 		s.mu.Unlock()
 	}
 	if err != nil {
@@ -252,14 +257,14 @@ func (s *Server) askUpstream(ctx context.Context, c *call, server netip.AddrPort
 	if !final(m.Rcode) {
 		e, reason := upstreamError(m)
 		a := failure(c.key.name, m.Rcode, e, reason, now)
-		a.from = server
+		a.from = at.server
 		return a, nil
 	}
 	a, err := readAnswer(m, &c.q, now)
 	if err != nil {
 		return nil, err
 	}
-	a.name, a.from = c.key.name, server
+	a.name, a.from = c.key.name, at.server
 	return a, nil
 }
 
@@ -273,7 +278,7 @@ func (s *Server) blameSilent(attempts []*attempt, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, a := range attempts {
-		if !a.done && now.Sub(a.started) >= overlap {
+		if !a.done && !a.asked.IsZero() && now.Sub(a.asked) >= overlap {
 			s.roster.timedOut(a.server, now)
 		}
 	}

@@ -26,6 +26,7 @@ type guestQuery struct {
 	proto policy.Protocol
 	at    time.Time // when it came
 	reply func([]byte)
+	rules *rules // that it is decided by
 }
 
 // serve answers one message of the guest. It reports false if there will be no
@@ -48,7 +49,7 @@ func (s *Server) serve(msg []byte, proto policy.Protocol, now time.Time, reply f
 		s.stats.malformed.Add(1)
 		return false
 	}
-	g := guestQuery{query: q, proto: proto, at: now, reply: reply}
+	g := guestQuery{query: q, proto: proto, at: now, reply: reply, rules: s.rules.Load()}
 	if rcode == mdns.RcodeFormatError {
 		s.stats.malformed.Add(1)
 		reply(emptyReply(&g.query, 0, rcode, errorOf(mdns.ExtendedErrorCodeOther, "malformed message")))
@@ -173,19 +174,18 @@ func (s *Server) overLimit(g *guestQuery, name string, v policy.Verdict, now tim
 	g.reply(emptyReply(&g.query, 0, mdns.RcodeServerFailure, errorOf(mdns.ExtendedErrorCodeOther, reason)))
 }
 
-// finish judges an answer by the rules of this moment and gives to the guest
-// what they leave of it.
+// finish judges an answer by g's rules and gives to the guest what they leave of
+// it.
 func (s *Server) finish(g *guestQuery, a *answer, cached bool, now time.Time) {
-	r := s.rules.Load()
 	s.mu.Lock()
 	origins := s.targets.origins(nil, a.name, now)
 	s.mu.Unlock()
-	v := r.permit(a.name, g.qtype, g.proto, origins)
+	v := g.rules.permit(a.name, g.qtype, g.proto, origins)
 	if v.Action != policy.Allow {
 		s.denyName(g, a.name, v, now)
 		return
 	}
-	j := r.judge(a, v, s.cfg.Usable)
+	j := g.rules.judge(a, v, s.cfg.Usable)
 	if j.denied.set {
 		s.deny(g, Event{Name: a.name, Verdict: j.verdict, Reason: j.reason, Upstream: a.from, Cached: cached}, j.denied, now)
 		return
@@ -231,7 +231,7 @@ func (s *Server) tell(g *guestQuery, e Event, now time.Time) {
 	if s.cfg.Events == nil {
 		return
 	}
-	e.Type, e.Time, e.Generation = EventQuery, now, s.rules.Load().generation
+	e.Type, e.Time, e.Generation = EventQuery, now, g.rules.generation
 	e.QType, e.Protocol, e.Duration = typeName(g.qtype), g.proto, now.Sub(g.at)
 	s.cfg.Events(e)
 }

@@ -278,8 +278,12 @@ func TestRebind(t *testing.T) {
 		up := newAuthority(t, zone("x.example. 60 IN "+tt.record, "mixed.example. 60 IN "+tt.record, "mixed.example. 60 IN A 93.184.1.1"))
 		rules := append(slices.DeleteFunc(strings.Split(tt.rules, ";"), func(r string) bool { return r == "" }), "allow public")
 		s := newServer(t, Config{Nameservers: []Nameserver{up.nameserver()}, Host: host, Policy: rulesOf(t, policy.Deny, rules...)})
-		if got := show(ask(t, s, question("x.example "+kind))); got != tt.want {
+		m := ask(t, s, question("x.example "+kind))
+		if got := show(m); got != tt.want {
 			t.Errorf("%q, %s: got %q, want %q", tt.rules, tt.record, got, tt.want)
+		}
+		if tt.want == blocked && m.IsEdns0().Option[0].(*mdns.EDNS0_EDE).ExtraText != "rebind protection" {
+			t.Errorf("%q, %s: the guest is told more than it may know: %v", tt.rules, tt.record, m)
 		}
 		if got := show(ask(t, s, question("mixed.example "+kind))); (got == blocked) != (tt.want == blocked) {
 			t.Errorf("%q, %s beside a public address: got %q, blocked is %t alone", tt.rules, tt.record, got, tt.want == blocked)
