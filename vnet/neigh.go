@@ -39,7 +39,7 @@ type neighbour struct {
 }
 
 // answer appends the answer to p, of kind ARP or NDP, to out, or returns why
-// there is none. Router solicitations have none: the agent configures guests.
+// there is none. Router solicitations are for autoconf.go.
 func (n *neighbour) answer(out *batch, p *packet) drop {
 	if p.kind == kindARP {
 		return n.answerARP(out, p)

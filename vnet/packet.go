@@ -43,9 +43,9 @@ type kind uint8
 const (
 	kindNone     kind = iota
 	kindARP           // → neigh.go; only frame and end are valid
-	kindNDP           // → neigh.go: a neighbour or router solicitation
-	kindDHCP4         // → the lease; src may be unspecified
-	kindDHCP6         // → the stateless answers; src is link-local, dst multicast
+	kindNDP           // → neigh.go or autoconf.go: a neighbour or router solicitation
+	kindDHCP4         // → autoconf.go; src may be unspecified
+	kindDHCP6         // → autoconf.go; src is link-local, dst multicast
 	kindTCP           // → gVisor
 	kindUDP           // → udp.go, port 53 included
 	kindEcho          // → icmp.go: an echo request
