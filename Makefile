@@ -26,10 +26,10 @@ test: tools # everything that needs no hypervisor, under the race detector
 	$(GO) mod download
 	$(GO) test -race -timeout 15m ./...
 
-integration: tools build # only the black-box tests, as they run
+integration: tools # only the black-box tests, as they run
 	$(GO) test -race -timeout 15m -v ./integration/...
 
-bench: tools peers build # one table, against slirp4netns, pasta and bare loopback
+bench: tools peers # one table, against slirp4netns, pasta and bare loopback
 	$(GO) -C bench test -timeout 60m -table
 
 fuzz: # every fuzz target for FUZZTIME

@@ -30,7 +30,9 @@ func TestTable(t *testing.T) {
 	for _, tool := range []string{"iperf3", "slirp4netns", "pasta", "bash"} {
 		netlab.Tool(t, tool)
 	}
-	b := bench{t: t, pattern: regexp.MustCompile(*onlyRows), peers: chosen(peers(t), regexp.MustCompile(*onlyPeers), func(p peer) string { return p.name }), program: buildProgram(t)}
+	sluice, exchange := build(t)
+	b := bench{t: t, pattern: regexp.MustCompile(*onlyRows), program: exchange}
+	b.peers = chosen(peers(t, sluice), regexp.MustCompile(*onlyPeers), func(p peer) string { return p.name })
 	startServers(t)
 	b.throughput()
 	b.exchanges()
@@ -50,20 +52,15 @@ func chosen[T any](all []T, pattern *regexp.Regexp, name func(T) string) []T {
 	return slices.DeleteFunc(all, func(x T) bool { return !pattern.MatchString(name(x)) })
 }
 
-// buildProgram builds ./exchange, where every peer's guest sees it: not in /tmp,
-// which sluice hides.
-func buildProgram(t *testing.T) string {
+// build builds what runs in the guests and what gives sluice's its network.
+func build(t *testing.T) (sluice, exchange string) {
 	t.Helper()
-	program, err := filepath.Abs("../bin/exchange")
+	dir, err := netlab.Build("../cmd/sluice", "./exchange")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./exchange")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the exchange program: %v\n%s", err, out)
-	}
-	return program
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "sluice"), filepath.Join(dir, "exchange")
 }
 
 // startServers starts what the guests talk to, on the host's loopback.

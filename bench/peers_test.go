@@ -68,13 +68,9 @@ func (g *guest) pids() []int {
 	return pids
 }
 
-// peers returns all, in the order of the table.
-func peers(t *testing.T) []peer {
+// peers returns all, in the order of the table. sluice is the path of the command.
+func peers(t *testing.T, sluice string) []peer {
 	t.Helper()
-	sluice, err := filepath.Abs("../bin/sluice")
-	if err != nil {
-		t.Fatal(err)
-	}
 	return []peer{
 		{
 			name: "loopback", host: "127.0.0.1", version: []string{"uname", "-sr"},

@@ -122,8 +122,10 @@ func furnish() error {
 	if err := checkApart(); err != nil {
 		return err
 	}
-	if err := unix.Mount("netlab", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
-		return fmt.Errorf("mount a tmpfs on /run: %w", err)
+	for _, dir := range []string{"/run", programs} {
+		if err := unix.Mount("netlab", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+			return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
+		}
 	}
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); strings.HasPrefix(dir, "/run/") {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
