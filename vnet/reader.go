@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	// readBatch is how many frames one call of the link may bring. A full
-	// batch of 64 KiB frames is what a guest sends at full speed in 0.2 ms.
-	readBatch = 8
+	// readBatch is how many frames one call of the link may bring: what a
+	// datagram link's one system call brings, and what UDP sends as one. Their
+	// memory, 64 KiB each, is held as long as the network is there.
+	readBatch = 32
 	// keepFrom is the size from which a frame's memory goes to gVisor as it is.
 	// Smaller ones are copied, or a queue of small segments would pin 64 KiB
 	// each.

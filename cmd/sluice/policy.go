@@ -21,7 +21,7 @@ func newPolicy(c *console) *cobra.Command {
 		Use:   "policy",
 		Short: "Look at a policy without running anything",
 	}
-	cmd.AddCommand(newPolicyShow(c), newPolicyCheck(c))
+	cmd.AddCommand(newPolicyShow(c), newPolicyCheck(c), newPolicyExplain(c), newPolicyLint(c), newPolicySchema(c))
 	return cmd
 }
 
