@@ -116,6 +116,8 @@ func wait(t *testing.T, vm hv.VM) hv.Exit {
 	return exit
 }
 
+// The command's outcome reaches the host twice: from the agent, and as the
+// guest's own end.
 func testExits(t *testing.T, h hv.Hypervisor) {
 	for _, row := range []struct {
 		args []string
@@ -140,6 +142,7 @@ func testExits(t *testing.T, h hv.Hypervisor) {
 	}
 }
 
+// What can't be started has a shell's codes, and costs the guest nothing.
 func testStartFailures(t *testing.T, h hv.Hypervisor) {
 	_, client := boot(t, h, hv.Config{}, nil)
 	for _, row := range []struct {
@@ -162,6 +165,8 @@ func testStartFailures(t *testing.T, h hv.Hypervisor) {
 	}
 }
 
+// The standard files are the command's, apart from each other, and no process
+// holds one past the guest's end.
 func testFiles(t *testing.T, h hv.Hypervisor) {
 	stdin, feed := pipe(t)
 	stdout, stderr := capture(t), capture(t)
@@ -233,6 +238,8 @@ func pipe(t *testing.T) (r, w *os.File) {
 	return r, w
 }
 
+// A command has the directory and the environment it is given, and nothing of
+// the host's.
 func testEnvironment(t *testing.T, h hv.Hypervisor) {
 	stdout := capture(t)
 	vm, client := boot(t, h, hv.Config{Stdio: [3]*os.File{nil, stdout.w, nil}}, nil)
@@ -246,6 +253,7 @@ func testEnvironment(t *testing.T, h hv.Hypervisor) {
 	}
 }
 
+// A signal reaches the command, and its exit says which it was.
 func testSignal(t *testing.T, h hv.Hypervisor) {
 	vm, client := boot(t, h, hv.Config{}, nil)
 	type outcome struct {
@@ -276,6 +284,7 @@ func testSignal(t *testing.T, h hv.Hypervisor) {
 	}
 }
 
+// Kill ends the guest whatever it does, and the agent's callers with it.
 func testKill(t *testing.T, h hv.Hypervisor) {
 	vm, client := boot(t, h, hv.Config{}, nil)
 	ran := make(chan error, 1)
@@ -297,6 +306,7 @@ func testKill(t *testing.T, h hv.Hypervisor) {
 	}
 }
 
+// Close may come first, twice, and before anything was handed over.
 func testClose(t *testing.T, h hv.Hypervisor) {
 	vm := start(t, h, hv.Config{NIC: &hv.NIC{}})
 	for range 2 {
@@ -315,6 +325,7 @@ func testClose(t *testing.T, h hv.Hypervisor) {
 	}
 }
 
+// The race detector watches what several goroutines do with one guest.
 func testConcurrentClose(t *testing.T, h hv.Hypervisor) {
 	vm := start(t, h, hv.Config{NIC: &hv.NIC{}})
 	var callers sync.WaitGroup
@@ -324,6 +335,7 @@ func testConcurrentClose(t *testing.T, h hv.Hypervisor) {
 	callers.Wait()
 }
 
+// A context ends a Wait that waits; one that has an answer gives it.
 func testWaitContext(t *testing.T, h hv.Hypervisor) {
 	vm := start(t, h, hv.Config{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -337,6 +349,8 @@ func testWaitContext(t *testing.T, h hv.Hypervisor) {
 	}
 }
 
+// A context that has ended starts nothing, and that of a start is not the
+// guest's.
 func testStartContext(t *testing.T, h hv.Hypervisor) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -359,6 +373,7 @@ func testStartContext(t *testing.T, h hv.Hypervisor) {
 	}
 }
 
+// A guest whose host has gone has no reason to live.
 func testAgentGone(t *testing.T, h hv.Hypervisor) {
 	vm := start(t, h, hv.Config{})
 	vm.Agent().Close()
@@ -367,6 +382,7 @@ func testAgentGone(t *testing.T, h hv.Hypervisor) {
 	}
 }
 
+// What is handed over has one owner, whom Close leaves alone.
 func testHandedOver(t *testing.T, h hv.Hypervisor) {
 	vm := start(t, h, hv.Config{NIC: &hv.NIC{}})
 	nic, _ := vm.NIC()
@@ -388,6 +404,7 @@ func testHandedOver(t *testing.T, h hv.Hypervisor) {
 	}
 }
 
+// A guest without a card has loopback, and says so when asked for more.
 func testNoCard(t *testing.T, h hv.Hypervisor) {
 	vm, client := boot(t, h, hv.Config{}, nil)
 	if nic, _ := vm.NIC(); nic != nil {
@@ -413,6 +430,8 @@ func network() guest.Network {
 	}
 }
 
+// The card has the address it was given, and its other end carries frames of
+// the format that NIC names.
 func testCard(t *testing.T, h hv.Hypervisor) {
 	mac := net.HardwareAddr{0x02, 0x53, 0x4c, 0x00, 0x00, 0x07}
 	config := network()
@@ -441,6 +460,8 @@ func testCard(t *testing.T, h hv.Hypervisor) {
 	}
 }
 
+// The network can be configured again and again, as the host's routes come and
+// go.
 func testConfigure(t *testing.T, h hv.Hypervisor) {
 	config := network()
 	_, client := boot(t, h, hv.Config{NIC: &hv.NIC{}}, &config)
@@ -452,6 +473,7 @@ func testConfigure(t *testing.T, h hv.Hypervisor) {
 	}
 }
 
+// A guest is booted once: who comes second is told, and nothing else happens.
 func testSecondBoot(t *testing.T, h hv.Hypervisor) {
 	_, client := boot(t, h, hv.Config{}, nil)
 	var remote *guest.RemoteError
@@ -463,6 +485,7 @@ func testSecondBoot(t *testing.T, h hv.Hypervisor) {
 	}
 }
 
+// Guests with the same addresses live beside each other, each on its own card.
 func testManyGuests(t *testing.T, h hv.Hypervisor) {
 	vms := make([]hv.VM, 5)
 	clients := make([]*guest.Client, len(vms))

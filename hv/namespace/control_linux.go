@@ -53,7 +53,8 @@ func socketpair(typ int) (*net.UnixConn, *os.File, error) {
 	return ours, theirs, nil
 }
 
-// unixConn returns the connection whose descriptor is fd, and owns fd.
+// unixConn returns the connection whose descriptor is fd, and owns fd. It is
+// one that the runtime polls, so that a Close ends a Read.
 func unixConn(fd int) (*net.UnixConn, error) {
 	f := os.NewFile(uintptr(fd), "socket")
 	defer f.Close() // FileConn has its own
@@ -101,7 +102,7 @@ func receiveControl(conn *net.UnixConn, v any) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	file := receivedFile(rights[:rn])
+	file := receivedFile(rights[:rn]) // first: what is received is to be closed
 	switch {
 	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
 		return file, errors.New("control message is too long")

@@ -29,8 +29,8 @@ type hostView struct {
 }
 
 // maxEntries bounds how many mounts a view may take: each costs 50 µs at the
-// start, and a host with more entries beside its mount points is no case that
-// a sandbox should wait for.
+// start, and half a second is what a sandbox may wait for a host that has its
+// mount points among thousands of files.
 const maxEntries = 8192
 
 // Places that are the guest's own and not the host's.
@@ -87,17 +87,20 @@ func (v *hostView) build() error {
 	return showResolver()
 }
 
-// temporary makes the guest's own directory at name, where the host has one.
+// temporary makes the guest's own directory at name. Below another directory of
+// the host's there is nothing to make where the host has nothing, and a link
+// (/var/run, to /run) stays one: hide covers what it leads to, if need be.
 func (v *hostView) temporary(name string) error {
-	host, err := os.Lstat(hostRoot + name)
-	switch {
-	case err != nil && path.Dir(name) != "/":
-		return nil
-	case err == nil && !host.IsDir(): // /var/run, a link to /run
-		if v.split[path.Dir(name)] {
+	if dir := path.Dir(name); dir != "/" {
+		host, err := os.Lstat(hostRoot + name)
+		switch {
+		case err != nil:
+			return nil
+		case !host.IsDir() && v.split[dir]:
 			return copyLink(name)
+		case !host.IsDir():
+			return nil // it shows in dir's overlay
 		}
-		return nil
 	}
 	mode := os.FileMode(0o755)
 	if strings.HasSuffix(name, "tmp") {
@@ -106,53 +109,74 @@ func (v *hostView) temporary(name string) error {
 	return scratchDir(name, mode)
 }
 
-// show shows the host's file, directory or link at name.
-func (v *hostView) show(name string, kind fs.FileMode) error {
-	if slices.Contains(own, name) {
-		return nil
-	}
-	if v.count++; v.count > maxEntries {
-		return fmt.Errorf("show the host's files: more than %d entries beside its mount points", maxEntries)
-	}
-	fstype, mounted := v.types[name]
-	fstype, _, _ = strings.Cut(fstype, ".") // fuse.sshfs
-	var err error
-	switch {
-	case mounted && !shown[fstype]:
-		err = fmt.Errorf("file system type %q", v.types[name])
-	case kind.IsDir() && v.split[name]:
-		if err = os.Mkdir(newRoot+name, 0o755); err == nil {
-			err = v.entries(name)
-		}
-	case kind.IsDir():
-		err = v.overlay(name)
-	case kind&fs.ModeSymlink != 0:
-		err = copyLink(name)
-	case kind.IsRegular():
-		err = bindFile(name)
-	}
-	if err != nil {
-		return v.remark(name + ": " + err.Error())
-	}
-	return nil
-}
-
-// entries shows what is in the host's directory name.
+// entries shows what is in the host's directory name, which newRoot has as a
+// directory of our own. An entry that can't be shown is remarked upon.
 func (v *hostView) entries(name string) error {
 	list, err := os.ReadDir(hostRoot + name)
-	if err != nil {
-		return err
+	if err != nil { // one that the guest's root may not read has nothing to show
+		return v.remark(err.Error())
 	}
 	for _, e := range list {
-		if err := v.show(path.Join(name, e.Name()), e.Type()); err != nil {
+		child := path.Join(name, e.Name())
+		if slices.Contains(own, child) {
+			continue
+		}
+		if v.count++; v.count > maxEntries {
+			return fmt.Errorf("show the host's files: more than %d entries beside its mount points", maxEntries)
+		}
+		if e.IsDir() && v.split[child] {
+			err = v.splitDirectory(child)
+		} else if showErr := v.show(child, e.Type()); showErr != nil {
+			err = v.remark(child + ": " + showErr.Error())
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// splitDirectory shows a directory that has a mount below.
+func (v *hostView) splitDirectory(name string) error {
+	if err := v.checkType(name); err != nil {
+		return v.remark(name + ": " + err.Error())
+	}
+	if err := os.Mkdir(newRoot+name, 0o755); err != nil {
+		return err
+	}
+	return v.entries(name)
+}
+
+// checkType returns an error if a file system is mounted at name whose files
+// are not shown.
+func (v *hostView) checkType(name string) error {
+	fstype, mounted := v.types[name]
+	family, _, _ := strings.Cut(fstype, ".") // fuse.sshfs
+	if mounted && !shown[family] {
+		return fmt.Errorf("files of type %q are not shown", fstype)
+	}
+	return nil
+}
+
+// show shows a file, directory or link that has no mount below. Sockets, FIFOs
+// and devices are left out without a word.
+func (v *hostView) show(name string, kind fs.FileMode) error {
+	if err := v.checkType(name); err != nil {
+		return err
+	}
+	switch {
+	case kind.IsDir():
+		return overlay(name)
+	case kind&fs.ModeSymlink != 0:
+		return copyLink(name)
+	case kind.IsRegular():
+		return bindFile(name)
+	}
+	return nil
+}
+
 // overlay shows the directory name, which has no mount below.
-func (v *hostView) overlay(name string) error {
+func overlay(name string) error {
 	lower, err := openDir(hostRoot + name)
 	if err != nil {
 		return err

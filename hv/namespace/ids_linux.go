@@ -44,6 +44,8 @@ type idMaps struct {
 // files of its own has programs that change to other users.
 func chooseIDs(all bool) idMaps {
 	uid, gid := uint32(os.Geteuid()), uint32(os.Getegid())
+	// The host's files are read-only, and nothing there is worth two more
+	// processes, of newuidmap and newgidmap, at each start.
 	own := idMaps{single: true, uids: []idRange{{0, uid, 1}}, gids: []idRange{{0, gid, 1}}}
 	if uid == 0 && mapped("/proc/self/uid_map") && mapped("/proc/self/gid_map") {
 		r := []idRange{{0, rootBase, rangeSize}}
@@ -129,7 +131,7 @@ func (m idMaps) write(pid int) error {
 		return runHelper("newgidmap", pid, m.gids)
 	}
 	dir := fmt.Sprintf("/proc/%d/", pid)
-	if m.single {
+	if m.single { // the kernel's condition for an unprivileged map
 		if err := os.WriteFile(dir+"setgroups", []byte("deny"), 0); err != nil {
 			return fmt.Errorf("deny setgroups: %w", err)
 		}

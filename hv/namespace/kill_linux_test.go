@@ -110,10 +110,6 @@ func TestKillLeavesNothing(t *testing.T) {
 	if testing.Short() {
 		rounds = 10
 	}
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
 	executable, err := New().sealedExecutable()
 	if err != nil {
 		t.Fatal(err)
@@ -171,11 +167,13 @@ func TestKillLeavesNothing(t *testing.T) {
 		}
 		l.gone(t, when)
 	}
-	after, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(after) != string(mounts) {
-		t.Errorf("mounts have changed from\n%s\nto\n%s", mounts, after)
+	for _, ours := range []string{" - tmpfs sluice ", " - tmpfs scratch ", " - overlay host ", " - overlay root "} {
+		if bytes.Contains(mounts, []byte(ours)) {
+			t.Errorf("the host has a mount of a guest's:\n%s", mounts)
+		}
 	}
 }

@@ -37,7 +37,8 @@ func Main() {
 	os.Exit(exit.Status())
 }
 
-// live is the life of process 1.
+// live is the life of process 1. Errors go to the host by the control socket;
+// the standard files are the command's, and stay clean.
 func live(control *net.UnixConn) (guest.Exit, error) {
 	sys, tap, err := become(control)
 	if err != nil {
@@ -46,7 +47,7 @@ func live(control *net.UnixConn) (guest.Exit, error) {
 			// The host wraps the number again, and prints its text once.
 			r.Error = strings.TrimSuffix(r.Error, ": "+r.Errno.Error())
 		}
-		return guest.Exit{}, sendControl(control, r, nil)
+		return guest.Exit{}, errors.Join(err, sendControl(control, r, nil))
 	}
 	if err := sendControl(control, report{}, tap); err != nil {
 		return guest.Exit{}, err
@@ -58,7 +59,7 @@ func live(control *net.UnixConn) (guest.Exit, error) {
 	if err != nil {
 		return guest.Exit{}, err
 	}
-	go dieWithHost(control)
+	go dieWithHost(control) // ends with the process
 	return guest.Serve(agent, sys)
 }
 
@@ -73,6 +74,7 @@ func become(control *net.UnixConn) (guest.System, *os.File, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("read setup: %w", err)
 	}
+	// While the process is still the host's caller; see tunDevice.
 	var tap *os.File
 	if s.Tun != "" {
 		if tap, err = tunDevice(s.Tun); err != nil {
@@ -86,6 +88,7 @@ func become(control *net.UnixConn) (guest.System, *os.File, error) {
 	if err := enterRoot(s, tree, remark); err != nil {
 		return nil, nil, err
 	}
+	// The card comes after the defaults that it takes over.
 	if err := guest.TuneKernel(); err != nil {
 		return nil, nil, fmt.Errorf("tune kernel: %w", err)
 	}
@@ -113,7 +116,7 @@ func dieWithHost(control *net.UnixConn) {
 
 // closeInherited closes the descriptors above last that came through exec: a
 // host may have some without close-on-exec. Those are the ones without the
-// flag here too; the runtime's own have it.
+// flag here too; the runtime's own have it. It keeps last from commands.
 func closeInherited(last int) error {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -128,9 +131,7 @@ func closeInherited(last int) error {
 			unix.Close(fd)
 		}
 	}
-	for _, fd := range []int{controlFD, agentFD} {
-		unix.CloseOnExec(fd)
-	}
+	unix.CloseOnExec(last)
 	return nil
 }
 

@@ -10,13 +10,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	switch os.Args[0] {
-	case Role:
-		Main()
-	case insideRole:
-		insideMain()
-	case hostRole:
-		hostMain()
+	if main := roles[os.Args[0]]; main != nil {
+		main() // doesn't return
 	}
 	code := m.Run()
 	if stacks := netlab.Leaked(5 * time.Second); code == 0 && stacks != "" {

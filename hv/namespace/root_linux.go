@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,7 +27,7 @@ const (
 // s.Root as a mount, or nil, and is closed; remark says what of the host's files
 // can't be shown.
 func enterRoot(s setup, tree *os.File, remark func(string) error) error {
-	mounts, err := readMounts()
+	mounts, err := readMounts() // while /proc is the host's
 	if err != nil {
 		return err
 	}
@@ -48,7 +49,7 @@ func enterRoot(s setup, tree *os.File, remark func(string) error) error {
 		return err
 	}
 	if s.Root == "" { // the paths are the host's, and say nothing in a root of its own
-		if err := hide(s.Hide); err != nil {
+		if err := hide(slices.Concat(temporary, s.Hide)); err != nil {
 			return err
 		}
 	}
@@ -88,6 +89,8 @@ func enterBase(scratchMiB uint32) error {
 	if err := os.WriteFile(emptyFile, nil, 0o644); err != nil {
 		return err
 	}
+	// One file system for all that the guest can write, so that one size bounds
+	// it.
 	options := "mode=755"
 	if scratchMiB != 0 {
 		options += ",size=" + strconv.FormatUint(uint64(scratchMiB), 10) + "m"
@@ -119,6 +122,7 @@ func overlayRoot(dir string, tree *os.File) error {
 		return err
 	}
 	defer unix.Close(lower)
+	// userxattr: a user namespace may not set the attributes of trusted.overlay.
 	options := fmt.Sprintf("userxattr,lowerdir=%s,upperdir=%s/upper,workdir=%s/work", descriptorPath(lower), scratch, scratch)
 	err = unix.Mount("root", newRoot, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options)
 	if errors.Is(err, unix.EINVAL) {
@@ -147,10 +151,10 @@ func pivot(dir string) error {
 
 // openDir opens a directory to be mounted from. Mount options name it by
 // descriptorPath, which needs no escaping.
-func openDir(path string) (int, error) {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+func openDir(dir string) (int, error) {
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+		return -1, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	return fd, nil
 }
@@ -200,6 +204,7 @@ func place(name string, flags uint64, create func(parent int, base string) error
 		return -1, err
 	}
 	defer unix.Close(parent)
+	// What is there may be on a file system that is read-only.
 	if err := create(parent, path.Base(name)); err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EROFS) {
 		return -1, &os.PathError{Op: "create", Path: name, Err: err}
 	}

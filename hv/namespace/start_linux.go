@@ -66,7 +66,8 @@ func (h *Hypervisor) start(ctx context.Context, cfg hv.Config, s setup) (*vm, er
 	return v, nil
 }
 
-// setup returns what process 1 is told, apart from what the ids decide.
+// setup checks cfg and returns what process 1 is told, apart from what the ids
+// decide. Its errors are the caller's mistakes, and not the host's.
 func (h *Hypervisor) setup(cfg hv.Config) (setup, error) {
 	s := setup{ScratchMiB: cfg.MemoryMiB, Hide: append(hiddenDirectories(), cfg.Hide...), Terminal: terminal(cfg.Stdio)}
 	for _, path := range s.Hide {
@@ -79,6 +80,8 @@ func (h *Hypervisor) setup(cfg hv.Config) (setup, error) {
 		if err != nil {
 			return setup{}, err
 		}
+		// Process 1 sees the host's tree below a directory of its own, where an
+		// absolute link would lead elsewhere.
 		if root, err = filepath.EvalSymlinks(root); err != nil {
 			return setup{}, fmt.Errorf("root %q: %w", cfg.Root, err)
 		}
@@ -94,7 +97,8 @@ func (h *Hypervisor) setup(cfg hv.Config) (setup, error) {
 }
 
 // hiddenDirectories returns the places outside the temporary ones where this
-// user's sockets and sluice's state are.
+// user's sockets and sluice's state are. The state has other sandboxes' logs,
+// events and policies; a directory that doesn't exist does no harm here.
 func hiddenDirectories() []string {
 	var dirs []string
 	add := func(dir string, below ...string) {
@@ -112,7 +116,8 @@ func hiddenDirectories() []string {
 }
 
 // terminal returns the path of the first terminal among the files; "" if
-// there is none.
+// there is none. One name is enough: the standard files of a command that a
+// person runs are one terminal, or are no terminal.
 func terminal(files [3]*os.File) string {
 	for _, f := range files {
 		if f == nil {
@@ -122,6 +127,8 @@ func terminal(files [3]*os.File) string {
 		if err != nil {
 			continue
 		}
+		// Through SyscallConn, since Fd would make a file that others poll
+		// blocking.
 		var path string
 		err = raw.Control(func(fd uintptr) {
 			if _, err := unix.IoctlGetTermios(int(fd), unix.TCGETS); err == nil {
@@ -135,7 +142,8 @@ func terminal(files [3]*os.File) string {
 	return ""
 }
 
-// launch starts process 1, which waits for its ids and its setup.
+// launch starts process 1, which waits for its ids and its setup. From here on
+// the guest has a lifeline: it ends when the control socket does.
 func (h *Hypervisor) launch(cfg hv.Config) (*vm, error) {
 	executable, err := h.sealedExecutable()
 	if err != nil {
@@ -155,13 +163,14 @@ func (h *Hypervisor) launch(cfg hv.Config) (*vm, error) {
 	started := make(chan error, 1)
 	go v.run(started)
 	err = <-started
+	// The guest's ends must be the guest's alone, or its death would not show.
 	controlEnd.Close()
 	agentEnd.Close()
 	if err != nil {
 		<-v.done
 		control.Close()
 		agent.Close()
-		return nil, err
+		return nil, fmt.Errorf("execute process 1: %w", err)
 	}
 	return v, nil
 }
@@ -180,13 +189,15 @@ func command(executable *os.File, cfg hv.Config, files ...*os.File) *exec.Cmd {
 		ExtraFiles: files,
 		SysProcAttr: &unix.SysProcAttr{
 			Cloneflags: namespaces,
-			Setsid:     true,
-			Pdeathsig:  unix.SIGKILL,
+			// Ctrl-C is for the host's process, which passes it on as a signal.
+			Setsid:    true,
+			Pdeathsig: unix.SIGKILL,
 			// Its ids are not mapped yet, so that exec would drop its
 			// capabilities in the new namespace, unless they are ambient.
 			AmbientCaps: allCapabilities(),
 		},
 	}
+	// A nil *os.File in cmd's interfaces would not be nil.
 	if f := cfg.Stdio[0]; f != nil {
 		cmd.Stdin = f
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluicenet/sluice/vnet/link"
 )
 
 // cardName is what the guest calls its card.
@@ -47,6 +49,8 @@ func makeTAP(tun *os.File, mac net.HardwareAddr, mtu int) error {
 	if err != nil {
 		return fmt.Errorf("find %s: %w", cardName, err)
 	}
+	// By netlink, which the filter leaves open, and not by more ioctls: the
+	// agent sets the rest of the card the same way.
 	if len(mac) > 0 {
 		if err := netlink.LinkSetHardwareAddr(card, mac); err != nil {
 			return fmt.Errorf("set address %s of %s: %w", mac, cardName, err)
@@ -71,13 +75,12 @@ func attachTAP(fd int) error {
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
 		return fmt.Errorf("create TAP: %w", err)
 	}
-	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, 12); err != nil {
+	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, link.TAPHeaderLen); err != nil {
 		return fmt.Errorf("set TAP header: %w", err)
 	}
-	const offload = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
-	err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offload|unix.TUN_F_USO4|unix.TUN_F_USO6)
+	err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, link.TAPOffloads)
 	if errors.Is(err, unix.EINVAL) { // UDP segmentation came with Linux 6.2
-		err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offload)
+		err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, link.TAPOffloads&^link.TAPOffloadsUDP)
 	}
 	if err != nil {
 		return fmt.Errorf("set TAP offloads: %w", err)

@@ -40,7 +40,9 @@ func (v *vm) run(started chan<- error) {
 	if err != nil {
 		return
 	}
-	_ = v.cmd.Wait() // how it ended is in ProcessState
+	// The files are *os.File, so Wait waits for no copying of theirs. How it
+	// ended is in ProcessState.
+	_ = v.cmd.Wait()
 	v.exit = hv.Exit{Code: v.cmd.ProcessState.ExitCode()}
 	if status := v.cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signaled() {
 		v.exit.Signal = int(status.Signal())
@@ -54,6 +56,8 @@ func (v *vm) handshake(ids idMaps, s setup, log *slog.Logger) error {
 	if err := ids.write(v.cmd.Process.Pid); err != nil {
 		return err
 	}
+	// Both need the user namespace, which is the process's, and must be there
+	// before process 1 becomes anybody: the setup is its sign to go on.
 	var root *os.File
 	if s.Root != "" && ids.privileged {
 		tree, err := shiftedTree(s.Root, v.cmd.Process.Pid, log)
@@ -83,7 +87,7 @@ func (v *vm) handshake(ids idMaps, s setup, log *slog.Logger) error {
 			return errors.New(r.Error)
 		case r.Remark != "":
 			log.Warn("not shown to the guest", "what", r.Remark)
-			continue
+			continue // ready, or another, is to follow
 		}
 		return nil
 	}
@@ -126,7 +130,7 @@ func (v *vm) Kill() error {
 // Wait waits for the guest's end. When it returns no process of the guest is
 // left: the kernel reaps them before process 1.
 func (v *vm) Wait(ctx context.Context) (hv.Exit, error) {
-	select {
+	select { // an answer that is there is given, whatever ctx says
 	case <-v.done:
 		return v.exit, nil
 	default:
@@ -143,7 +147,7 @@ func (v *vm) Wait(ctx context.Context) (hv.Exit, error) {
 func (v *vm) Close() error {
 	err := v.Kill()
 	<-v.done
-	v.control.Close() // twice does no harm
+	v.control.Close() // a second time, an error that says nothing
 	if agent := v.Agent(); agent != nil {
 		agent.Close()
 	}

@@ -48,6 +48,7 @@ func resolvText(servers []netip.Addr) string {
 func hostsText(hostname string, n *Network) (string, error) {
 	var b strings.Builder
 	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+	// The guest's own name first, as a host does: programs look it up.
 	entries := n.Hosts
 	if hostname != "" {
 		self := HostEntry{Addr: netip.AddrFrom4([4]byte{127, 0, 1, 1}), Names: []string{hostname}}

@@ -194,3 +194,64 @@ func TestServeEndsWithTheStream(t *testing.T) {
 		t.Error("Serve has no error although the host went away")
 	}
 }
+
+func TestServePassesTheNetworkOn(t *testing.T) {
+	t.Parallel()
+	sys := &fakeSystem{}
+	c, _ := serve(t, sys)
+	n := Network{Interface: "eth0", MTU: 1400, Default4: true, GatewayMAC: HardwareAddr{2, 0, 0, 0, 0, 1}}
+	if err := c.Boot(t.Context(), Bootstrap{Network: &n}); err != nil {
+		t.Fatal(err)
+	}
+	n.Default4 = false
+	if err := c.Configure(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	got := sys.booted[0].Network
+	if got == nil || got.MTU != 1400 || !got.Default4 || got.GatewayMAC.String() != "02:00:00:00:00:01" {
+		t.Errorf("Boot was told %+v", got)
+	}
+	if len(sys.nets) != 1 || sys.nets[0].Default4 || sys.nets[0].Interface != "eth0" {
+		t.Errorf("Configure was told %+v", sys.nets)
+	}
+}
+
+// The agent trusts its host, but not every bit of its stream: a message that
+// isn't one ends it.
+func TestServeEndsAtAMalformedRequest(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name string
+		data []byte
+	}{
+		{"too long", []byte{0xff, 0, 0, 0}},
+		{"no JSON", framed("x")},
+		{"a later version", framed(`{"v":2,"id":1,"kind":"signal","signal":9}`)},
+		{"nothing to run", framed(`{"v":1,"id":1,"kind":"run","command":{"args":[]}}`)},
+		{"no signal", framed(`{"v":1,"id":1,"kind":"signal"}`)},
+		{"cut off", framed(`{"v":1}`)[:6]},
+	} {
+		ours, theirs := net.Pipe()
+		go func() {
+			_, _ = ours.Write(row.data)
+			ours.Close()
+		}()
+		if _, err := Serve(theirs, &fakeSystem{}); err == nil {
+			t.Errorf("%s: Serve has no error", row.name)
+		}
+	}
+}
+
+func TestServeAnswersAReplyWithARefusal(t *testing.T) {
+	t.Parallel()
+	ours, theirs := net.Pipe()
+	go func() { _, _ = Serve(theirs, &fakeSystem{}) }()
+	defer ours.Close()
+	if _, err := ours.Write(framed(`{"v":1,"id":5,"kind":"done"}`)); err != nil {
+		t.Fatal(err)
+	}
+	reply, err := readMessage(ours, maxReply)
+	if err != nil || reply.ID != 5 || reply.Error == "" {
+		t.Errorf("the reply is %+v, %v; want a refusal of request 5", reply, err)
+	}
+}
