@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	mdns "github.com/miekg/dns"
@@ -173,20 +174,34 @@ func findCNAME(rrs []mdns.RR, owner string) *mdns.CNAME {
 	return nil
 }
 
-// appendHop appends cname, its signatures, and the DNAME record that it was made
-// from (https://www.rfc-editor.org/rfc/rfc6672#section-3.1) with its own.
+// appendHop appends cname with its signatures, and in front of it the DNAME
+// record that it was made from, which a validator needs to believe it
+// (https://www.rfc-editor.org/rfc/rfc6672#section-5.3.1).
 func appendHop(dst, rrs []mdns.RR, cname *mdns.CNAME, owner string) []mdns.RR {
+	source := "" // of the DNAME record
 	for _, rr := range rrs {
-		h := rr.Header()
-		if h.Class != mdns.ClassINET {
+		d, ok := rr.(*mdns.DNAME)
+		if !ok || d.Hdr.Class != mdns.ClassINET {
 			continue
 		}
-		name := mdns.CanonicalName(h.Name)
-		switch covered := coveredType(rr); {
-		case covered == mdns.TypeDNAME && name != owner && mdns.IsSubDomain(name, owner):
-			dst = append(dst, rr)
-		case name == owner && h.Rrtype == mdns.TypeRRSIG && covered == mdns.TypeCNAME:
-			dst = append(dst, rr)
+		// "The owner name of the DNAME is replaced": a record that would have
+		// made another CNAME isn't part of this chain.
+		from := mdns.CanonicalName(d.Hdr.Name)
+		prefix, below := strings.CutSuffix(owner, "."+from)
+		if below && prefix+"."+mdns.CanonicalName(d.Target) == mdns.CanonicalName(cname.Target) {
+			source = from
+			dst = append(dst, d)
+			break
+		}
+	}
+	for _, rr := range rrs {
+		sig, ok := rr.(*mdns.RRSIG)
+		if !ok || sig.Hdr.Class != mdns.ClassINET {
+			continue
+		}
+		name := mdns.CanonicalName(sig.Hdr.Name)
+		if name == owner && sig.TypeCovered == mdns.TypeCNAME || source != "" && name == source && sig.TypeCovered == mdns.TypeDNAME {
+			dst = append(dst, sig)
 		}
 	}
 	return append(dst, cname)
@@ -234,15 +249,15 @@ func proofs(rrs []mdns.RR, names []string) []mdns.RR {
 
 // collect notes the addresses and targets of the answer's records, bounds their
 // TTLs, and takes ech out of service bindings: a guest that encrypts its
-// ClientHello hides the name that policy decides on. It returns the records that
-// stay.
+// ClientHello hides the name that the policy decides on. It returns the records
+// that stay.
 func (a *answer) collect(rrs []mdns.RR) []mdns.RR {
-	stripped := false
-	c := collector{a, make(map[netip.Addr]bool)}
+	c := collector{a: a, seen: make(map[netip.Addr]bool)}
 	out := rrs[:0]
 	for _, rr := range rrs {
 		h := rr.Header()
 		h.Ttl = min(h.Ttl, maxTTL) // as RFC 8767, section 4: a set top bit is no negative number
+		keep := true
 		switch rr := rr.(type) {
 		case *mdns.A:
 			c.addAddr(rr.A, h.Ttl)
@@ -253,26 +268,16 @@ func (a *answer) collect(rrs []mdns.RR) []mdns.RR {
 		case *mdns.MX:
 			c.addTarget(rr.Mx)
 		case *mdns.SVCB:
-			was := len(rr.Value)
-			if !stripECH(rr) {
-				stripped = true
-				continue
-			}
-			stripped = stripped || len(rr.Value) != was
-			c.addBinding(rr)
+			keep = c.addBinding(rr)
 		case *mdns.HTTPS:
-			was := len(rr.Value)
-			if !stripECH(&rr.SVCB) {
-				stripped = true
-				continue
-			}
-			stripped = stripped || len(rr.Value) != was
-			c.addBinding(&rr.SVCB)
+			keep = c.addBinding(&rr.SVCB)
 		}
-		out = append(out, rr)
+		if keep {
+			out = append(out, rr)
+		}
 	}
-	if stripped {
-		a.ad = false
+	if c.stripped {
+		a.ad = false // what is left is not what the upstream validated
 		out = withoutSignatures(out, mdns.TypeSVCB, mdns.TypeHTTPS)
 	}
 	return out
@@ -293,11 +298,12 @@ func withoutSignatures(rrs []mdns.RR, types ...uint16) []mdns.RR {
 
 // A collector fills an answer's addresses and targets.
 type collector struct {
-	a    *answer
-	seen map[netip.Addr]bool // an answer of 64 KiB can hold 4000 addresses
+	a        *answer
+	seen     map[netip.Addr]bool // an answer of 64 KiB can hold 4000 addresses
+	stripped bool                // a service binding lost its ech
 }
 
-func (c collector) addAddr(ip []byte, ttl uint32) {
+func (c *collector) addAddr(ip []byte, ttl uint32) {
 	addr, ok := netip.AddrFromSlice(ip)
 	if !ok {
 		return
@@ -311,15 +317,22 @@ func (c collector) addAddr(ip []byte, ttl uint32) {
 
 // addTarget notes a name that a service record points to. "." is none (SRV, MX)
 // or the owner itself (SVCB).
-func (c collector) addTarget(name string) {
+func (c *collector) addTarget(name string) {
 	if text, ok := textName(name); ok && text != "" && len(c.a.targets) < maxTargets {
 		c.a.targets = append(c.a.targets, text)
 	}
 }
 
-// addBinding notes the target and the hints of a service binding:
-// https://www.rfc-editor.org/rfc/rfc9460#section-7.3
-func (c collector) addBinding(b *mdns.SVCB) {
+// addBinding takes ech out of a service binding and notes its target and its
+// hints (https://www.rfc-editor.org/rfc/rfc9460#section-7.3). It reports false if
+// the binding can't be used without ech.
+func (c *collector) addBinding(b *mdns.SVCB) bool {
+	n := len(b.Value)
+	b.Value = slices.DeleteFunc(b.Value, func(v mdns.SVCBKeyValue) bool { return v.Key() == mdns.SVCB_ECHCONFIG })
+	c.stripped = c.stripped || len(b.Value) < n
+	if isMandatory(b, mdns.SVCB_ECHCONFIG) {
+		return false
+	}
 	c.addTarget(b.Target)
 	for _, v := range b.Value {
 		switch v := v.(type) {
@@ -333,26 +346,19 @@ func (c collector) addBinding(b *mdns.SVCB) {
 			}
 		}
 	}
+	return true
 }
 
-// stripECH takes the ech parameter out of b. It reports false if the binding
-// can't be used without it.
-func stripECH(b *mdns.SVCB) bool {
-	out := b.Value[:0]
+// isMandatory reports whether b says that a client must understand key. Without
+// that key b would be malformed, and a client would have to drop the whole set:
+// https://www.rfc-editor.org/rfc/rfc9460#section-8
+func isMandatory(b *mdns.SVCB, key mdns.SVCBKey) bool {
 	for _, v := range b.Value {
-		if m, ok := v.(*mdns.SVCBMandatory); ok {
-			for _, key := range m.Code {
-				if key == mdns.SVCB_ECHCONFIG {
-					return false
-				}
-			}
-		}
-		if v.Key() != mdns.SVCB_ECHCONFIG {
-			out = append(out, v)
+		if m, ok := v.(*mdns.SVCBMandatory); ok && slices.Contains(m.Code, key) {
+			return true
 		}
 	}
-	b.Value = out
-	return true
+	return false
 }
 
 // keepFor returns how many seconds the answer may be kept: as long as the

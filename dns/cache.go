@@ -39,6 +39,7 @@ func (c *cache) get(name []byte, q *query, now time.Time) *answer {
 // put keeps a, unless it may not be kept or is too large to.
 func (c *cache) put(key cacheKey, a *answer) {
 	size := a.memory()
+	// One large answer must not push out hundreds of small ones.
 	if a.ttl == 0 || c.maxEntries <= 0 || size > c.maxBytes/16 {
 		return
 	}

@@ -89,14 +89,14 @@ func nat64Prefixes(addr netip.Addr) []netip.Prefix {
 	}
 	var prefixes []netip.Prefix
 	b := addr.As16()
-	for _, bits := range []int{96, 64, 56, 48, 40, 32} {
+	for _, bits := range []int{96, 64, 56, 48, 40, 32} { // "one of the following prefix lengths"
 		if bits < 96 && b[8] != 0 {
 			continue // "bits 64 to 71 of the address are reserved … and MUST be set to zero"
 		}
 		var inside [4]byte
 		for i, at := 0, bits/8; i < len(inside); i, at = i+1, at+1 {
 			if at == 8 && bits < 96 {
-				at++
+				at++ // the reserved octet stands between those of the address
 			}
 			inside[i] = b[at]
 		}

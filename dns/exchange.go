@@ -38,6 +38,9 @@ var replyBuffers = sync.Pool{New: func() any { b := make([]byte, 4096); return &
 // guess, and over TCP where UDP doesn't do. It returns the reply and what it
 // taught about the server. An error is the network's, or says that the server
 // talks nonsense.
+//
+// Each question has a socket of its own: a shared one would have a port that an
+// attacker finds once and then knows for all questions.
 func exchange(ctx context.Context, server netip.AddrPort, q *query, u upstreamState) (*mdns.Msg, upstreamState, error) {
 	m, err := exchangeUDP(ctx, server, q, u)
 	switch {
@@ -51,6 +54,8 @@ func exchange(ctx context.Context, server netip.AddrPort, q *query, u upstreamSt
 			u.foldsCase = folds
 			break
 		}
+		// No TCP. To ask on in lower case is no worse than any resolver without
+		// this trick is.
 		u.foldsCase = true
 		m, err = exchangeUDP(ctx, server, q, u)
 	}
@@ -63,7 +68,7 @@ func exchange(ctx context.Context, server netip.AddrPort, q *query, u upstreamSt
 		plain := u
 		plain.noEDNS = true
 		if again, learnt, err := exchange(ctx, server, q, plain); err == nil && again.Rcode != m.Rcode {
-			return again, learnt, nil
+			return again, learnt, nil // else it was the question, not the OPT record
 		}
 	}
 	return m, u, nil
@@ -140,15 +145,14 @@ func exchangeTCP(ctx context.Context, server netip.AddrPort, q *query, u upstrea
 	if _, err := io.ReadFull(c, size[:]); err != nil {
 		return nil, false, err
 	}
-	msg := make([]byte, binary.BigEndian.Uint16(size[:]))
+	msg := make([]byte, binary.BigEndian.Uint16(size[:])) // at most 64 KiB, and as often as there are sockets
 	if _, err := io.ReadFull(c, msg); err != nil {
 		return nil, false, err
 	}
-	switch err := checkReply(msg, sent); err {
-	case errCase:
+	// The case is no secret over TCP, where nobody can guess into the stream.
+	if err := checkReply(msg, sent); err == errCase {
 		folds = true
-	case nil:
-	default:
+	} else if err != nil {
 		return nil, false, err
 	}
 	m, err = unpackReply(msg)
@@ -161,7 +165,7 @@ func endWith(ctx context.Context, c net.Conn) (release func()) {
 	if deadline, ok := ctx.Deadline(); ok {
 		c.SetDeadline(deadline)
 	}
-	done := make(chan struct{}) // closed when the function below has run
+	done := make(chan struct{}) // closed when the function below has run: c may be closed then
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
 		c.SetDeadline(time.Unix(1, 0))
@@ -225,7 +229,8 @@ func checkReply(msg, sent []byte) error {
 	questionEnd := skipName(sent, headerLen) + 4
 	switch binary.BigEndian.Uint16(msg[4:]) {
 	case 0:
-		// Some servers leave out the question of what they refuse.
+		// Some servers leave out the question of what they refuse. An answer
+		// without it could be to another one.
 		if rcode := flags & 0xf; rcode == mdns.RcodeSuccess || rcode == mdns.RcodeNameError {
 			return errWrongReply
 		}

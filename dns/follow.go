@@ -66,7 +66,7 @@ func (f *follower) get(ctx context.Context, now time.Time) finding {
 	f.loading = done
 	f.mu.Unlock()
 
-	u, err := f.load(ctx)
+	u, err := f.load(ctx) // reads files or runs a program: not under the lock
 
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -74,6 +74,8 @@ func (f *follower) get(ctx context.Context, now time.Time) finding {
 	close(done)
 	news := f.current
 	if err != nil {
+		// A file may be missing for the moment in which it is replaced. Until it
+		// can be read again, the resolvers of before are the best guess.
 		f.due = now.Add(min(f.every, retryLoad))
 		news.broke = news.err == nil
 	} else if !u.equal(news.upstreams) {

@@ -27,6 +27,8 @@ func (s *Server) Lookup(ctx context.Context, name string) ([]netip.Addr, error) 
 			return nil, fmt.Errorf("look up %q: %w", name, err)
 		}
 		answers[i] = make(chan []byte, 1)
+		// The channel has room: an answer that comes when nobody waits any more
+		// must not hold up who brings it.
 		if !s.serve(msg, policy.UDP, time.Now(), func(answer []byte) { answers[i] <- answer }) {
 			return nil, fmt.Errorf("look up %q: %w", name, errClosed)
 		}
@@ -47,7 +49,7 @@ func (s *Server) Lookup(ctx context.Context, name string) ([]netip.Addr, error) 
 	}
 	switch {
 	case len(addrs) > 0:
-		return addrs, nil
+		return addrs, nil // one family is enough, whatever became of the other
 	case problem != nil:
 		return nil, fmt.Errorf("look up %q: %w", name, problem)
 	}

@@ -46,7 +46,7 @@ func ParseNameserver(s string) (Nameserver, error) {
 // nameserverAt returns the Nameserver at an address that can be asked.
 func nameserverAt(s string, ap netip.AddrPort) (Nameserver, error) {
 	addr := ap.Addr().Unmap()
-	switch {
+	switch { // what could only be a slip, or would ask this host itself in disguise
 	case ap.Port() == 0:
 		return Nameserver{}, fmt.Errorf("parse nameserver %q: port 0 is not in 1…65535", s)
 	case addr.IsUnspecified(), addr.IsMulticast():
@@ -77,6 +77,7 @@ func loadNameservers(list []Nameserver, lookup func(context.Context, string) ([]
 			}
 			addrs, err := lookup(ctx, n.Host)
 			if err != nil {
+				// The others can still be asked; this one is tried again soon.
 				errs = append(errs, fmt.Errorf("resolve nameserver %q: %w", n.Host, err))
 			}
 			for _, addr := range addrs {

@@ -133,8 +133,9 @@ func (q *query) readQuestion(msg []byte) int {
 }
 
 // readRecords walks what follows the question, for the OPT record in it. Other
-// records say nothing to a forwarder and are passed over; bytes behind the last
-// record, or a record that doesn't fit, are malformed.
+// records say nothing to a forwarder and are passed over: a signature (TSIG) is
+// for a server that knows the key, which then wouldn't recognise what we ask.
+// Bytes behind the last record, or a record that doesn't fit, are malformed.
 func (q *query) readRecords(msg []byte, off int) (rcode int) {
 	answers := int(binary.BigEndian.Uint16(msg[6:])) + int(binary.BigEndian.Uint16(msg[8:]))
 	records := answers + int(binary.BigEndian.Uint16(msg[10:]))

@@ -2,6 +2,7 @@ package dns
 
 import (
 	"encoding/binary"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -104,6 +105,10 @@ func emptyReply(q *query, flags uint16, rcode int, e ede) []byte {
 // render returns the answer as a reply to q of at most size bytes, with the
 // addresses given: those of a, or some of them. The rest goes to a guest that
 // asks again over TCP.
+//
+// Nearly every reply is the packed answer with another id, the guest's spelling
+// of the name (which other names in it point to) and the TTLs of this moment, so
+// it costs one allocation.
 func (a *answer) render(q *query, given []netip.Addr, size int, now time.Time) []byte {
 	age := a.ageAt(now)
 	template, ttls, flags := a.packed, a.ttls, uint16(0)
@@ -113,7 +118,7 @@ func (a *answer) render(q *query, given []netip.Addr, size int, now time.Time) [
 	if whole := len(given) == len(a.addrs); !whole || len(a.packed)+optLen(q, a.ede) > size {
 		template, ttls, flags = a.reduce(q, given, size)
 	} else if a.ad && (q.ad || q.do) {
-		flags |= flagAD
+		flags |= flagAD // for who asked: RFC 6840, section 5.8
 	}
 	msg := make([]byte, 0, len(template)+optLen(q, a.ede))
 	msg = appendHeader(msg, q, flags, a.rcode)
@@ -133,16 +138,20 @@ func (a *answer) reduce(q *query, given []netip.Addr, size int) (template []byte
 		return emptyTemplate(q), nil, flagTC // can't happen: we packed it
 	}
 	if len(given) < len(a.addrs) {
-		m.Answer = keepAddrs(m.Answer, given)
+		m.Answer = keepAddrs(m.Answer, given) // and without AD: nobody validated what is left
 	} else if a.ad && (q.ad || q.do) {
 		flags |= flagAD
 	}
-	if n := optLen(q, a.ede); n > 0 { // Truncate keeps room for it
-		local := &mdns.EDNS0_LOCAL{Data: make([]byte, n-optLen(q, ede{}))}
-		m.Extra = []mdns.RR{&mdns.OPT{Hdr: mdns.RR_Header{Name: ".", Rrtype: mdns.TypeOPT}, Option: []mdns.EDNS0{local}}}
+	if q.edns { // Truncate keeps room for an OPT record that is there
+		opt := &mdns.OPT{Hdr: mdns.RR_Header{Name: ".", Rrtype: mdns.TypeOPT}}
+		if a.ede.set {
+			opt.Option = []mdns.EDNS0{&mdns.EDNS0_EDE{InfoCode: a.ede.code, ExtraText: a.ede.text}}
+		}
+		m.Extra = []mdns.RR{opt}
 	}
 	m.Truncate(size)
 	if m.Truncated {
+		// What fits stays in: some stubs make do with it instead of asking again.
 		flags |= flagTC
 	}
 	m.Compress, m.Extra = true, nil
@@ -163,38 +172,37 @@ func keepAddrs(rrs []mdns.RR, given []netip.Addr) []mdns.RR {
 		addr, _ := netip.AddrFromSlice(ip)
 		return slices.Contains(given, addr.Unmap())
 	}
-	var changed []uint16
+	changed := make(map[uint16]bool) // the types of sets that no longer are what was signed
 	out := rrs[:0]
 	for _, rr := range rrs {
+		whole, left := true, true
 		switch rr := rr.(type) {
 		case *mdns.A:
-			if !keep(rr.A) {
-				changed = append(changed, mdns.TypeA)
-				continue
-			}
+			left = keep(rr.A)
 		case *mdns.AAAA:
-			if !keep(rr.AAAA) {
-				changed = append(changed, mdns.TypeAAAA)
-				continue
-			}
+			left = keep(rr.AAAA)
 		case *mdns.SVCB:
-			if keepHints(rr, keep) {
-				changed = append(changed, mdns.TypeSVCB)
-			}
+			whole, left = keepHints(rr, keep)
 		case *mdns.HTTPS:
-			if keepHints(&rr.SVCB, keep) {
-				changed = append(changed, mdns.TypeHTTPS)
-			}
+			whole, left = keepHints(&rr.SVCB, keep)
 		}
-		out = append(out, rr)
+		if !whole || !left {
+			changed[rr.Header().Rrtype] = true
+		}
+		if left {
+			out = append(out, rr)
+		}
 	}
-	return withoutSignatures(out, changed...)
+	return withoutSignatures(out, slices.Collect(maps.Keys(changed))...)
 }
 
-// keepHints takes the hints out of b that keep doesn't want, and a parameter
-// that has none left. It reports whether it changed b.
-func keepHints(b *mdns.SVCB, keep func(ip []byte) bool) (changed bool) {
-	values := b.Value[:0]
+// keepHints takes the hints out of b that keep doesn't want, and parameters that
+// have none left. whole reports that nothing had to go, left that b can be used
+// as it is now.
+func keepHints(b *mdns.SVCB, keep func(ip []byte) bool) (whole, left bool) {
+	whole, left = true, true
+	unwanted := func(ip net.IP) bool { return !keep(ip) }
+	var values []mdns.SVCBKeyValue
 	for _, v := range b.Value {
 		var hints *[]net.IP
 		switch v := v.(type) {
@@ -205,14 +213,15 @@ func keepHints(b *mdns.SVCB, keep func(ip []byte) bool) (changed bool) {
 		}
 		if hints != nil {
 			n := len(*hints)
-			*hints = slices.DeleteFunc(*hints, func(ip net.IP) bool { return !keep(ip) })
-			changed = changed || len(*hints) < n
+			*hints = slices.DeleteFunc(*hints, unwanted)
+			whole = whole && len(*hints) == n
 			if len(*hints) == 0 {
+				left = left && !isMandatory(b, v.Key())
 				continue
 			}
 		}
 		values = append(values, v)
 	}
 	b.Value = values
-	return changed
+	return whole, left
 }

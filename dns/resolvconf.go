@@ -77,6 +77,8 @@ func parseResolvConf(text string) []netip.AddrPort {
 		}
 	}
 	if len(servers) == 0 {
+		// resolv.conf(5): "If no nameserver entries are present, the default is
+		// to use the name server on the local machine."
 		local4, local6 := netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()
 		return []netip.AddrPort{netip.AddrPortFrom(local4, dnsPort), netip.AddrPortFrom(local6, dnsPort)}
 	}
@@ -167,7 +169,7 @@ func (r scutilResolver) addTo(u *upstreams) {
 	}
 	for _, d := range u.domains {
 		if d.domain == domain {
-			return
+			return // an earlier one is used before
 		}
 	}
 	u.domains = append(u.domains, domainServers{domain, servers})

@@ -100,6 +100,8 @@ func (s *Server) run(c *call) {
 	s.mu.Lock()
 	delete(s.calls, c.key)
 	s.waiting -= len(c.waiters)
+	// Who asks from here on finds the answer in the cache, or asks anew. An
+	// answer of upstreams that are no longer asked serves only who waited for it.
 	if !c.kept && c.epoch == s.epoch {
 		s.cache.put(c.key, a)
 	}
@@ -186,6 +188,8 @@ func (s *Server) resolve(ctx context.Context, c *call, servers []netip.AddrPort)
 	defer silence.Stop()
 	open := 1
 	var last *attempt // the last that failed with an answer, else with an error
+	// attempts and last are this goroutine's; an attempt hands its fields over
+	// by results.
 	for {
 		select {
 		case a := <-results:
@@ -203,6 +207,8 @@ func (s *Server) resolve(ctx context.Context, c *call, servers []netip.AddrPort)
 				open++
 				silence.Reset(overlap)
 			} else if open == 0 {
+				// Nobody is left to wait for. The guest learns it at once, not
+				// when the time is over.
 				return s.giveUp(c, attempts, last)
 			}
 		case <-silence.C:
@@ -246,7 +252,7 @@ func (s *Server) askUpstream(ctx context.Context, c *call, at *attempt) (*answer
 	s.mu.Unlock()
 	m, learnt, err := s.exchange(ctx, at.server, &c.q, u)
 	now := time.Now()
-	if ctx.Err() == nil {
+	if ctx.Err() == nil { // what a cancelled exchange taught is that it was cancelled
 		s.mu.Lock()
 		s.roster.learn(at.server, learnt, err == nil)
 		s.mu.Unlock()
@@ -273,7 +279,9 @@ func isTimeout(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// blameSilent notes which upstreams let pass a whole overlap without a word.
+// blameSilent notes which upstreams let pass a whole overlap without a word: the
+// next question goes to others first. One that was asked only just now, or waits
+// for a socket of ours, isn't to blame.
 func (s *Server) blameSilent(attempts []*attempt, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -285,7 +293,7 @@ func (s *Server) blameSilent(attempts []*attempt, now time.Time) {
 }
 
 // giveUp returns the failure that tells most: an upstream's own, else what went
-// wrong on the way to them.
+// wrong on the way to them, else that they were silent.
 func (s *Server) giveUp(c *call, attempts []*attempt, last *attempt) *answer {
 	now := time.Now()
 	s.blameSilent(attempts, now)

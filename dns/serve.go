@@ -73,6 +73,8 @@ func (s *Server) serve(msg []byte, proto policy.Protocol, now time.Time, reply f
 		s.answerAlias(&g, string(text), now)
 		return true
 	}
+	// Once in a while the upstreams must be looked at before a kept answer is
+	// good. That may block, so then even a hit goes the way of a miss.
 	due := s.upstream.isDue(now)
 	s.mu.Lock()
 	kept := s.cache.get(text, &g.query, now)
@@ -87,7 +89,7 @@ func (s *Server) serve(msg []byte, proto policy.Protocol, now time.Time, reply f
 // unsupported returns why a query is refused whatever the policy says, or "".
 func unsupported(q *query) string {
 	switch {
-	case q.qclass != mdns.ClassINET:
+	case q.qclass != mdns.ClassINET: // CH tells about servers, ANY and NONE are for updates
 		return "class is not IN"
 	case q.qtype == mdns.TypeAXFR, q.qtype == mdns.TypeIXFR:
 		return "no zone transfer through a forwarder"
@@ -192,6 +194,7 @@ func (s *Server) finish(g *guestQuery, a *answer, cached bool, now time.Time) {
 	}
 	given := s.record(&g.query, a, j.addrs, origins, now)
 	if len(given) == 0 && len(j.addrs) > 0 {
+		// An empty answer would say that the name has no address.
 		s.overLimit(g, a.name, v, now)
 		return
 	}

@@ -78,6 +78,8 @@ func (s *Server) readQueries(c net.Conn, slots chan struct{}, answers chan<- []b
 		}
 		c.SetReadDeadline(time.Now().Add(streamIdle))
 		msg, err := readMessage(r, buf)
+		// A message that deserves no answer ends the connection: over TCP, unlike
+		// UDP, nobody else can have sent it.
 		if err != nil || !s.serve(msg, policy.TCP, time.Now(), func(answer []byte) { answers <- answer }) {
 			<-slots
 			return
@@ -108,6 +110,8 @@ func writeAnswers(c net.Conn, answers <-chan []byte, slots <-chan struct{}, brok
 		select {
 		case answer := <-answers:
 			c.SetWriteDeadline(time.Now().Add(streamWrite))
+			// One write, so that length and message share a segment: RFC 7766,
+			// section 8.
 			framed := make([]byte, 2, 2+len(answer))
 			binary.BigEndian.PutUint16(framed, uint16(len(answer)))
 			if _, err := c.Write(append(framed, answer...)); err != nil {
