@@ -159,6 +159,14 @@ func TestNewRefusesValues(t *testing.T) {
 	}
 }
 
+func TestMostAddressRules(t *testing.T) {
+	t.Parallel()
+	c := Config{Rules: append(make([]Rule, maxAddressRules), Rule{Destination: DomainDestination("a.test")})}
+	if problems := c.checkValues(); len(problems) > 0 {
+		t.Error(problems)
+	}
+}
+
 // New keeps its own copy.
 func TestNewCopies(t *testing.T) {
 	t.Parallel()

@@ -46,6 +46,10 @@ func TestWarnings(t *testing.T) {
 		{"allow host udp,tcp 53", []string{"Rules[0] " + wayOut}},
 		{"allow * udp 53", []string{"Rules[0] " + metadata + "169.254.169.254", "Rules[0] " + wayOut}},
 		{"allow host udp,tcp 53; allow 1.0.0.0/8", []string{"Rules[0] " + wayOut}},
+		{"allow host udp 53; allow a.test", []string{"Rules[0] " + wayOut}},
+		{"allow host tcp 53; allow a.test", []string{"Rules[0] " + wayOut}},
+		{"deny 1.1.1.1; deny 100.64.0.0/10; allow 0.0.0.0/1; allow 128.0.0.0/1; allow host udp,tcp 53", []string{"Rules[3] " + metadata}},
+		{"allow public 53-60", nil},
 		{"allow host udp,tcp 53; allow 2000::/3; deny 192.0.2.0/24", nil},
 		{"deny public; default allow; deny metadata", []string{"DefaultEgress " + wayOut}},
 		{"allow public tcp 443", nil},
@@ -65,6 +69,7 @@ func TestWarnings(t *testing.T) {
 		// The host without ports, QUIC, both directions.
 		{"allow host; allow public", []string{"Rules[0] " + host}},
 		{"allow host tcp; allow public", []string{"Rules[0] " + host}},
+		{"allow host udp; allow public", []string{"Rules[0] " + host}},
 		{"allow host tcp 8080; allow host icmpv4; allow ingress host; deny host; allow public", nil},
 		{"allow a.test udp 443", []string{"Rules[0] lists udp and port 443, " + quic}},
 		{"deny a.test tcp,udp 400-500; allow public", []string{"Rules[0] lists udp and port 443, " + quic}},
@@ -84,6 +89,20 @@ func TestWarnings(t *testing.T) {
 		ok := slices.EqualFunc(got, row.want, strings.HasPrefix)
 		if !ok {
 			t.Errorf("%s:\ngot  %q\nwant %q", row.rules, got, row.want)
+		}
+	}
+}
+
+// A warning shows what it is about.
+func TestWarningText(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ rules, want string }{
+		{"default allow", "DefaultEgress: \"allow\": opens the cloud's metadata services, such as 169.254.169.254; put `deny metadata` before it, or allow the address by itself"},
+		{"allow host udp,tcp 53; allow a.test", `Rules[0]: "allow egress host tcp,udp 53": every name can be looked up, though public addresses can't all be reached: ` +
+			`DNS itself is a way out; allow names instead; each may then be looked up`},
+	} {
+		if got := lintTexts(t, row.rules); len(got) != 1 || got[0] != "w "+row.want {
+			t.Errorf("%s: %q, want %q", row.rules, got, row.want)
 		}
 	}
 }

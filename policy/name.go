@@ -124,14 +124,14 @@ func ParseName(s string) (string, error) {
 	if _, err := netip.ParseAddr(ascii); err == nil {
 		return bad("an address is no domain name", "")
 	}
-	name := strings.ToLower(strings.TrimSuffix(ascii, "."))
+	name := strings.ToLower(ascii)
 	for i := 0; i < len(name); i++ {
 		c := name[i]
 		if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.') {
 			return bad("a domain name can't hold "+quoteByte(c), "")
 		}
 	}
-	if name != "" && endsInNumber(name) {
+	if endsInNumber(strings.TrimSuffix(name, ".")) {
 		return bad("neither an address in four decimal parts nor a domain name", "")
 	}
 	canonical, ok := CanonicalName(name)

@@ -10,7 +10,7 @@ func TestCanonicalName(t *testing.T) {
 	long := strings.Repeat("a", 63)
 	longest := strings.Join([]string{long, long, long, long[:61]}, ".")
 	for _, row := range []struct{ in, want string }{ // "" is malformed
-		{"a.test", "a.test"}, {"A.Test", "a.test"}, {"a.test.", "a.test"}, {"test", "test"}, {"_dmarc.a.test", "_dmarc.a.test"},
+		{"a.test", "a.test"}, {"A.Test", "a.test"}, {"A.TEST", "a.test"}, {"A", "a"}, {"Z", "z"}, {"a.0abc", "a.0abc"}, {"a.1x", "a.1x"}, {"a.test.", "a.test"}, {"test", "test"}, {"_dmarc.a.test", "_dmarc.a.test"},
 		{"r3---sn.a.test", "r3---sn.a.test"}, {"xn--bcher-kva.test", "xn--bcher-kva.test"}, {"a*b.test", "a*b.test"}, {"-a-.test", "-a-.test"},
 		{"1.a", "1.a"}, {"0x7f.example", "0x7f.example"}, {"123.4a", "123.4a"}, {"0xg", "0xg"},
 		{long + ".test", long + ".test"}, {longest, longest}, {longest + ".", longest},
@@ -36,6 +36,9 @@ func TestParseName(t *testing.T) {
 		{"a.test", "a.test", ""},
 		{"A.TEST.", "a.test", ""},
 		{"_dmarc.r3---sn.test", "_dmarc.r3---sn.test", ""},
+		{"az09.test", "az09.test", ""},
+		{"_ü.test", "xn--_-eha.test", ""},
+		{"ab--ü.test", "xn--ab---3ra.test", ""},
 		{"Bücher.example", "xn--bcher-kva.example", ""},
 		{"straße.de", "xn--strae-oqa.de", ""},
 		{"XN--bcher-KVA.example", "xn--bcher-kva.example", ""},
@@ -44,6 +47,8 @@ func TestParseName(t *testing.T) {
 		{"", "", "no domain name"},
 		{".", "", "no domain name"},
 		{"a..b", "", "no domain name"},
+		{"a..", "", "no domain name"},
+		{"a\x7f.test", "", "can't hold a space or control character"},
 		{"xn--zz-", "", "no domain name"},
 		{"\x92.test", "", "not UTF-8"},
 		{"a b.test", "", "can't hold a space or control character"},

@@ -499,7 +499,7 @@ func TestZeroDenies(t *testing.T) {
 			t.Errorf("%s: %+v", name, v)
 		}
 	}
-	if none.Rules() != nil || none.Warnings() != nil || none.HasDomainRules() || none.Default(Egress) != Deny {
+	if none.Rules() != nil || none.Warnings() != nil || none.HasDomainRules() || none.Default(Egress) != Deny || open.Default(Any) != Deny {
 		t.Error("a nil policy has something")
 	}
 	for _, e := range []Explanation{none.ExplainDNS(Query{Name: "a.test", Transport: UDP}), open.ExplainDNS(Query{Name: "a.test"})} {
@@ -553,6 +553,9 @@ func TestVerdictReason(t *testing.T) {
 		{"allow a.test", "tcp 1.1.1.1:443", "opaque | b.test", reasonNoRule},
 		{"deny *; allow a.test", "tcp 1.1.1.1:443", "name a.test |", ""},
 		{"allow a.test udp", "tcp 1.1.1.1:443", "name a.test |", reasonNoRule},
+		{"allow a.test udp; allow b.test", "tcp 1.1.1.1:443", "name a.test |", reasonNoRule},
+		{"allow a.test 80; allow b.test", "tcp 1.1.1.1:443", "name a.test |", reasonNoRule},
+		{"deny b.test", "tcp 1.1.1.1:443", "opaque |", reasonNoRule},
 		{"allow a.test", "tcp 1.1.1.1:443", "malformed |", reasonMalformed},
 		{"deny b.test; allow a.test", "tcp 1.1.1.1:443", "name b.test |", ""},
 		{"", "tcp 0.0.0.0:443", "", deniedUnspecified},
@@ -566,6 +569,15 @@ func TestVerdictReason(t *testing.T) {
 		v := parsePolicy(t, row.rules).Decide(testHost, parseFlow(t, row.flow), parseEvidence(t, row.evidence))
 		if v.Reason != row.want {
 			t.Errorf("%s: %s [%s]: %q, want %q", row.rules, row.flow, row.evidence, v.Reason, row.want)
+		}
+	}
+}
+
+func TestHasDomainRules(t *testing.T) {
+	t.Parallel()
+	for rules, want := range map[string]bool{"": false, "allow public": false, "allow a.test": true, "deny .a.test": true, "deny a.test; deny .a.test": true} {
+		if got := parsePolicy(t, rules).HasDomainRules(); got != want {
+			t.Errorf("%q: %v", rules, got)
 		}
 	}
 }

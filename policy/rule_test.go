@@ -16,6 +16,7 @@ func TestParseRule(t *testing.T) {
 		{"  allow\tAPI.Example.COM. ", "allow egress api.example.com"},
 		{"allow *", "allow egress *"},
 		{"allow * 443", "allow egress * 443"},
+		{"allow * 9", "allow egress * 9"},
 		{"allow ingress * 443-443", "allow ingress * 443"},
 		{"allow host udp,tcp 53", "allow egress host tcp,udp 53"},
 		{"allow host.docker.internal tcp 8080", "allow egress host tcp 8080"},
@@ -58,6 +59,7 @@ func TestParseRuleErrors(t *testing.T) {
 		{"allow * tcp 9000-8000", `Ports[0]: "9000-8000"`},
 		{"allow * tcp 080", `Ports[0]: "080"`},
 		{"allow * tcp +80", `Ports[0]: "+80"`},
+		{"allow * tcp 80-65536", `Ports[0]: "80-65536"`},
 		{"allow * tcp 80-", `Ports[0]: "80-"`},
 		{"allow * tcp 1-2-3", `Ports[0]: "1-2-3"`},
 		{"allow * tcp 80 90", "nothing follows a rule's ports"},
@@ -112,6 +114,7 @@ func TestRuleSpec(t *testing.T) {
 		{RuleSpec{Action: "allow", Protocol: "tcp", Protocols: []string{"tcp"}}, "allow egress * tcp"},
 		{RuleSpec{Action: "allow", Port: "80", Ports: []string{"443", "1-2"}}, "allow egress * 80,443,1-2"},
 		{RuleSpec{Action: "allow", Direction: "any", Destination: "private"}, "allow any private"},
+		{RuleSpec{Action: "deny", Protocols: []string{"icmpv6", "icmpv4"}}, "deny egress * icmpv4,icmpv6"},
 	} {
 		r, problems := row.spec.Rule()
 		if len(problems.Errors()) > 0 || r.String() != row.want {

@@ -330,8 +330,6 @@ func (w *walk) missed(i int, ev Evidence) string {
 	}
 	matched := w.nextDomain(0, i, &known, Allow) < i
 	switch {
-	case ev.Stage == StageMalformed:
-		return ""
 	case ev.Stage != StageName && len(ev.Names) == 0:
 		return reasonUnnamed
 	case !matched:
