@@ -32,8 +32,8 @@ type Config struct {
 	// Policy permits names and admits addresses; nil denies. Replace it by
 	// Server.SetPolicy.
 	Policy *policy.Policy
-	// Host is what the classifier knows of this machine. Replace it by
-	// Server.SetHost.
+	// Host is what the classifier knows of this machine; nil admits no address.
+	// Replace it by Server.SetHost.
 	Host *policy.Host
 	// Usable reports whether this host has a way to addr; addresses that it
 	// has none to are left out of answers. It must not block. nil means all.

@@ -15,7 +15,7 @@ func TestEvents(t *testing.T) {
 	up := newAuthority(t, zone("x.example. 60 IN A 93.184.1.1", "lan.example. 60 IN A 10.0.0.1"))
 	events := newRecorder()
 	s := newServer(t, Config{Nameservers: []Nameserver{up.nameserver()}, Events: events.add, Policy: rulesOf(t, policy.Deny, "deny .evil.io", "allow public")})
-	for _, text := range []string{"X.example A", "x.example A", "a.evil.io TXT", "lan.example A", "none.example A", "host.docker.internal A", `a\.b.example A`, "example AXFR"} {
+	for _, text := range []string{"X.example A", "x.example A", "a.evil.io TXT", "lan.example A", "none.example A", "host.docker.internal A", `a\.b.example A`, "example AXFR", "x.example NULL"} {
 		ask(t, s, question(text))
 	}
 	s.SetPolicy(rulesOf(t, policy.Deny, "allow public"))
@@ -36,6 +36,7 @@ func TestEvents(t *testing.T) {
 		"host.docker.internal A NOERROR [172.16.0.1] cached=false gen=1 rule=-1 a host alias is always answered",
 		" A NXDOMAIN [] cached=false gen=1 rule=-1 malformed name: no rule can be about it",
 		"example AXFR REFUSED [] cached=false gen=1 rule=-1 no zone transfer through a forwarder",
+		"x.example NULL NOERROR [] cached=false gen=1 rule=1 ",
 		"x.example A NOERROR [93.184.1.1] cached=true gen=2 rule=0 ",
 	}
 	if !slices.Equal(got, want) {

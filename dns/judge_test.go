@@ -156,6 +156,7 @@ func TestServiceTargets(t *testing.T) {
 		"_sip._tcp.shop.example. 60 IN SRV 0 0 5060 sip.hoster.example.", "sip.hoster.example. 60 IN A 93.184.1.1",
 		"shop.example. 60 IN MX 10 mx.hoster.example.", "mx.hoster.example. 60 IN CNAME mx1.hoster.example.", "mx1.hoster.example. 60 IN A 93.184.1.2",
 		"shop.example. 60 IN HTTPS 0 edge.hoster.example.", "edge.hoster.example. 60 IN HTTPS 1 svc.hoster.example. ipv4hint=93.184.1.4", "svc.hoster.example. 60 IN A 93.184.1.3",
+		"_8443._https.shop.example. 60 IN HTTPS 1 . ipv4hint=93.184.1.5",
 		"shop.example. 60 IN NS ns.hoster.example.", "ns.hoster.example. 60 IN A 93.184.1.9",
 		"shop.example. 60 IN SVCB 1 bad.tracker.example.", "bad.tracker.example. 60 IN A 93.184.1.8",
 	))
@@ -172,6 +173,7 @@ func TestServiceTargets(t *testing.T) {
 		{"shop.example HTTPS", "NOERROR 0 edge.hoster.example.", "", ""},
 		{"edge.hoster.example HTTPS", `NOERROR 1 svc.hoster.example. ipv4hint="93.184.1.4"`, "93.184.1.4", "edge.hoster.example shop.example"},
 		{"svc.hoster.example A", "NOERROR 93.184.1.3", "93.184.1.3", "edge.hoster.example shop.example svc.hoster.example"},
+		{"_8443._https.shop.example HTTPS", `NOERROR 1 . ipv4hint="93.184.1.5"`, "93.184.1.5", "_8443._https.shop.example shop.example"},
 		{"shop.example NS", "NOERROR ns.hoster.example.", "", ""},
 		{"ns.hoster.example A", "NXDOMAIN ede=15", "", ""},
 		{"shop.example SVCB", "NOERROR 1 bad.tracker.example.", "", ""},

@@ -128,7 +128,7 @@ func TestPick(t *testing.T) {
 
 // FuzzResolvers reads anything as a host's configuration.
 func FuzzResolvers(f *testing.F) {
-	f.Add(scutilVPN)
+	f.Add("resolver #1\n nameserver[0] : 10.0.0.1\nresolver #2\n domain : a.b\n nameserver[0] : ::1\n port : 5353\n")
 	f.Add("nameserver 10.0.0.1\nnameserver fe80::1%eth0\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, u := range []upstreams{parseScutil(text), {servers: parseResolvConf(text)}} {
