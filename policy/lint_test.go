@@ -49,6 +49,8 @@ func TestWarnings(t *testing.T) {
 		{"allow host udp 53; allow a.test", []string{"Rules[0] " + wayOut}},
 		{"allow host tcp 53; allow a.test", []string{"Rules[0] " + wayOut}},
 		{"deny 1.1.1.1; deny 100.64.0.0/10; allow 0.0.0.0/1; allow 128.0.0.0/1; allow host udp,tcp 53", []string{"Rules[3] " + metadata}},
+		{"allow 0.0.0.0/0 udp 53; allow ::/0 udp 53; deny 192.0.2.1; allow host udp,tcp 53",
+			[]string{"Rules[0] " + metadata, "Rules[1] " + metadata, "Rules[3] " + wayOut}},
 		{"allow public 53-60", nil},
 		{"allow host udp,tcp 53; allow 2000::/3; deny 192.0.2.0/24", nil},
 		{"deny public; default allow; deny metadata", []string{"DefaultEgress " + wayOut}},
@@ -97,7 +99,7 @@ func TestWarnings(t *testing.T) {
 func TestWarningText(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct{ rules, want string }{
-		{"default allow", "DefaultEgress: \"allow\": opens the cloud's metadata services, such as 169.254.169.254; put `deny metadata` before it, or allow the address by itself"},
+		{"default allow; ingress deny", "DefaultEgress: \"allow\": opens the cloud's metadata services, such as 169.254.169.254; put `deny metadata` before it, or allow the address by itself"},
 		{"allow host udp,tcp 53; allow a.test", `Rules[0]: "allow egress host tcp,udp 53": every name can be looked up, though public addresses can't all be reached: ` +
 			`DNS itself is a way out; allow names instead; each may then be looked up`},
 	} {
