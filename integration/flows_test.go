@@ -1,8 +1,10 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -139,5 +141,31 @@ func (g *guest) wantNoGrowth(before usage, flows int) {
 	}
 	if after.threads > before.threads+16 {
 		g.t.Errorf("%d threads after %d flows, %d before", after.threads, flows, before.threads)
+	}
+}
+
+// TestDescriptorLimit shows that an explicit number of flows that the limit on
+// descriptors can't carry is an error, and that the default adapts, with a warning.
+func TestDescriptorLimit(t *testing.T) {
+	t.Parallel()
+	netlab.New(t)
+	for _, row := range []struct {
+		flags string
+		code  int
+		want  string
+	}{
+		{"--max-connections 4000", 125, "MaxConnections"},
+		{"", 0, "warning"},
+		{"--max-connections 100", 0, ""},
+	} {
+		line := fmt.Sprintf("ulimit -n 1000; exec %s run --backend namespace %s -- true", sluice, row.flags)
+		out, err := exec.CommandContext(t.Context(), "sh", "-c", line).CombinedOutput()
+		code := 0
+		if exit := new(exec.ExitError); errors.As(err, &exit) {
+			code = exit.ExitCode()
+		}
+		if code != row.code || !strings.Contains(string(out), row.want) {
+			t.Errorf("%s: exit code %d, want %d and %q in\n%s", line, code, row.code, row.want, out)
+		}
 	}
 }

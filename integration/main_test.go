@@ -13,16 +13,17 @@ import (
 var (
 	sluice string // the command
 	client string // ./client
+	demo   string // ./demo
 )
 
 func TestMain(m *testing.M) {
 	netlab.Enter()
-	dir, err := netlab.Build("../cmd/sluice", "./client")
+	dir, err := netlab.Build("../cmd/sluice", "./client", "./demo")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "integration:", err)
 		os.Exit(1)
 	}
-	sluice, client = filepath.Join(dir, "sluice"), filepath.Join(dir, "client")
+	sluice, client, demo = filepath.Join(dir, "sluice"), filepath.Join(dir, "client"), filepath.Join(dir, "demo")
 	code := netlab.Run(m)
 	if err := os.RemoveAll(dir); err != nil {
 		fmt.Fprintln(os.Stderr, "integration:", err)

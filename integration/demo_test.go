@@ -1,0 +1,30 @@
+package integration
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/sluicenet/sluice/internal/netlab"
+)
+
+// TestDemo runs what make demo runs.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	netlab.New(t) // a machine without any route has nothing to deny
+	netlab.Tool(t, "curl")
+	cmd := exec.CommandContext(t.Context(), demo, sluice)
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Errorf("%v\n%s", err, stderr.String())
+	}
+	if want := "This file came from the host's loopback"; !strings.Contains(stdout.String(), want) {
+		t.Errorf("printed %q, want %q", stdout.String(), want)
+	}
+	for _, want := range []string{"denied tcp 198.51.100.7:80", "deny egress 198.51.100.0/24"} {
+		if !strings.Contains(stderr.String(), want) {
+			t.Errorf("no %q in\n%s", want, stderr.String())
+		}
+	}
+}
