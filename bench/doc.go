@@ -12,5 +12,6 @@
 // default route's interface, and nothing must leave the machine. Results go to
 // standard output only; figures belong into the commit that changes them.
 //
-// What it will not do: judge. Tests with thresholds are in package integration.
+// What it will not do: judge. A reader compares the columns; on a busy machine even
+// ratios move.
 package bench
