@@ -1,6 +1,9 @@
 package integration
 
 import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net"
@@ -78,5 +81,32 @@ func TestTraceroute(t *testing.T) {
 			want = h.IP6.String()
 		}
 		g.want(fmt.Sprintf("traceroute -%d -n -q 1 -w 3 -m 8 distant.example | tail -n 1", f), want)
+	}
+}
+
+// TestBadWire moves data over a wire that loses, doubles and reorders: nothing is
+// corrupted.
+func TestBadWire(t *testing.T) {
+	t.Parallel()
+	h := netlab.New(t).Host(t, "badwire.example")
+	h.Impair(netlab.Impairment{Loss: 0.02, Duplicate: 0.02, Reorder: 0.05, Seed: 5})
+	data := make([]byte, 4<<20)
+	rand.Read(data)
+	down, up := sha256.Sum256(data), make(chan [sha256.Size]byte, 1)
+	h.HTTP(80, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			w.Write(data)
+			return
+		}
+		body, _ := io.ReadAll(r.Body) // a part has another hash
+		up <- sha256.Sum256(body)
+	}))
+	g := startGuest(t)
+	for _, f := range families {
+		g.want(fmt.Sprintf("curl -sS -%d -o /tmp/data http://badwire.example/ && sha256sum /tmp/data", f), hex.EncodeToString(down[:]))
+		g.want(fmt.Sprintf("curl -sS -%d -T /tmp/data http://badwire.example/ && echo sent", f), "sent")
+		if got := <-up; got != down {
+			t.Errorf("IPv%d: the server got other bytes than it had sent", f)
+		}
 	}
 }

@@ -23,10 +23,10 @@ type agent struct {
 
 // A request asks the agent for a socket in a namespace.
 type request struct {
-	Op        string        // listen, listenPacket, dial, capture or sysctl
+	Op        string        // listen, listenPacket, dial, capture, wire or sysctl
 	Namespace string        // as ip netns knows it
 	Network   string        // as package net knows it: tcp, udp4, …
-	Address   string        // literal address and port; capture: the interface; sysctl: the file
+	Address   string        // literal address and port; capture, wire: the interface; sysctl: the file
 	Value     string        // sysctl: the content
 	Timeout   time.Duration // dial: 0 means none
 }

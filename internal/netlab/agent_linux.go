@@ -154,7 +154,9 @@ func (q request) open() (*os.File, error) {
 		defer c.Close()
 		return fileOf(c)
 	case "capture":
-		return captureSocket(q.Address)
+		return packetSocket(q.Address)
+	case "wire":
+		return wireSocket(q.Address)
 	case "sysctl":
 		return nil, os.WriteFile(filepath.Join("/proc/sys/net", q.Address), []byte(q.Value), 0)
 	}

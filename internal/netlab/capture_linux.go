@@ -13,9 +13,31 @@ import (
 // in bytes of kernel memory: a burst of 1000 full segments.
 const captureBuffer = 64 << 20
 
-// captureSocket opens a socket, in the thread's namespace, that reads a copy of
+// wireSocket is packetSocket for one end of a bad wire, which also writes: frames
+// have a virtio-net header in front, so that checksums and segments that the kernel
+// hasn't made yet stay unmade.
+func wireSocket(iface string) (*os.File, error) {
+	f, err := packetSocket(iface)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	var optErr error
+	err = conn.Control(func(fd uintptr) {
+		optErr = unix.SetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1)
+	})
+	if err = errors.Join(err, os.NewSyscallError("setsockopt", optErr)); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// packetSocket opens a socket, in the thread's namespace, that reads a copy of
 // every frame that arrives on an interface.
-func captureSocket(iface string) (*os.File, error) {
+func packetSocket(iface string) (*os.File, error) {
 	i, err := net.InterfaceByName(iface)
 	if err != nil {
 		return nil, err

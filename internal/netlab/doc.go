@@ -27,7 +27,7 @@
 // router, its /etc/resolv.conf names the lab's DNS, its certificate bundle holds
 // the lab's CA and nothing else. Each host is a namespace of its own, with
 // addresses of any class. The router's routing rules make black holes and
-// rejections. Nothing has a way to the real network; [New] fails if it finds one.
+// rejections, a goroutine between two veth pairs makes a bad wire. Nothing has a way to the real network; [New] fails if it finds one.
 //
 // The servers run in the test's process, as closures of the test: an agent
 // process opens their sockets in the hosts' namespaces and passes them over. A
@@ -42,5 +42,5 @@
 // test that made them, and tests may run in parallel as long as their names and
 // explicit addresses differ. Where namespaces can't be made, tests run outside
 // and [New] skips; see [Skip] for making that a failure. Only Linux has
-// namespaces. It will not shape traffic.
+// namespaces. It will not shape traffic's rate.
 package netlab

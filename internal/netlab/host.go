@@ -25,6 +25,7 @@ type Host struct {
 	lab       *Lab
 	number    int // unique among the hosts that exist
 	namespace string
+	last      hop // the host itself, with what it is joined to
 
 	mu      sync.Mutex     // guards closers
 	closers []func() error // in the order of starting
@@ -191,6 +192,13 @@ func (h *Host) onClose(close func() error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closers = append(h.closers, close)
+}
+
+// onCloseLast makes close the last part of the host's.
+func (h *Host) onCloseLast(close func() error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closers = slices.Insert(h.closers, 0, close)
 }
 
 // close ends the host's servers, waits for them, and takes the host off the net.

@@ -15,15 +15,15 @@ func (l *Lab) connect(h *Host, hops int) error {
 	for i := hops; i >= 1; i-- {
 		own := []netip.Addr{nth(hops4(i), h.number), nth(hops6(i), h.number)}
 		behind = append(own, behind...)
-		chain = append([]hop{{fmt.Sprintf("%sh%d", h.namespace, i), own, behind}}, chain...)
+		chain = append([]hop{{namespace: fmt.Sprintf("%sh%d", h.namespace, i), own: own, behind: behind}}, chain...)
 	}
-	chain = append(chain, hop{h.namespace, h.Addrs, h.Addrs})
-	last := routerNS
+	chain = append(chain, hop{namespace: h.namespace, own: h.Addrs, behind: h.Addrs})
+	up := routerNS
 	for _, next := range chain {
-		up := last
+		next.up = up
 		// Registered first: what a failed join leaves is taken away too.
-		h.onClose(func() error { return unjoin(up, next, h.number) })
-		if err := join(up, next, h.number); err != nil {
+		h.onClose(func() error { return next.unjoin(h.number) })
+		if err := next.join(h.number); err != nil {
 			return err
 		}
 		if next.namespace != h.namespace {
@@ -31,13 +31,15 @@ func (l *Lab) connect(h *Host, hops int) error {
 				return err
 			}
 		}
-		last = next.namespace
+		h.last = next
+		up = next.namespace
 	}
 	return nil
 }
 
 // A hop is a namespace on the way to a host, or the host itself.
 type hop struct {
+	up        string // the namespace that it is joined to
 	namespace string
 	own       []netip.Addr // its addresses: those that a traceroute prints
 	behind    []netip.Addr // those and the ones that it leads to
@@ -54,25 +56,30 @@ func hops6(distance int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16(b), 64)
 }
 
-// join makes a hop behind up. The two ends of their veth pair share no subnet, and
-// routes of both families go by way of the link-local addresses, so any address
-// can be anybody's.
-func join(up string, next hop, number int) error {
+// join makes the hop's namespace and joins it by a veth pair.
+func (h hop) join(number int) error {
 	iface := fmt.Sprintf("r%d", number)
 	if err := ip("", "",
-		"netns add "+next.namespace,
-		fmt.Sprintf("link add %s netns %s type veth peer name eth0 netns %s", iface, up, next.namespace),
+		"netns add "+h.namespace,
+		fmt.Sprintf("link add %s netns %s type veth peer name eth0 netns %s", iface, h.up, h.namespace),
 	); err != nil {
 		return err
 	}
+	return h.configure(iface)
+}
+
+// configure gives both ends of the hop's link, which above is called iface, their
+// addresses and routes. The ends share no subnet, and routes of both families go by
+// way of the link-local addresses, so any address can be anybody's.
+func (h hop) configure(iface string) error {
 	above := []string{
 		"link set " + iface + " up addrgenmode none",
 		"addr add fe80::1/64 dev " + iface + " nodad",
 	}
-	for _, a := range next.behind {
+	for _, a := range h.behind {
 		above = append(above, fmt.Sprintf("route add %s via inet6 fe80::2 dev %s", a, iface))
 	}
-	if err := ip(up, "", above...); err != nil {
+	if err := ip(h.up, "", above...); err != nil {
 		return err
 	}
 	below := []string{
@@ -80,10 +87,10 @@ func join(up string, next hop, number int) error {
 		"link set eth0 up addrgenmode none",
 		"addr add fe80::2/64 dev eth0 nodad",
 	}
-	for _, a := range next.own {
+	for _, a := range h.own {
 		below = append(below, addAddr(a))
 	}
-	return ip(next.namespace, "", append(below,
+	return ip(h.namespace, "", append(below,
 		"route add 0.0.0.0/0 via inet6 fe80::1 dev eth0",
 		"route add ::/0 via fe80::1 dev eth0",
 	)...)
@@ -99,10 +106,10 @@ func addAddr(a netip.Addr) string {
 
 // unjoin undoes join. The interface goes first: a namespace lives on while a
 // socket in it is open, and its routes with it.
-func unjoin(up string, next hop, number int) error {
+func (h hop) unjoin(number int) error {
 	return errors.Join(
-		ip(up, "", fmt.Sprintf("link del r%d", number)),
-		ip("", "", "netns del "+next.namespace),
+		ip(h.up, "", fmt.Sprintf("link del r%d", number)),
+		ip("", "", "netns del "+h.namespace),
 	)
 }
 
