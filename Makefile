@@ -6,9 +6,10 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 20s
 
 # Debian packages of the programs that tests and demo run; gcc is for -race.
-TOOLS := iproute2 util-linux uidmap ca-certificates curl git iperf3 bind9-dnsutils iputils-ping traceroute gcc libc6-dev
-# The peers that the bench compares with.
-PEERS := slirp4netns passt
+TOOLS := iproute2 util-linux uidmap ca-certificates curl git iperf3 iputils-ping traceroute netcat-openbsd socat \
+	bind9-dnsutils knot-dnsutils ldnsutils dnsmasq-base unbound isc-dhcp-client busybox-static gcc libc6-dev
+# The peers that the bench compares with, and what asks them.
+PEERS := slirp4netns passt dnsperf
 
 .PHONY: all build check test integration bench fuzz demo tools peers
 

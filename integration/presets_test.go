@@ -158,6 +158,7 @@ func TestDeniedUDPAndEcho(t *testing.T) {
 		{"reject", "Packet filtered", "Administratively prohibited"},
 	} {
 		t.Run(row.response, func(t *testing.T) {
+			netlab.Tool(t, "nc")
 			g := startGuest(t, "--deny-response", row.response)
 			w := lab.Watch(t)
 			for line, want := range map[string]string{

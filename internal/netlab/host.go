@@ -179,9 +179,6 @@ func (h *Host) Endpoint(family int, port uint16) string {
 	return netip.AddrPortFrom(addr, port).String()
 }
 
-// URL returns the URL of a path on the host by its name.
-func (h *Host) URL(scheme string, path string) string { return scheme + "://" + h.Name + path }
-
 // To matches packets to any of the host's addresses; see Watch.
 func (h *Host) To() func(Packet) bool {
 	return func(p Packet) bool { return slices.Contains(h.Addrs, p.Dst.Addr()) }
