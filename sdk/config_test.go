@@ -1,12 +1,14 @@
 package sdk
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -347,5 +349,43 @@ func TestKindNames(t *testing.T) {
 	}
 	if got := ErrorKind(999).String(); got != "ErrorKind(999)" {
 		t.Errorf("unknown kind prints %q", got)
+	}
+}
+
+// TestEventHoldsEverything checks that the public type has every field that a
+// sandbox writes: it gives each line back as it was.
+func TestEventHoldsEverything(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../internal/sandbox/testdata/events.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	types := make(map[string]bool)
+	for line := range bytes.Lines(text) {
+		var e Event
+		if err := unmarshalStrict(line, &e); err != nil {
+			t.Errorf("%s: %v", line, err)
+			continue
+		}
+		types[e.Type] = true
+		var got, want map[string]any
+		again, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(json.Unmarshal(again, &got), json.Unmarshal(line, &want)); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: (-written +public)\n%s", line, diff)
+		}
+	}
+	for _, name := range []string{
+		EventFlowOpen, EventFlowDeny, EventFlowClose, EventDNSQuery, EventLimitHit, EventDropped, EventPortPublish,
+		EventPortUnpublish, EventWarning, EventLog, EventSandboxStarted, EventSandboxStopped,
+	} {
+		if !types[name] {
+			t.Errorf("no %s is written", name)
+		}
 	}
 }

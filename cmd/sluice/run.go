@@ -130,13 +130,27 @@ func (f *runFlags) attach(ctx context.Context, opts []m.SandboxOption, command [
 	stop := passSignals(sb, signals, passed)
 	code, err = sb.AttachWith(ctx, command[0], command[1:], m.WithAttachSignals(passed))
 	stop()
+	if err == nil {
+		awaitEnd(ctx, sb)
+	}
 	code, err = commandError(code, err)
 	err = errors.Join(err, sb.Close())
-	end, waitErr := sb.WaitUntilStopped(ctx)
-	if err = errors.Join(err, waitErr); err != nil {
-		return code, 0, err
+	end, endErr := sb.WaitUntilStopped(ctx) // it has
+	if endErr != nil {
+		return code, 0, errors.Join(err, endErr)
 	}
-	return code, end.Denied, nil
+	return code, end.Denied, err
+}
+
+// endTime bounds how long the guest may take to end after its command.
+const endTime = 2 * time.Second
+
+// awaitEnd waits until the guest, whose command has ended, has ended too, so that
+// its last bytes are on their way and in the record.
+func awaitEnd(ctx context.Context, sb *m.Sandbox) {
+	ctx, cancel := context.WithTimeout(ctx, endTime)
+	defer cancel()
+	_, _ = sb.WaitUntilStopped(ctx) // Close follows in any case
 }
 
 // createInterruptibly is CreateSandbox, but a signal ends it; the signal is

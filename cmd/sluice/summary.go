@@ -17,9 +17,10 @@ const maxRows = 1000
 // A summary counts flows and denied queries by target. Its zero value is ready.
 type summary struct {
 	rows    map[rowKey]*row
-	denials uint64 // all of them, beyond maxRows too
-	flows   uint64 // allowed
-	other   uint64 // what found no row
+	open    map[uint64]*row // of flows that are open, by ID: a name learnt later changes no row
+	denials uint64          // all of them, beyond maxRows too
+	flows   uint64          // allowed
+	other   uint64          // what found no row
 }
 
 // A rowKey is what a row is about.
@@ -50,11 +51,13 @@ func (s *summary) add(e m.Event) {
 		s.flows++
 		if r := s.row("allowed", e); r != nil {
 			r.Count++
+			s.open[e.Flow.ID] = r
 		}
-	case e.Type == m.EventFlowClose && (e.Verdict == nil || e.Verdict.Action == m.PolicyActionAllow):
-		if r := s.row("allowed", e); r != nil {
+	case e.Type == m.EventFlowClose:
+		if r := s.open[e.Flow.ID]; r != nil {
 			r.BytesOut += e.Flow.BytesOut
 			r.BytesIn += e.Flow.BytesIn
+			delete(s.open, e.Flow.ID)
 		}
 	}
 }
@@ -71,7 +74,7 @@ func (s *summary) row(verdict string, e m.Event) *row {
 		return nil
 	}
 	if s.rows == nil {
-		s.rows = make(map[rowKey]*row)
+		s.rows, s.open = make(map[rowKey]*row), make(map[uint64]*row)
 	}
 	r := &row{rowKey: key, Rule: because(e.Verdict)}
 	s.rows[key] = r

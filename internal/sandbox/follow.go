@@ -84,8 +84,11 @@ func (s *Sandbox) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !reflect.DeepEqual(host, s.told) {
-		s.told = host
+	s.mu.Lock()
+	news := !reflect.DeepEqual(host, s.told)
+	s.told = host
+	s.mu.Unlock()
+	if news {
 		s.network.SetHost(host)
 		s.resolver.SetHost(host)
 	}

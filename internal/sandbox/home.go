@@ -146,10 +146,10 @@ func (d Dirs) claimName(name string, pid int, now time.Time) (*claim, error) {
 
 const lockName = "lock"
 
-// lockIn locks the directory dir, creating it if need be.
+// lockIn locks the directory dir, creating it if need be; its parent is there.
 func lockIn(dir string) (*os.File, error) {
 	for {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return nil, fmt.Errorf("create state directory: %w", err)
 		}
 		f, err := lockFile(filepath.Join(dir, lockName))

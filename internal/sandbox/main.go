@@ -55,7 +55,7 @@ func runProcess(compile Compile) error {
 	// that may end it live as long as the process.
 	ctx, cancel := context.WithCancelCause(context.Background())
 	go awaitCreator(os.NewFile(lifelineFD, "lifeline"), cancel)
-	go awaitSignal(cancel)
+	go awaitSignal(catchSignals(), cancel)
 	context.AfterFunc(ctx, exitLate)
 
 	opts := Options{Compile: compile, Open: sluice.Open}
@@ -109,11 +109,18 @@ func awaitCreator(lifeline *os.File, cancel context.CancelCauseFunc) {
 	cancel(endReason(control.SourceCreator))
 }
 
-// awaitSignal ends the context when the process is told to terminate. It has a
-// session of its own, so no terminal's signals come here.
-func awaitSignal(cancel context.CancelCauseFunc) {
+// catchSignals catches what tells a process to end. It has a session of its own,
+// so no terminal's signals come here; but what is caught is reset for what the
+// process starts, where a signal that the creator was told to ignore, as a
+// shell's background jobs are, would be ignored for ever.
+func catchSignals() <-chan os.Signal {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	return signals
+}
+
+// awaitSignal ends the context with the first signal.
+func awaitSignal(signals <-chan os.Signal, cancel context.CancelCauseFunc) {
 	<-signals
 	cancel(endReason(control.SourceSignal))
 }

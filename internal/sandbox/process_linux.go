@@ -31,10 +31,13 @@ func processAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
 }
 
-// prepareProcess marks all descriptors to be closed by an exec. Some may have
-// been inherited from the creator's own parents; what the process starts later
-// must not get them.
+// prepareProcess names the process, which was executed as "exe", and marks all
+// descriptors to be closed by an exec. Some may have been inherited from the
+// creator's own parents; what the process starts later must not get them.
 func prepareProcess() error {
+	if err := os.WriteFile("/proc/self/comm", []byte(Role), 0); err != nil {
+		return fmt.Errorf("name process: %w", err)
+	}
 	err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	if err != nil && err != unix.ENOSYS && err != unix.EINVAL { // kernels before 5.11
 		return fmt.Errorf("seal descriptors: %w", err)

@@ -43,17 +43,16 @@ type Sandbox struct {
 	followers sync.WaitGroup     // the goroutines that follow the host
 	unfollow  context.CancelFunc // ends them; nil before they start
 
-	told *policy.Host // what network and resolver know; owned by begin, then by refresh
-
 	asked  atomic.Bool   // somebody called Stop
 	ending chan string   // why to end now: the first counts, the rest is dropped
 	over   chan struct{} // closed by close when the claims are let go and ended is valid
 	ended  control.Ended
 	done   chan struct{} // closed by live when nothing runs any more
 
-	mu      sync.Mutex // guards the following fields
-	running bool       // a command runs
-	host    hostNet    // as last read
+	mu      sync.Mutex   // guards the following fields
+	running bool         // a command runs
+	host    hostNet      // as last read
+	told    *policy.Host // what network and resolver know
 }
 
 // start makes a sandbox, or fails and leaves nothing. ctx governs the start

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sluicenet/sluice/internal/netlab"
+)
+
+// labTests run inside the lab's namespace.
+type labTests struct{ m *testing.M }
+
+// Run implements testscript.TestingM.
+func (l labTests) Run() int { return netlab.Run(l.m) }
+
+// TestMain runs the tests inside a lab, and this binary as sluice where it is
+// called so.
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) != "sluice" {
+		netlab.Enter()
+	}
+	testscript.Main(labTests{m}, map[string]func(){"sluice": main})
+}
+
+// TestStories runs the stories of testdata: what users type, and what they see.
+// The internet that they meet has
+//
+//	http://web.example/        hello
+//	http://private.example/    a private address, 10.1.2.3
+//
+// and nothing else.
+func TestStories(t *testing.T) {
+	lab := netlab.New(t)
+	hello := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") })
+	lab.Host(t, "web.example").HTTP(80, hello)
+	lab.Host(t, "private.example", "10.1.2.3").HTTP(80, hello)
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			dir := env.Getenv("WORK")
+			env.Setenv("SLUICE_HOME", filepath.Join(dir, "home"))
+			env.Setenv("XDG_RUNTIME_DIR", filepath.Join(dir, "run"))
+			env.Setenv("NO_COLOR", "1")
+			return os.Mkdir(filepath.Join(dir, "run"), 0o700)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"await":    await,
+			"nothing":  nothing,
+			"exitcode": exitCode,
+		},
+		UpdateScripts: os.Getenv("SLUICE_UPDATE") == "1",
+	})
+}
+
+// await: await COMMAND ARG… repeats a command until it succeeds, for 10 s.
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: await COMMAND ARG…")
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		err := ts.Exec(args[0], args[1:]...)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("await %q: %v", args, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// nothing: checks that no sandbox left a file.
+func nothing(ts *testscript.TestScript, _ bool, _ []string) {
+	for _, pattern := range []string{"home/sandboxes/*", "run/sluice/*"} {
+		paths, err := filepath.Glob(ts.MkAbs(pattern))
+		ts.Check(err)
+		if len(paths) > 0 {
+			ts.Fatalf("left: %s", strings.Join(paths, " "))
+		}
+	}
+}
+
+// exitCode: exitcode N COMMAND ARG… checks a command's exit code.
+func exitCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exitcode N COMMAND ARG…")
+	}
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit interface{ ExitCode() int }
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%q: %v", args[1:], err)
+		}
+		got = exit.ExitCode()
+	}
+	if fmt.Sprint(got) != args[0] {
+		ts.Fatalf("%q: exit code %d, want %s", args[1:], got, args[0])
+	}
+}

@@ -1,0 +1,9 @@
+package control
+
+import (
+	"testing"
+
+	"github.com/sluicenet/sluice/internal/netlab"
+)
+
+func TestMain(m *testing.M) { netlab.Main(m) }
