@@ -1,0 +1,71 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sluicenet/sluice/internal/netlab"
+	m "github.com/sluicenet/sluice/sdk"
+)
+
+// udhcpcScript does what the script of a distribution does with a lease.
+const udhcpcScript = `#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip addr add "$ip/$mask" dev "$interface"
+ip link set "$interface" mtu "$mtu"
+ip route add default via "$router"
+for server in $dns; do echo "nameserver $server"; done > /etc/resolv.conf
+`
+
+// TestToolsDHCP lets the DHCP clients of common systems configure a machine that
+// nobody else has told anything, and its kernel hear the router advertisement: then
+// it resolves names and reaches a host over both families.
+func TestToolsDHCP(t *testing.T) {
+	t.Parallel()
+	script := filepath.Join(t.TempDir(), "udhcpc")
+	if err := os.WriteFile(script, []byte(udhcpcScript), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ name, tool, line string }{
+		{"udhcpc", "busybox", "busybox udhcpc -f -n -q -t 5 -i eth0 -O mtu -s " + script},
+		{"dhclient", "dhclient", "dhclient -4 -1 -v -pf /run/dhclient.pid -lf /run/dhclient.leases eth0"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			lab := netlab.New(t)
+			h := lab.Host(t, row.name+".dhcp.example")
+			h.HTTP(80, hello)
+			netlab.Tool(t, row.tool)
+			c := startMachine(t, &m.NetworkConfig{MTU: 1400})
+			c.want("ip link set eth0 mtu 1500 up", "")
+			c.want(row.line, "")
+			own, gateway := c.addrs[0], c.gateways[0]
+			c.want("ip -4 -o addr show dev eth0", fmt.Sprintf("inet %v ", own))
+			c.want("ip -4 route show default", fmt.Sprintf("default via %v dev eth0", gateway))
+			c.want("cat /etc/resolv.conf", fmt.Sprintf("nameserver %v", gateway))
+			c.want("ip link show eth0", "mtu 1400")
+			// An advertisement answers the kernel's solicitation; its address takes a
+			// second to be known as nobody else's.
+			c.eventually("ip -6 -o addr show dev eth0 scope global -tentative", "inet6 "+strings.TrimSuffix(c.addrs[1].Masked().Addr().String(), "::"))
+			c.eventually("ip -6 route show default", "default via fe80::")
+			c.want("cat /proc/sys/net/ipv6/conf/eth0/mtu", "1400")
+			for _, f := range families {
+				c.want(fmt.Sprintf("curl -sS -%d --max-time 10 http://%s/", f, h.Name), "hello")
+			}
+		})
+	}
+}
+
+// TestToolsDHCPv6 asks for what a stateless DHCPv6 server tells: the nameserver.
+func TestToolsDHCPv6(t *testing.T) {
+	t.Parallel()
+	netlab.New(t)
+	netlab.Tool(t, "dhclient")
+	c := startMachine(t, &m.NetworkConfig{})
+	c.want("ip link set eth0 up", "")
+	c.eventually("ip -6 -o addr show dev eth0 scope global -tentative", "inet6 ")
+	c.want("dhclient -6 -S -1 -v -pf /run/dhclient6.pid -lf /run/dhclient6.leases eth0", "")
+	c.want("cat /etc/resolv.conf", fmt.Sprintf("nameserver %v", c.gateways[1]))
+}
