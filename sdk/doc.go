@@ -43,5 +43,5 @@
 //
 // Only the namespace backend is there, which runs a command of the host's own
 // files, or of a root directory, in Linux namespaces: its kernel is the host's.
-// Images, published ports, TLS interception and secrets are refused.
+// Images, TLS interception and secrets are refused.
 package sdk

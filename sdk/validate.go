@@ -98,18 +98,9 @@ func (c *checker) checkSupported(cfg *SandboxConfig) {
 		{"TrustHostCAs", n.TrustHostCAs != nil && *n.TrustHostCAs},
 	} {
 		if f.set {
-			c.unsupported(f.path)
+			c.fail(ErrUnsupportedOperation, f.path, "", "this version of sluice can't do that yet", "drop it")
 		}
 	}
-	for _, p := range cfg.publications() {
-		if p.Protocol == PortProtocolUDP {
-			c.unsupported(p.field)
-		}
-	}
-}
-
-func (c *checker) unsupported(path string) {
-	c.fail(ErrUnsupportedOperation, path, "", "this version of sluice can't do that yet", "drop it")
 }
 
 // index returns the path of an element of a list.

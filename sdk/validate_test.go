@@ -159,7 +159,6 @@ func TestRefused(t *testing.T) {
 		// The guest.
 		{"image", no, m.WithImage("alpine"), `WithImage: this version of sluice can't do that yet; drop it`},
 		{"host CAs", no, network(m.NetworkConfig{TrustHostCAs: ptr(true)}), `TrustHostCAs: this version of sluice can't do that yet; drop it`},
-		{"UDP ports", no, m.WithPortsUDP(map[uint16]uint16{5353: 53}), `WithPortsUDP[5353]: this version of sluice can't do that yet; drop it`},
 		{"env name", conf, m.WithEnv(map[string]string{"A=B": "c"}), `WithEnv["A=B"]: "A=B": no name of a variable; write one without =`},
 		{"env value", conf, m.WithEnv(map[string]string{"A": "\xff"}), `WithEnv["A"]: the value holds a NUL or is not UTF-8; encode it`},
 		{"workdir", conf, m.WithWorkdir("work"), `WithWorkdir: "work": not an absolute path; write it from the guest's root on`},

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"encoding/json"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -126,4 +127,70 @@ func TestFollowOthers(t *testing.T) {
 		defer a.s.mu.Unlock()
 		return len(a.s.told.Others) == 0
 	})
+}
+
+// TestPolicyHost checks what the classifier is told.
+func TestPolicyHost(t *testing.T) {
+	t.Parallel()
+	netlab.New(t)
+	dirs := testDirs(t)
+	embed(t, dirs, "other", &hvtest.Fake{})
+	e := embed(t, dirs, "one", &hvtest.Fake{})
+	h, err := e.s.policyHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := e.s.block.block
+	for addr, want := range map[netip.Addr]policy.Group{
+		b.Gateway4:                             policy.GroupHost,
+		b.Gateway6:                             policy.GroupHost,
+		netip.MustParseAddr("192.168.50.2"):    policy.GroupHost,
+		netip.MustParseAddr("192.168.50.77"):   policy.GroupPrivate,
+		netip.MustParseAddr("127.0.0.1"):       policy.GroupLoopback,
+		netip.MustParseAddr("93.184.216.34"):   policy.GroupPublic,
+		netip.MustParseAddr("169.254.169.254"): policy.GroupMetadata,
+	} {
+		if got := h.Classify(addr); got != want {
+			t.Errorf("%v is %v, want %v", addr, got, want)
+		}
+	}
+	for _, addr := range []netip.Addr{b.Prefix4.Addr(), b.Guest4.Next(), netip.MustParseAddr("10.77.0.2")} { // our edges, and the other's
+		if _, denied := h.AlwaysDenied(addr); !denied {
+			t.Errorf("%v may be allowed", addr)
+		}
+	}
+}
+
+// TestReach checks which addresses count as reachable.
+func TestReach(t *testing.T) {
+	t.Parallel()
+	netlab.New(t)
+	h, err := readHostNet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public4, public6 := netip.MustParseAddr("93.184.216.34"), netip.MustParseAddr("2606:2800:220::1")
+	r := newReach(h)
+	for range 2 { // the second time from memory
+		if !r.usable(public4) || !r.usable(public6) {
+			t.Error("a public address isn't reachable")
+		}
+	}
+	only4, only6 := h, h
+	only4.usable6, only6.usable4 = false, false
+	if r.reset(only4); !r.usable(public4) || r.usable(public6) {
+		t.Error("without IPv6: an IPv6 address counts as reachable")
+	}
+	if r.reset(only6); r.usable(public4) || !r.usable(public6) {
+		t.Error("without IPv4: an IPv4 address counts as reachable")
+	}
+	r.reset(h)
+	a := netip.MustParseAddr("10.0.0.0")
+	for range 2 * maxReach {
+		a = a.Next()
+		r.usable(a)
+	}
+	if n := len(r.known); n > maxReach {
+		t.Errorf("%d addresses are remembered, want at most %d", n, maxReach)
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/sluicenet/sluice/policy"
 	"github.com/sluicenet/sluice/vnet"
 )
 
@@ -20,6 +19,7 @@ type hostNet struct {
 	routes      []netip.Prefix // to others, but default routes; sorted
 	usable4     bool           // has an IPv4 route beyond loopback and link-local
 	usable6     bool
+	default6    bool // has an IPv6 default route
 }
 
 // Families reports which families of addresses are usable: whether this host has
@@ -44,17 +44,19 @@ func (h hostNet) points() []netip.Prefix {
 func (h hostNet) equal(o hostNet) bool {
 	return slices.Equal(h.addrs, o.addrs) && slices.Equal(h.local, o.local) &&
 		slices.Equal(h.nameservers, o.nameservers) && slices.Equal(h.routes, o.routes) &&
-		h.usable4 == o.usable4 && h.usable6 == o.usable6
+		h.usable4 == o.usable4 && h.usable6 == o.usable6 && h.default6 == o.default6
 }
 
-// policyHost returns what the classifier needs.
-func (h hostNet) policyHost(b vnet.Block, others []netip.Prefix) *policy.Host {
-	return &policy.Host{
-		Gateways: []netip.Addr{b.Gateway4, b.Gateway6},
-		Blocks:   []netip.Prefix{b.Prefix4, b.Prefix6},
-		Others:   others,
-		Addrs:    h.addrs,
+// unusable returns the families that the host has no route for.
+func (h hostNet) unusable() vnet.Families {
+	var f vnet.Families
+	if !h.usable4 {
+		f |= vnet.FamilyIPv4
 	}
+	if !h.usable6 {
+		f |= vnet.FamilyIPv6
+	}
+	return f
 }
 
 // addRoute files a route to others: what makes a family usable, and what a
@@ -68,6 +70,7 @@ func (h *hostNet) addRoute(p netip.Prefix) {
 		h.usable4 = true
 	} else {
 		h.usable6 = true
+		h.default6 = h.default6 || p.Bits() == 0
 	}
 	if p.Bits() > 0 {
 		h.routes = append(h.routes, p.Masked())

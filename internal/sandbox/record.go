@@ -136,11 +136,11 @@ func networkRecord(e vnet.Event) record {
 		dialed := end(f.Dialed)
 		flow.Dialed = &dialed
 	}
-	r := record{Type: e.Type, Time: e.Time, Policy: generation(e.Generation), Limit: e.Limit}
+	r := record{Type: e.Type, Time: e.Time, Policy: generation(e.Generation), Limit: e.Limit, Message: e.Text}
 	if f.Src.IsValid() { // some bounds are no single flow's
 		r.Flow = flow
 	}
-	if e.Limit == "" {
+	if e.Limit == "" && e.Text == "" {
 		stage := "address"
 		if f.Name != "" {
 			stage = "name"

@@ -42,6 +42,8 @@ type Sandbox struct {
 	server    *control.Server
 	followers sync.WaitGroup     // the goroutines that follow the host
 	unfollow  context.CancelFunc // ends them; nil before they start
+	reach     *reach
+	fakeIP    bool // has been warned of; owned by refresh
 
 	asked  atomic.Bool   // somebody called Stop
 	ending chan string   // why to end now: the first counts, the rest is dropped
@@ -49,10 +51,11 @@ type Sandbox struct {
 	ended  control.Ended
 	done   chan struct{} // closed by live when nothing runs any more
 
-	mu      sync.Mutex   // guards the following fields
-	running bool         // a command runs
-	host    hostNet      // as last read
-	told    *policy.Host // what network and resolver know
+	mu      sync.Mutex     // guards the following fields
+	running bool           // a command runs
+	host    hostNet        // as last read
+	told    *policy.Host   // what network and resolver know
+	nat64   []netip.Prefix // as last discovered
 }
 
 // start makes a sandbox, or fails and leaves nothing. ctx governs the start
@@ -101,7 +104,7 @@ func (s *Sandbox) begin(ctx context.Context, opts Options) error {
 	if err != nil {
 		return &control.Failure{Kind: control.KindUnsupported, Message: err.Error(), Hint: "sluice doctor says what each backend needs"}
 	}
-	if err := s.beginNetwork(); err != nil {
+	if err := s.beginNetwork(ctx); err != nil {
 		return err
 	}
 	if err := s.beginGuest(ctx, hypervisor, opts); err != nil {
@@ -129,15 +132,16 @@ func (s *Sandbox) begin(ctx context.Context, opts Options) error {
 
 // beginNetwork claims the block and looks at the host's network, if the guest is
 // to have one.
-func (s *Sandbox) beginNetwork() error {
+func (s *Sandbox) beginNetwork(ctx context.Context) error {
 	n := s.cfg.Network
 	if n == nil {
 		return nil
 	}
 	var err error
-	if s.host, err = s.readHost(); err != nil {
+	if s.host, err = s.readHost(ctx); err != nil {
 		return ioFailure(err)
 	}
+	s.reach = newReach(s.host)
 	var warning string
 	s.block, warning, err = s.dirs.claimBlock(n.Pool, s.host)
 	switch {
@@ -290,7 +294,7 @@ func (s *Sandbox) guestNetwork() guest.Network {
 // run tells that the sandbox has started, and lives until it has ended.
 func (s *Sandbox) run() {
 	for _, w := range s.cfg.Warnings {
-		s.events.emit(record{Type: typeWarning, Time: time.Now(), Message: w})
+		s.warn(w)
 	}
 	s.events.emit(record{Type: typeStarted, Time: time.Now(), Message: s.info.Backend})
 	go s.live()
