@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,66 +43,119 @@ func (n *Network) setRules(change func(*rules)) {
 	change(&next)
 	next.generation++
 	n.rules.Store(&next)
-	n.tcp.each(func(f *tcpFlow) {
-		if !n.survives(f, &next) {
-			f.cut(endDenied)
-		}
-	})
 	now := time.Now()
+	n.tcp.each(func(f *tcpFlow) { n.reviewTCP(f, now) })
 	n.udp.recheck(now)
 	n.icmp.recheck(now)
 	n.inbound.recheck(&next, now)
 }
 
+// generation returns the number of the rules of this moment.
+func (n *Network) generation() uint64 { return n.rules.Load().generation }
+
 // decideAddress decides a TCP flow by what its SYN shows: V0 of the contract.
 func (n *Network) decideAddress(f *tcpFlow, now time.Time) {
 	r := n.rules.Load()
+	if n.isDNS(f) {
+		// The proxy answers whatever address was asked; which names may be asked
+		// for is its own question to the policy.
+		f.decided, f.generation = policy.Verdict{Action: policy.Allow, Rule: -1, Source: "dns proxy"}, r.generation
+		return
+	}
 	f.evidence = policy.Evidence{Names: n.namesOf(f.key.remote.Addr(), now)}
 	f.decided = r.policy.Decide(r.host, f.asked(), f.evidence)
 	f.generation = r.generation
 }
 
-// needsName reports whether a flow's first bytes must wait until they are
-// classified, by the rules of this moment.
-func (n *Network) needsName(f *tcpFlow, now time.Time) bool {
-	if n.isDNS(f) {
-		return false
-	}
-	r := n.rules.Load()
-	ev := policy.Evidence{Names: n.namesOf(f.key.remote.Addr(), now)}
-	return r.policy.Decide(r.host, f.asked(), ev).NeedsName
-}
-
-// allowedUnnamed reports whether the verdict without a name allows f.
-func (n *Network) allowedUnnamed(f *tcpFlow, now time.Time) bool {
-	r := n.rules.Load()
-	ev := policy.Evidence{Stage: policy.StageNoName, Names: n.namesOf(f.key.remote.Addr(), now)}
-	return r.policy.Decide(r.host, f.asked(), ev).Action == policy.Allow
-}
-
-// decideNamed decides a flow whose first bytes, or next request, are
-// classified. A denial is recorded.
-func (n *Network) decideNamed(f *tcpFlow, ev policy.Evidence, from string, now time.Time) policy.Verdict {
-	ev.Names = n.namesOf(f.key.remote.Addr(), now)
-	r := n.rules.Load()
-	v := r.policy.Decide(r.host, f.asked(), ev)
+// decideFlight decides a flow whose first bytes, or next request, are
+// classified. A denial is recorded. follow says that what comes behind is to be
+// decided too; otherwise the caller of a first flight splices the flow.
+func (n *Network) decideFlight(f *tcpFlow, seen sniff.Result, first bool, now time.Time) (follow, ok bool) {
+	ev := evidenceOf(seen)
+	ev.Names = n.namesOf(f.peer().Addr(), now)
 	f.mu.Lock()
-	f.evidence, f.nameFrom, f.decided, f.generation, f.gated = ev, from, v, r.generation, true
+	r := n.rules.Load()
+	v := r.policy.Decide(r.host, f.askedLocked(), ev)
+	f.noteStreamLocked(seen)
+	f.evidence, f.nameFrom, f.decided, f.generation = ev, nameSource(seen.Kind), v, r.generation
+	follow = isHTTP(seen.Kind) && v.PerRequest
+	f.spliced = f.spliced || first && isHTTP(seen.Kind) && !follow
 	f.mu.Unlock()
-	n.allowedOrRecorded(f, v, r.generation, now)
-	return v
+	if !n.allowedOrRecorded(f, v, r.generation, now) {
+		return false, false
+	}
+	if seen.Kind == sniff.Connect {
+		return n.decideTarget(f, seen, first, now)
+	}
+	return follow, true
 }
 
-// decideConnect decides the target of a CONNECT request. A name can't be:
-// nobody has resolved it yet.
-func (n *Network) decideConnect(f *tcpFlow, c sniff.Result, now time.Time) bool {
+// decideTarget decides the target of a CONNECT request, which the flow is about
+// from here on. A name can't be decided: nobody has resolved it yet.
+func (n *Network) decideTarget(f *tcpFlow, c sniff.Result, first bool, now time.Time) (follow, ok bool) {
+	ev := policy.Evidence{Stage: policy.StageNoName}
+	if c.Addr.IsValid() {
+		ev.Names = n.namesOf(c.Addr, now)
+	}
+	f.mu.Lock()
 	r := n.rules.Load()
 	v := policy.Verdict{Rule: -1, Source: "connect", Reason: "the target of CONNECT is a name"}
 	if c.Addr.IsValid() {
-		target := policy.Flow{Direction: policy.Egress, Protocol: policy.TCP, Peer: netip.AddrPortFrom(c.Addr, c.Port)}
-		v = r.policy.Decide(r.host, target, policy.Evidence{Stage: policy.StageNoName, Names: n.namesOf(c.Addr, now)})
+		f.target = netip.AddrPortFrom(c.Addr, c.Port)
+		v = r.policy.Decide(r.host, f.askedLocked(), ev)
+		follow = r.policy.Decide(r.host, f.askedLocked(), policy.Evidence{Names: ev.Names}).NeedsName
+	} else {
+		ev.Name, f.nameFrom = c.Name, "http" // for the record
 	}
-	return n.allowedOrRecorded(f, v, r.generation, now)
+	f.evidence, f.decided, f.generation, f.spliced = ev, v, r.generation, first && !follow
+	f.mu.Unlock()
+	return follow, n.allowedOrRecorded(f, v, r.generation, now)
+}
+
+// noteTCP keeps what the first bytes of a flow were that nobody held, and
+// reports whether it may go on: a policy that is newer than the flow decides it
+// by the name.
+func (n *Network) noteTCP(f *tcpFlow, seen sniff.Result, now time.Time) bool {
+	f.mu.Lock()
+	names := f.evidence.Names
+	f.evidence, f.nameFrom = evidenceOf(seen), nameSource(seen.Kind)
+	f.evidence.Names, f.spliced = names, isHTTP(seen.Kind)
+	f.mu.Unlock()
+	return n.reviewTCP(f, now)
+}
+
+// reviewTCP decides f again if its verdict is not of this moment's rules, by the
+// evidence that it has, and reports whether it may go on. If not, that is
+// recorded, and the flow is cut.
+//
+// Evidence changes, and is read here, under the flow's lock, and the rules are
+// loaded under it. So either this finds the evidence of who came before, or that
+// one finds the new rules.
+func (n *Network) reviewTCP(f *tcpFlow, now time.Time) bool {
+	if f.port == nil && n.isDNS(f) {
+		return true
+	}
+	f.mu.Lock()
+	r := n.rules.Load()
+	if goesOn := f.goesOnLocked(); !goesOn || f.generation == r.generation {
+		f.mu.Unlock()
+		return goesOn
+	}
+	f.decided, f.generation = f.decideAgainLocked(r), r.generation
+	ok, v, unclassified := f.goesOnLocked(), f.decided, f.evidence.Stage == policy.StageAddress
+	f.mu.Unlock()
+	if !ok {
+		n.allowedOrRecorded(f, v, r.generation, now)
+		f.cut(endDenied)
+		return false
+	}
+	if unclassified {
+		select {
+		case f.reviewed <- struct{}{}:
+		default: // its gate has not looked since the last time
+		}
+	}
+	return true
 }
 
 // allowedOrRecorded reports whether v allows f to go on after its handshake. If
@@ -115,27 +169,6 @@ func (n *Network) allowedOrRecorded(f *tcpFlow, v policy.Verdict, generation uin
 	info.Response = "rst"
 	n.event(Event{Type: "flow.deny", Time: now, Generation: generation, Flow: info, Verdict: v})
 	return false
-}
-
-// survives reports whether f may go on under r, judged by the evidence that it
-// has.
-func (n *Network) survives(f *tcpFlow, r *rules) bool {
-	if f.port == nil && n.isDNS(f) {
-		return true
-	}
-	f.mu.Lock()
-	ev, gated, http := f.evidence, f.gated, f.nameFrom == "http"
-	f.mu.Unlock()
-	v := r.policy.Decide(r.host, f.asked(), ev)
-	if ev.Stage == policy.StageAddress {
-		return v.Action == policy.Allow || v.NeedsName // it goes on under the new rules' cases
-	}
-	if http && !gated {
-		// It is spliced; under rules for names its requests would be looked at.
-		first := r.policy.Decide(r.host, f.asked(), policy.Evidence{Names: ev.Names})
-		return v.Action == policy.Allow && !first.NeedsName
-	}
-	return v.Action == policy.Allow
 }
 
 // namesOf returns P(A), the names that the configured resolver gave for addr.
@@ -180,31 +213,33 @@ func (n *Network) admitTCP(guest, dst netip.AddrPort, now time.Time) (*tcpFlow, 
 		n.counters.drop(dropRepeated)
 		return nil, answerNothing
 	}
-	f := &tcpFlow{key: key, id: n.nextID.Add(1), opened: now, dialed: n.target(dst)}
-	if n.isDNS(f) {
-		// The proxy answers whatever address was asked; which names may be
-		// asked for is its own question to the policy.
-		f.decided = policy.Verdict{Action: policy.Allow, Rule: -1, Source: "dns proxy"}
-		f.generation = n.rules.Load().generation
-	} else {
+	f := &tcpFlow{key: key, id: n.nextID.Add(1), opened: now, dialed: n.target(dst), reviewed: make(chan struct{}, 1)}
+	for {
 		n.decideAddress(f, now)
+		if !f.goesOnLocked() {
+			return nil, n.denyTCP(f, now)
+		}
+		f.nameFirst = f.decided.Action != policy.Allow
+		f.ctx, f.cancel = context.WithCancelCause(n.ctx)
+		// From the table on, a new policy may change the record.
+		opened := Event{Type: "flow.open", Time: now, Generation: f.generation, Flow: f.info(), Verdict: f.decided}
+		result := n.tcp.add(f, n.cfg.Limits.tcpFlows(), n.cfg.Limits.heldFlows(), n.generation)
+		if result == tableAdded {
+			n.event(opened)
+			return f, answerDial
+		}
+		f.cancel(nil)
+		switch result {
+		case tableFull:
+			n.limitHit("MaxConnections", f, now)
+			return nil, answerReset
+		case tableHeld:
+			n.counters.drop(dropHeld)
+			n.limitHit("HeldFlows", f, now)
+			return nil, answerNothing
+		}
+		// The rules were replaced since the decision.
 	}
-	f.nameFirst = f.decided.NeedsName && !f.decided.Dial
-	if f.decided.Action != policy.Allow && !f.nameFirst {
-		return nil, n.denyTCP(f, now)
-	}
-	switch n.tcp.add(f, n.cfg.Limits.tcpFlows(), n.cfg.Limits.heldFlows()) {
-	case tableFull:
-		n.limitHit("MaxConnections", f, now)
-		return nil, answerReset
-	case tableHeld:
-		n.counters.drop(dropHeld)
-		n.limitHit("HeldFlows", f, now)
-		return nil, answerNothing
-	}
-	f.ctx, f.cancel = context.WithCancelCause(n.ctx)
-	n.event(Event{Type: "flow.open", Time: now, Generation: f.generation, Flow: f.info(), Verdict: f.decided})
-	return f, answerDial
 }
 
 // admitInbound decides about a peer's connection to a published port. With ok
@@ -212,25 +247,29 @@ func (n *Network) admitTCP(guest, dst netip.AddrPort, now time.Time) (*tcpFlow, 
 func (n *Network) admitInbound(p *published, peer netip.AddrPort, now time.Time) (f *tcpFlow, ok bool) {
 	f = &tcpFlow{
 		key: flowKey{guest: netip.AddrPortFrom(n.cfg.Block.Guest4, p.binding.GuestPort), remote: peer},
-		id:  n.nextID.Add(1), opened: now, port: p,
+		id:  n.nextID.Add(1), opened: now, port: p, evidence: policy.Evidence{Stage: policy.StageNoName},
 	}
-	r := n.rules.Load()
-	f.decided, f.generation = r.policy.Decide(r.host, f.asked(), policy.Evidence{Stage: policy.StageNoName}), r.generation
-	f.evidence.Stage = policy.StageNoName
-	if f.decided.Action != policy.Allow {
-		n.allowedOrRecorded(f, f.decided, r.generation, now)
-		return nil, false
+	for {
+		r := n.rules.Load()
+		f.decided, f.generation = r.policy.Decide(r.host, f.asked(), f.evidence), r.generation
+		if !n.allowedOrRecorded(f, f.decided, r.generation, now) {
+			return nil, false
+		}
+		select {
+		case p.slots <- struct{}{}:
+		default:
+			n.limitHit("Inbound", f, now)
+			return nil, false
+		}
+		f.ctx, f.cancel = context.WithCancelCause(n.ctx)
+		opened := Event{Type: "flow.open", Time: now, Generation: f.generation, Flow: f.info(), Verdict: f.decided}
+		if n.tcp.addInbound(f, n.generation) {
+			n.event(opened)
+			return f, true
+		}
+		f.cancel(nil)
+		<-p.slots
 	}
-	select {
-	case p.slots <- struct{}{}:
-	default:
-		n.limitHit("Inbound", f, now)
-		return nil, false
-	}
-	f.ctx, f.cancel = context.WithCancelCause(n.ctx)
-	n.tcp.addInbound(f)
-	n.event(Event{Type: "flow.open", Time: now, Generation: f.generation, Flow: f.info(), Verdict: f.decided})
-	return f, true
 }
 
 // admitDatagram decides about a UDP or ICMP flow with its first packet, and
@@ -322,9 +361,7 @@ func (n *Network) endTCP(f *tcpFlow, how string, now time.Time) {
 	info := f.info()
 	info.BytesOut, info.BytesIn = f.bytesOut.Load(), f.bytesIn.Load()
 	info.Duration, info.End = now.Sub(f.opened), how
-	f.mu.Lock()
-	v, gen := f.decided, f.generation
-	f.mu.Unlock()
+	v, gen := f.verdict()
 	n.event(Event{Type: "flow.close", Time: now, Generation: gen, Flow: info, Verdict: v})
 }
 
@@ -357,8 +394,12 @@ type tcpFlow struct {
 	decided    policy.Verdict
 	generation uint64 // that decided
 	evidence   policy.Evidence
-	nameFrom   string // sni, http; "" without a name
-	gated      bool   // decided by what the first bytes showed, not by the address alone
+	nameFrom   string         // sni, http; "" without a name
+	target     netip.AddrPort // what the flow is about since a CONNECT; zero without one
+	streams    []string       // names of HTTP/2 requests before the last: each may still be open
+	spliced    bool           // HTTP whose next request nobody looks at
+
+	reviewed chan struct{} // holds one element when its gate must look at new rules; nil for inbound flows
 
 	bytesOut, bytesIn atomic.Uint64 // from and to the guest
 
@@ -396,18 +437,78 @@ func (f *tcpFlow) cutReason() string {
 	return ""
 }
 
-// classify notes what the first bytes of a flow that isn't held were.
-func (f *tcpFlow) classify(ev policy.Evidence, from string) {
+// maxStreams bounds the names that one HTTP/2 connection is remembered with; a
+// client that asks for more hosts over one connection than this is not one.
+const maxStreams = 64
+
+// noteStreamLocked is called before what was seen becomes the flow's evidence.
+func (f *tcpFlow) noteStreamLocked(seen sniff.Result) {
+	name := f.evidence.Name
+	if seen.Kind != sniff.HTTP2 || f.nameFrom != "http" || name == "" || name == seen.Name || slices.Contains(f.streams, name) {
+		return
+	}
+	if f.streams = append(f.streams, name); len(f.streams) > maxStreams {
+		f.streams, f.spliced = f.streams[:maxStreams], true // as if nobody had looked
+	}
+}
+
+// goesOnLocked reports whether the flow's verdict lets it go on, be it to show
+// its name.
+func (f *tcpFlow) goesOnLocked() bool {
+	return f.decided.Action == policy.Allow || f.decided.NeedsName
+}
+
+// decideAgainLocked decides the flow under r, judged by the evidence that it has.
+func (f *tcpFlow) decideAgainLocked(r *rules) policy.Verdict {
+	v := r.policy.Decide(r.host, f.askedLocked(), f.evidence)
+	if f.evidence.Stage == policy.StageAddress {
+		return v // it goes on under the new rules' cases
+	}
+	for _, name := range f.streams {
+		if v.Action != policy.Allow {
+			return v
+		}
+		ev := policy.Evidence{Stage: policy.StageName, Name: name, Names: f.evidence.Names}
+		v = r.policy.Decide(r.host, f.askedLocked(), ev)
+	}
+	if f.spliced && v.Action == policy.Allow &&
+		r.policy.Decide(r.host, f.askedLocked(), policy.Evidence{Names: f.evidence.Names}).NeedsName {
+		v.Action, v.Reason = policy.Deny, reasonSpliced
+	}
+	return v
+}
+
+// reasonSpliced is why a flow is cut that the new rules allow.
+const reasonSpliced = "its requests must be read under these rules, and were not before"
+
+// verdict returns the flow's verdict at this moment, and the generation that
+// gave it.
+func (f *tcpFlow) verdict() (policy.Verdict, uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	ev.Names = f.evidence.Names
-	f.evidence, f.nameFrom = ev, from
+	return f.decided, f.generation
+}
+
+// peer returns the address that the flow is about.
+func (f *tcpFlow) peer() netip.AddrPort {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.askedLocked().Peer
 }
 
 // asked is the flow in the policy's terms.
 func (f *tcpFlow) asked() policy.Flow {
-	if f.port != nil {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.askedLocked()
+}
+
+func (f *tcpFlow) askedLocked() policy.Flow {
+	switch {
+	case f.port != nil:
 		return policy.Flow{Direction: policy.Ingress, Protocol: policy.TCP, Peer: f.key.remote, GuestPort: f.key.guest.Port()}
+	case f.target.IsValid():
+		return policy.Flow{Direction: policy.Egress, Protocol: policy.TCP, Peer: f.target}
 	}
 	return policy.Flow{Direction: policy.Egress, Protocol: policy.TCP, Peer: f.key.remote}
 }
@@ -421,8 +522,11 @@ func (f *tcpFlow) info() FlowInfo {
 		Src: f.key.guest, Dst: f.key.remote, Dialed: f.dialed,
 		Name: f.evidence.Name, NameFrom: f.nameFrom,
 	}
-	if f.port != nil {
+	switch {
+	case f.port != nil:
 		i.Direction, i.Src, i.Dst = policy.Ingress, f.key.remote, f.key.guest
+	case f.target.IsValid():
+		i.Dst = f.target
 	}
 	if i.Name == "" && len(f.evidence.Names) > 0 {
 		i.Name, i.NameFrom = f.evidence.Names[0], "dns"

@@ -15,7 +15,8 @@ const holdTimeout = 10 * time.Second
 // A gate looks at what the guest sends on a TCP flow before any of it is
 // forwarded. Where the policy needs a name it holds the bytes until they are
 // classified and the name has decided; elsewhere it only notes the name, and
-// holds nothing.
+// holds nothing. Until then a policy that is replaced changes which of the two
+// it does.
 //
 //	first bytes ─┬─ no name needed ─► forwarded; the name is noted ──────► open
 //	             └─ name needed ────► held ─► classified ─► decided again ─┬─ denied ─► cut
@@ -27,14 +28,15 @@ type gate struct {
 	n    *Network
 	flow *tcpFlow
 
-	state    gateState
-	flight   sniff.Flight
-	noted    []byte          // forwarded bytes of a flight that took more than one look
-	requests *sniff.Requests // valid iff state is gateRequests
-	owed     int             // bytes of a decided head that are still to be forwarded
-	withheld bool            // no request was decided yet, and without one nothing may pass
-	looked   int             // withheld bytes that requests has seen
-	deadline time.Time       // when a held flight is given up; zero before its first byte
+	state      gateState
+	generation uint64 // of the rules that state follows
+	dial       bool   // the host may be dialled, and what names nothing may pass
+	flight     sniff.Flight
+	noted      []byte          // forwarded bytes of a flight that took more than one look
+	requests   *sniff.Requests // valid iff state is gateRequests
+	owed       int             // bytes of a decided head that are still to be forwarded
+	looked     int             // withheld bytes that requests has seen
+	deadline   time.Time       // when a held flight is given up; zero before its first byte
 }
 
 // gateState is what a gate does with bytes. Their order is the order in which
@@ -56,39 +58,29 @@ func newGate(n *Network, f *tcpFlow) *gate {
 // open reports whether the gate has no more say.
 func (g *gate) open() bool { return g.state == gateOpen }
 
+// withheld reports whether no request was decided yet, and without one nothing
+// may pass.
+func (g *gate) withheld() bool { return g.state == gateRequests && !g.dial }
+
 // expired returns a channel that fires when a held flight is to be given up;
 // nil if none is held.
 func (g *gate) expired(now time.Time) <-chan time.Time {
-	if g.state != gateHold && !g.withheld {
+	if g.state != gateHold && !g.withheld() || g.deadline.IsZero() {
 		return nil
 	}
 	return time.After(g.deadline.Sub(now))
-}
-
-// expire records that nothing at all came from a guest whose flow waits for its
-// name.
-func (g *gate) expire(now time.Time) {
-	g.decide(sniff.Result{Kind: sniff.Malformed}, now)
 }
 
 // pass looks at b, all bytes that the guest has sent and nobody forwarded, and
 // returns how many of them may be forwarded now. With denied the flow is to be
 // cut; the denial is recorded. closed says that nothing follows b.
 func (g *gate) pass(b []byte, closed bool, now time.Time) (n int, denied bool) {
-	if len(b) == 0 {
-		return 0, false
-	}
-	if g.state == gateFirst {
-		g.state = gateNote
-		if g.n.needsName(g.flow, now) {
-			g.state = gateHold
-			g.deadline = now.Add(holdTimeout)
-		}
+	if g.state < gateRequests && !g.review(len(b) > 0, now) {
+		return 0, true
 	}
 	switch g.state {
 	case gateNote:
-		g.note(b, closed, now)
-		return len(b), false
+		return g.note(b, closed, now)
 	case gateHold:
 		return g.hold(b, closed, now)
 	case gateRequests:
@@ -97,52 +89,83 @@ func (g *gate) pass(b []byte, closed bool, now time.Time) (n int, denied bool) {
 	return len(b), false
 }
 
-// note looks for the name in bytes that are forwarded anyway.
-func (g *gate) note(b []byte, closed bool, now time.Time) {
-	seen := b
-	if g.noted != nil {
-		g.noted = append(g.noted, b...)
-		seen = g.noted
+// review brings a gate whose flight isn't classified in line with the rules of
+// this moment: the contract's cases a to d. begun says that there is a flight.
+// It reports false if they deny the flow.
+func (g *gate) review(begun bool, now time.Time) bool {
+	if !g.n.reviewTCP(g.flow, now) {
+		return false
 	}
+	v, generation := g.flow.verdict()
+	begun = begun || g.noted != nil
+	if generation == g.generation && (g.state != gateFirst || !begun) {
+		return true
+	}
+	g.generation, g.dial = generation, v.Action == policy.Allow
+	switch {
+	case g.dial && !begun:
+		g.state, g.deadline = gateFirst, time.Time{} // a banner may come first
+	case !v.NeedsName:
+		g.state = gateNote
+	case g.state != gateHold:
+		g.state, g.deadline = gateHold, now.Add(g.n.cfg.holdTimeout)
+	}
+	return true
+}
+
+// note looks for the name in bytes that are forwarded anyway.
+func (g *gate) note(b []byte, closed bool, now time.Time) (int, bool) {
+	seen := g.seen(b)
 	r := g.flight.Next(seen, closed)
 	if r.Kind == sniff.More {
 		if g.noted == nil {
-			g.noted = slices.Clone(b)
+			seen = slices.Clone(b)
 		}
-		return
+		g.noted = seen
+		return len(b), false
 	}
 	g.noted = nil
 	g.state = gateOpen
-	g.flow.classify(evidenceOf(r), nameSource(r.Kind))
+	if !g.n.noteTCP(g.flow, r, now) {
+		return 0, true
+	}
+	return len(b), false
+}
+
+// seen returns the flight so far, which ends with b.
+func (g *gate) seen(b []byte) []byte {
+	if g.noted == nil {
+		return b
+	}
+	return append(g.noted, b...)
 }
 
 // hold looks for the name in bytes that wait for it.
 func (g *gate) hold(b []byte, closed bool, now time.Time) (int, bool) {
-	r := g.flight.Next(b, closed)
+	r := g.flight.Next(g.seen(b), closed)
 	if r.Kind == sniff.More {
 		if now.Before(g.deadline) {
 			return 0, false
 		}
 		r = sniff.Result{Kind: sniff.Malformed, Reason: "first flight not finished in time"}
 	}
-	switch r.Kind {
-	case sniff.HTTP2:
-		// The preface names nothing: what passes before the first request is for
-		// the verdict without a name to say.
-		g.withheld = !g.n.allowedUnnamed(g.flow, now)
-	default:
-		v, ok := g.decide(r, now)
+	// The preface of HTTP/2 names nothing: what passes before the first request is
+	// for the verdict without a name to say.
+	if r.Kind != sniff.HTTP2 {
+		follow, ok := g.n.decideFlight(g.flow, r, true, now)
 		if !ok {
 			return 0, true
 		}
-		if r.Kind != sniff.HTTP1 && r.Kind != sniff.Connect || !v.PerRequest {
-			g.state = gateOpen
+		g.dial = true
+		if !follow {
+			g.state, g.noted = gateOpen, nil
 			return len(b), false
 		}
 	}
 	g.state = gateRequests
 	g.requests = sniff.Follow(g.flow.key.remote.Addr(), r)
-	g.owed = r.Len
+	g.owed = r.Len - len(g.noted)
+	g.noted = nil
 	return g.follow(b, closed, now)
 }
 
@@ -163,32 +186,24 @@ func (g *gate) follow(b []byte, closed bool, now time.Time) (n int, denied bool)
 		if head.Kind == sniff.More {
 			break
 		}
-		if _, ok := g.decide(head, now); !ok {
+		if _, ok := g.n.decideFlight(g.flow, head, false, now); !ok {
 			return 0, true
 		}
-		g.withheld = false
+		g.dial = true
 		g.owed = head.Len
 	}
-	if g.withheld {
-		if !now.Before(g.deadline) {
-			g.decide(sniff.Result{Kind: sniff.Malformed}, now)
+	if g.withheld() {
+		if !closed && now.Before(g.deadline) {
+			g.looked = n
+			return 0, false
+		}
+		if _, ok := g.n.decideFlight(g.flow, sniff.Result{Kind: sniff.Malformed}, false, now); !ok {
 			return 0, true
 		}
-		g.looked = n
-		return 0, false
+		g.dial = true
 	}
 	g.looked = 0
 	return n, false
-}
-
-// decide asks the policy again, now that a name is known or known to be
-// missing, and reports whether the flow may go on.
-func (g *gate) decide(r sniff.Result, now time.Time) (v policy.Verdict, ok bool) {
-	if r.Kind == sniff.Connect && !g.n.decideConnect(g.flow, r, now) {
-		return policy.Verdict{}, false
-	}
-	v = g.n.decideNamed(g.flow, evidenceOf(r), nameSource(r.Kind), now)
-	return v, v.Action == policy.Allow
 }
 
 // evidenceOf translates what the first bytes were into the policy's terms.
@@ -203,6 +218,11 @@ func evidenceOf(r sniff.Result) policy.Evidence {
 		return policy.Evidence{Stage: policy.StageNoName}
 	}
 	return policy.Evidence{Stage: policy.StageMalformed}
+}
+
+// isHTTP reports whether requests may follow what was seen.
+func isHTTP(k sniff.Kind) bool {
+	return k == sniff.HTTP1 || k == sniff.HTTP2 || k == sniff.Connect
 }
 
 // nameSource says where a name came from, as events spell it.

@@ -34,6 +34,7 @@ type testNet struct {
 	lab        *labDialer
 	icmpSeen   chan []byte // ICMP frames that the guest got
 	udpSeen    chan []byte // UDP frames over IPv4, likewise
+	deaf       atomic.Bool // the guest's stack gets no TCP
 
 	mu     sync.Mutex // guards the following field
 	events []Event
@@ -156,7 +157,9 @@ func (n *testNet) readGuest(l link.Link) {
 				}
 				continue
 			}
-			n.guest.inject(v6, buffer.NewViewWithData(f.Data[etherLen:]))
+			if !n.deaf.Load() {
+				n.guest.inject(v6, buffer.NewViewWithData(f.Data[etherLen:]))
+			}
 		}
 	}
 }

@@ -210,6 +210,7 @@ func (n *Network) serveInbound(f *tcpFlow, c *net.TCPConn) string {
 		return cmp.Or(f.cutReason(), endRefused)
 	}
 	r := &relay{flow: f, ep: ep, wq: wq, host: c, gate: &gate{state: gateOpen}}
+	defer wq.EventUnregister(r.watch())
 	return r.run()
 }
 

@@ -88,6 +88,9 @@ func (r *reader) frame(i int, now time.Time) {
 			n.reporter.report(icmpReport{what: icmpTimeExceed}, p.ip(), now)
 			return
 		}
+		if p.tcpFlags&(flagSYN|flagACK) == flagSYN {
+			n.reopen(p)
+		}
 		n.endpoint.inject(p.v6, r.take(i))
 	case kindFragment:
 		if whole, d := n.fragments.add(p, now); d != dropNone {

@@ -6,9 +6,11 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"github.com/sluicenet/sluice/internal/sniff"
@@ -33,6 +35,9 @@ type relay struct {
 	wq   *waiter.Queue
 	host net.Conn // nil until await has allowed the dial
 
+	ended atomic.Bool // the host's end of stream was passed on
+	done  atomic.Bool // the guest's end of stream was, or the flow is cut
+
 	// Owned by the goroutine of the outward direction.
 	gate    *gate
 	passed  int         // bytes that the gate let pass and the host hasn't yet
@@ -41,40 +46,56 @@ type relay struct {
 	pending int // bytes in pieces
 }
 
-// await holds the guest's bytes while the host may not be dialled, and reports
-// whether the name has allowed it.
-func (r *relay) await() bool {
+// await holds the guest's bytes while the host may not be dialled. It returns ""
+// when it may, or how the flow has ended.
+func (r *relay) await() string {
 	entry, ready := waiter.NewChannelEntry(outwardEvents)
 	r.wq.EventRegister(&entry)
 	defer r.wq.EventUnregister(&entry)
-	idle := time.NewTimer(holdTimeout)
-	defer idle.Stop()
 	for {
 		b, closed := r.collect()
+		if b.err != nil && !closed {
+			b.release()
+			return endReset
+		}
 		n, denied := r.gate.pass(b.bytes(), closed, time.Now())
 		b.release()
 		switch {
 		case denied:
-			return false
-		case n > 0:
+			return endDenied
+		case r.gate.dial:
 			r.passed = n
-			return true
-		case closed:
-			return false
+			return ""
 		}
 		select {
 		case <-ready:
-		case <-idle.C:
-			r.gate.expire(time.Now())
-			return false
+		case <-r.gate.expired(time.Now()):
+		case <-r.flow.reviewed:
 		case <-r.flow.ctx.Done():
-			return false
+			return r.flow.cutReason()
 		}
 	}
 }
 
-// run relays until both directions have ended, closes both ends and returns how
-// the flow ended.
+// watch cuts the flow when the guest resets it, which both directions may be too
+// busy with the host to see. The caller unregisters the entry.
+func (r *relay) watch() *waiter.Entry {
+	entry := waiter.NewFunctionEntry(waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) {
+		switch tcp.EndpointState(r.ep.State()) {
+		case tcp.StateError:
+			r.flow.cut(endReset)
+		case tcp.StateClose: // a reset behind the guest's end of stream; else we have ended too
+			if !r.ended.Load() {
+				r.flow.cut(endReset)
+			}
+		}
+	})
+	r.wq.EventRegister(&entry)
+	return &entry
+}
+
+// run relays until both directions have ended and the guest has all of it,
+// closes both ends and returns how the flow ended.
 func (r *relay) run() string {
 	// A cut wakes both directions: deadlines do it on the host's side, the
 	// flow's context on the endpoint's.
@@ -82,19 +103,46 @@ func (r *relay) run() string {
 	var in sync.WaitGroup
 	in.Go(r.inward)
 	r.outward()
+	// Then a host that has ended too is waited for no longer.
+	if r.done.Store(true); r.ended.Load() {
+		r.host.SetReadDeadline(time.Unix(1, 0))
+	}
 	in.Wait()
 	// From here on nobody uses the endpoint's memory: closing may free it.
 	stop()
+	if r.flow.cutReason() == "" {
+		r.host.Close()
+		r.settle()
+	}
 	why := r.flow.cutReason()
 	if why != "" {
 		reset(r.host)
+		r.host.Close()
 		r.ep.Abort()
-	} else {
-		why = endFIN
-		r.ep.Close()
+		return why
 	}
-	r.host.Close()
-	return why
+	r.ep.Close()
+	return endFIN
+}
+
+// settle waits until the guest has acknowledged everything. Until then the
+// endpoint holds the bytes, so the flow counts: or a guest that never reads
+// could leave any number of them behind.
+func (r *relay) settle() {
+	entry, changed := waiter.NewChannelEntry(waiter.EventHUp | waiter.EventErr)
+	r.wq.EventRegister(&entry)
+	defer r.wq.EventUnregister(&entry)
+	for {
+		switch tcp.EndpointState(r.ep.State()) {
+		case tcp.StateTimeWait, tcp.StateClose, tcp.StateError:
+			return
+		}
+		select {
+		case <-changed:
+		case <-r.flow.ctx.Done():
+			return
+		}
+	}
 }
 
 // outwardEvents wake the outward direction.
@@ -130,6 +178,7 @@ func (r *relay) outward() {
 		select {
 		case <-ready:
 		case <-r.gate.expired(time.Now()):
+		case <-r.flow.reviewed:
 		case <-r.flow.ctx.Done():
 			return
 		}
@@ -162,7 +211,7 @@ func (r *relay) forward() (more bool, err tcpip.Error) {
 func (r *relay) forwardGated() (more bool, err tcpip.Error) {
 	b, closed := r.collect()
 	defer b.release()
-	if len(b.bytes()) == 0 {
+	if b.err != nil && !closed {
 		return false, b.err
 	}
 	if r.passed == 0 {
@@ -173,8 +222,8 @@ func (r *relay) forwardGated() (more bool, err tcpip.Error) {
 		}
 		r.passed = n
 	}
-	if r.passed == 0 {
-		return false, nil
+	if r.passed == 0 || len(b.bytes()) == 0 {
+		return false, b.err
 	}
 	sent, werr := r.host.Write(b.bytes()[:min(r.passed, len(b.bytes()))])
 	r.consume(sent)
@@ -196,15 +245,30 @@ type collection struct {
 var collections = sync.Pool{New: func() any { return new([sniff.MaxFlight]byte) }}
 
 // collect copies the waiting bytes, without consuming them. closed reports that
-// the guest sends no more.
+// the guest sends no more than these.
 func (r *relay) collect() (c *collection, closed bool) {
-	closed = r.ep.Readiness(waiter.ReadableEvents|waiter.EventRdHUp)&waiter.EventRdHUp != 0
+	closed = r.guestEnded()
 	c = &collection{buf: collections.Get().(*[sniff.MaxFlight]byte)}
 	_, err := r.ep.Read(c, tcpip.ReadOptions{Peek: true})
-	if _, none := err.(*tcpip.ErrWouldBlock); !none {
+	switch err.(type) {
+	case nil, *tcpip.ErrWouldBlock:
+		return c, closed && c.n < len(c.buf)
+	case *tcpip.ErrClosedForReceive:
 		c.err = err
+		return c, true
 	}
-	return c, closed || c.err != nil
+	c.err = err
+	return c, false
+}
+
+// guestEnded reports whether the guest's end of stream has come: what it has
+// sent is in the queue. Readiness tells only while we have not ended too.
+func (r *relay) guestEnded() bool {
+	switch tcp.EndpointState(r.ep.State()) {
+	case tcp.StateCloseWait, tcp.StateLastAck, tcp.StateClosing, tcp.StateTimeWait, tcp.StateClose:
+		return true
+	}
+	return false
 }
 
 func (c *collection) bytes() []byte { return c.buf[:c.n] }
@@ -274,7 +338,8 @@ func (r *relay) inward() {
 		r.flow.bytesIn.Add(uint64(n))
 		switch {
 		case err == io.EOF:
-			if r.ep.Shutdown(tcpip.ShutdownWrite) != nil {
+			r.ended.Store(true)
+			if r.ep.Shutdown(tcpip.ShutdownWrite) != nil || !r.done.Load() && src.linger() {
 				r.flow.cut(endReset)
 			}
 			return

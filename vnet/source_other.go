@@ -21,6 +21,10 @@ func newSource(c net.Conn) *source {
 	return &source{host: c, buf: make([]byte, 64<<10)}
 }
 
+// linger would wait behind the end of the stream for a reset, which can't be
+// told here.
+func (s *source) linger() (reset bool) { return false }
+
 // transfer waits for the host's bytes and moves some to ep. full reports that
 // ep must become writable first; err is io.EOF at the end of the stream.
 func (s *source) transfer(ep tcpip.Endpoint) (n int, full bool, err error) {

@@ -45,9 +45,24 @@ func newSource(c net.Conn) *source {
 		s.err = net.ErrClosed
 		return s
 	}
-	s.raw, s.err = sc.SyscallConn()
+	if s.raw, s.err = sc.SyscallConn(); s.err != nil {
+		return s
+	}
 	s.step = s.once
+	// Urgent data is plain data. Where this is refused, so is reading.
+	s.raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) })
 	return s
+}
+
+// linger waits behind the end of the stream until the host resets the
+// connection, which it reports, or a deadline of the connection ends the wait.
+func (s *source) linger() (reset bool) {
+	s.raw.Read(func(fd uintptr) bool {
+		errno, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		reset = err == nil && errno != 0
+		return reset || err != nil
+	})
+	return reset
 }
 
 // transfer waits for the host's bytes and moves some to ep. full reports that

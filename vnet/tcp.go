@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -72,37 +73,38 @@ func (n *Network) serveDialed(f *tcpFlow, r *tcp.ForwarderRequest) string {
 		return n.refuse(f, r, err)
 	}
 	f.syn = nil
-	ep, wq, ok := n.accept(r)
+	ep, wq, ok := n.accept(f, r)
 	n.tcp.established()
 	if !ok {
 		reset(host)
 		host.Close()
-		return endReset
+		return cmp.Or(f.cutReason(), endReset)
 	}
 	rl := &relay{flow: f, ep: ep, wq: wq, host: host, gate: newGate(n, f)}
+	defer wq.EventUnregister(rl.watch())
 	return rl.run()
 }
 
 // serveNamed accepts the guest's handshake and dials only when the name has
 // allowed it: case c of the contract.
 func (n *Network) serveNamed(f *tcpFlow, r *tcp.ForwarderRequest) string {
-	ep, wq, ok := n.accept(r)
+	ep, wq, ok := n.accept(f, r)
 	if !ok {
 		n.tcp.established()
-		return endReset
+		return cmp.Or(f.cutReason(), endReset)
 	}
 	rl := &relay{flow: f, ep: ep, wq: wq, gate: newGate(n, f)}
-	rl.gate.state, rl.gate.deadline = gateHold, time.Now().Add(holdTimeout)
-	allowed := rl.await()
+	defer wq.EventUnregister(rl.watch())
+	why := rl.await()
 	n.tcp.established() // a flow is held until here
-	if !allowed {
+	if why != "" {
 		ep.Abort()
-		return cmp.Or(f.cutReason(), endDenied)
+		return why
 	}
 	host, err := n.dial(f)
 	if err != nil {
 		ep.Abort() // the handshake is over: a reset is all that can be said
-		return cmp.Or(f.cutReason(), endReset)
+		return cmp.Or(f.cutReason(), n.dialFailed(f, err))
 	}
 	rl.host = host
 	return rl.run()
@@ -115,10 +117,10 @@ func (n *Network) isDNS(f *tcpFlow) bool {
 
 // serveDNS gives a flow to port 53 to the DNS proxy.
 func (n *Network) serveDNS(f *tcpFlow, r *tcp.ForwarderRequest) string {
-	ep, wq, ok := n.accept(r)
+	ep, wq, ok := n.accept(f, r)
 	n.tcp.established()
 	if !ok {
-		return endReset
+		return cmp.Or(f.cutReason(), endReset)
 	}
 	c := newGuestConn(wq, ep)
 	stop := context.AfterFunc(f.ctx, func() { c.Close() })
@@ -130,10 +132,20 @@ func (n *Network) serveDNS(f *tcpFlow, r *tcp.ForwarderRequest) string {
 // newGuestConn makes an endpoint a net.Conn, for those who want one.
 func newGuestConn(wq *waiter.Queue, ep tcpip.Endpoint) net.Conn { return gonet.NewTCPConn(wq, ep) }
 
-// accept completes the guest's handshake. ok is false if the guest gave up.
-func (n *Network) accept(r *tcp.ForwarderRequest) (tcpip.Endpoint, *waiter.Queue, bool) {
-	wq := new(waiter.Queue)
+// accept completes the guest's handshake. ok is false if the guest gave up, or
+// the flow was cut.
+func (n *Network) accept(f *tcpFlow, r *tcp.ForwarderRequest) (tcpip.Endpoint, *waiter.Queue, bool) {
+	wq, id := new(waiter.Queue), r.ID()
+	ended, aborted := make(chan struct{}), make(chan struct{})
+	stop := context.AfterFunc(f.ctx, func() {
+		defer close(aborted)
+		n.abortHandshake(id, ended)
+	})
 	ep, err := r.CreateEndpoint(wq)
+	close(ended)
+	if !stop() {
+		<-aborted
+	}
 	if err != nil {
 		r.Complete(false)
 		return nil, nil, false
@@ -141,6 +153,54 @@ func (n *Network) accept(r *tcp.ForwarderRequest) (tcpip.Endpoint, *waiter.Queue
 	r.Complete(false)
 	n.tune(ep)
 	return ep, wq, true
+}
+
+// abortHandshake ends the handshake that CreateEndpoint is waiting for, which
+// has no other way to be told, unless it ends by itself. The endpoint may not be
+// there yet.
+func (n *Network) abortHandshake(id stack.TransportEndpointID, ended <-chan struct{}) {
+	proto := header.IPv4ProtocolNumber
+	if id.LocalAddress.BitLen() == header.IPv6AddressSizeBits {
+		proto = header.IPv6ProtocolNumber
+	}
+	t := time.NewTicker(abortInterval)
+	defer t.Stop()
+	for {
+		if ep, ok := n.stack.FindTransportEndpoint(proto, tcp.ProtocolNumber, id, nicID).(*tcp.Endpoint); ok {
+			// In the middle of a handshake this is a failure of it; behind it, an
+			// end of stream, and the relay does the rest.
+			ep.Shutdown(tcpip.ShutdownWrite)
+			return
+		}
+		select {
+		case <-t.C:
+		case <-ended:
+			return
+		}
+	}
+}
+
+// abortInterval is how often abortHandshake looks for an endpoint that is about
+// to be made.
+const abortInterval = 5 * time.Millisecond
+
+// reopen makes way for a SYN from where a connection was closed a moment ago.
+// gVisor would keep the address and port for timeWait, against segments that are
+// still under way; between the guest and us there are none (RFC 6191). Only the
+// reader calls it.
+func (n *Network) reopen(p *packet) {
+	id := stack.TransportEndpointID{
+		LocalPort: p.dstPort, LocalAddress: tcpip.AddrFromSlice(p.dst.AsSlice()),
+		RemotePort: p.srcPort, RemoteAddress: tcpip.AddrFromSlice(p.src.AsSlice()),
+	}
+	proto := header.IPv4ProtocolNumber
+	if p.v6 {
+		proto = header.IPv6ProtocolNumber
+	}
+	ep, ok := n.stack.FindTransportEndpoint(proto, tcp.ProtocolNumber, id, nicID).(*tcp.Endpoint)
+	if ok && ep.EndpointState() == tcp.StateTimeWait {
+		ep.Abort()
+	}
 }
 
 // tune sets what every endpoint towards the guest has.
@@ -187,20 +247,30 @@ func (n *Network) refuse(f *tcpFlow, r *tcp.ForwarderRequest, err error) string 
 		r.Complete(true)
 		return why
 	}
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
-		r.Complete(true)
-		return endRefused
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL) && f.dialed.Addr().Is6():
+	how := n.dialFailed(f, err)
+	if how == endUnreachable {
 		n.unreachable(f, errors.Is(err, syscall.EHOSTUNREACH))
-		r.Complete(false)
+	}
+	// Silence lets the guest repeat its SYN, and maybe have more luck.
+	r.Complete(how == endRefused)
+	return how
+}
+
+// dialFailed says how a flow ends whose dial failed. That the host is short of
+// something is recorded: it must not look like a denial.
+func (n *Network) dialFailed(f *tcpFlow, err error) string {
+	is := func(errnos ...syscall.Errno) bool {
+		return slices.ContainsFunc(errnos, func(e syscall.Errno) bool { return errors.Is(err, e) })
+	}
+	switch {
+	case is(syscall.ECONNREFUSED, syscall.ECONNRESET):
+		return endRefused
+	case is(syscall.EHOSTUNREACH, syscall.ENETUNREACH), is(syscall.EADDRNOTAVAIL) && f.dialed.Addr().Is6():
 		return endUnreachable
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.EADDRNOTAVAIL):
+	case is(syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.EADDRNOTAVAIL):
 		n.limitHit("descriptors", f, time.Now())
-		r.Complete(false) // the guest repeats its SYN, and may have more luck
 		return endFailed
 	}
-	r.Complete(false)
 	return endTimeout
 }
 

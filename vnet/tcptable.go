@@ -37,7 +37,8 @@ type tableResult uint8
 const (
 	tableAdded tableResult = iota
 	tableFull
-	tableHeld // too many flows wait for their host
+	tableHeld  // too many flows wait for their host
+	tableStale // other rules decide since
 )
 
 func newTCPTable() *tcpTable {
@@ -54,11 +55,15 @@ func (t *tcpTable) has(k flowKey) bool {
 	return t.flows[k] != nil
 }
 
-// add puts f into the table as a held flow, if the limits allow.
-func (t *tcpTable) add(f *tcpFlow, maxFlows, maxHeld int) tableResult {
+// add puts f into the table as a held flow, if the limits allow and current, the
+// rules' generation, is still the one that decided f. Who replaces the rules
+// first does so, and then goes over the table: so no flow slips through between.
+func (t *tcpTable) add(f *tcpFlow, maxFlows, maxHeld int, current func() uint64) tableResult {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
+	case f.generation != current():
+		return tableStale
 	case len(t.flows) >= maxFlows:
 		return tableFull
 	case t.held >= maxHeld:
@@ -76,10 +81,16 @@ func (t *tcpTable) established() {
 	t.mu.Unlock()
 }
 
-func (t *tcpTable) addInbound(f *tcpFlow) {
+// addInbound is add for a flow of a published port, which has limits of its own.
+// It reports false if other rules decide since.
+func (t *tcpTable) addInbound(f *tcpFlow, current func() uint64) bool {
 	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f.generation != current() {
+		return false
+	}
 	t.inbound[f.id] = f
-	t.mu.Unlock()
+	return true
 }
 
 func (t *tcpTable) remove(f *tcpFlow) {

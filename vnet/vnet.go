@@ -1,6 +1,7 @@
 package vnet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,8 @@ type Config struct {
 	RateLimit RateLimit
 	// Logger gets our own remarks, never the guest's bytes; nil is silent.
 	Logger *slog.Logger
+
+	holdTimeout time.Duration // 0 means holdTimeout; tests have less time
 }
 
 // A Dialer opens the host's side of flows. addr is where to go: the gateway is
@@ -185,6 +188,7 @@ func newNetwork(cfg Config) (*Network, error) {
 	if cfg.Host == nil {
 		cfg.Host = &policy.Host{Gateways: []netip.Addr{cfg.Block.Gateway4, cfg.Block.Gateway6}}
 	}
+	cfg.holdTimeout = cmp.Or(cfg.holdTimeout, holdTimeout)
 	cfg.Link = newShaper(cfg.Link, cfg.RateLimit, time.Now())
 	n := &Network{cfg: cfg, tcp: newTCPTable(), guard: newGuard(cfg.Block, cfg.MTU), failed: make(chan struct{})}
 	n.builder = newBuilder(cfg.Block, cfg.MTU)
