@@ -1,0 +1,17 @@
+//go:build !linux
+
+package image
+
+import (
+	"os"
+	"testing"
+)
+
+const fifosWork = false
+
+// ownerOf is of the process: nobody gives files away here, in tests.
+func ownerOf(os.FileInfo) (uid, gid int) { return os.Geteuid(), os.Getegid() }
+
+func linksOf(os.FileInfo) uint64 { return 1 }
+
+func xattrsOf(testing.TB, string) map[string]string { return nil }
