@@ -16,6 +16,7 @@ type Host struct {
 	Blocks   []netip.Prefix // the sandbox's own blocks
 	Others   []netip.Prefix // blocks that other sandboxes hold: always denied
 	Addrs    []netip.Addr   // every other address of the host: group host
+	Ranges   []netip.Prefix // prefixes that are the host's own as a whole: group host
 	NAT64    []netip.Prefix // NAT64 prefixes beside 64:ff9b::/96
 }
 
@@ -56,7 +57,7 @@ func (h *Host) classify(a netip.Addr) class {
 	if c.denied == deniedLinkLocal6 {
 		return c
 	}
-	if slices.Contains(h.Addrs, a) {
+	if slices.Contains(h.Addrs, a) || containedIn(h.Ranges, a) {
 		return class{group: GroupHost}
 	}
 	if isISATAP(a) {

@@ -151,3 +151,24 @@ func TestClassifyAgreesWithModel(t *testing.T) {
 		}
 	}
 }
+
+// TestHostRanges checks that a prefix that the host answers for as a whole is the
+// host, whatever else it would be.
+func TestHostRanges(t *testing.T) {
+	t.Parallel()
+	h := &Host{Ranges: prefixes("1.2.3.0/24 10.5.0.0/16 2a00:5::/64")}
+	for _, row := range []struct {
+		addr string
+		want Group
+	}{
+		{"1.2.3.77", GroupHost}, {"1.2.4.1", GroupPublic}, {"10.5.0.1", GroupHost}, {"10.6.0.1", GroupPrivate},
+		{"2a00:5::9", GroupHost}, {"2a00:6::9", GroupPublic}, {"::ffff:1.2.3.4", GroupHost},
+	} {
+		if got := h.Classify(netip.MustParseAddr(row.addr)); got != row.want {
+			t.Errorf("%s is %v, want %v", row.addr, got, row.want)
+		}
+	}
+	if why, denied := h.AlwaysDenied(netip.MustParseAddr("64:ff9b::1.2.3.4")); !denied {
+		t.Errorf("the host inside NAT64 may be allowed: %s", why)
+	}
+}

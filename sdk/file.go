@@ -255,12 +255,16 @@ func keyOf(f reflect.StructField) string {
 }
 
 // nearest returns the key that takes the fewest changes of single letters to
-// get from word, "" if none is near.
+// get from word, where a key's first letters take one; "" if none is near.
 func nearest(word string, keys []string) string {
 	best, fewest := "", 1+len(word)/2
 	slices.Sort(keys)
 	for _, key := range keys {
-		if d := distance(word, key); d < fewest {
+		d := distance(word, key)
+		if len(word) >= 3 && strings.HasPrefix(key, word) {
+			d = 1
+		}
+		if d < fewest {
 			best, fewest = key, d
 		}
 	}

@@ -107,7 +107,7 @@ func TestNearest(t *testing.T) {
 	t.Parallel()
 	keys := []string{"policy", "port", "ports", "rules"}
 	for word, want := range map[string]string{
-		"polcy": "policy", "Ports": "ports", "prot": "port", "rule": "rules", "x": "", "interface": "", "": "",
+		"polcy": "policy", "Ports": "ports", "prot": "port", "rule": "rules", "pol": "policy", "x": "", "interface": "", "": "",
 	} {
 		if got := nearest(word, keys); got != want {
 			t.Errorf("nearest to %q is %q, want %q", word, got, want)

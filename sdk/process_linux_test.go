@@ -290,6 +290,33 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	}
 }
 
+// TestBothKilled checks that what a creator and its sandbox left, killed
+// together, goes with the next sandbox, whatever its name.
+func TestBothKilled(t *testing.T) {
+	t.Parallel()
+	inNamespace(t)
+	cmd, out := startCreator(t, "both-killed")
+	if _, err := out.ReadBytes('\n'); err != nil {
+		t.Fatal(err)
+	}
+	family := descendants(cmd.Process.Pid)
+	sandbox := childNamed(cmd.Process.Pid, "sluice:sandbox")
+	for _, pid := range []int{sandbox, cmd.Process.Pid} { // in this order neither cleans up
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, pid := range []int{sandbox, cmd.Process.Pid} {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = cmd.Wait() // killed
+	awaitGone(t, family)
+	awaitName(t, "another")
+	checkNothingLeft(t, "both-killed")
+}
+
 // TestSandboxKilled checks what its creator sees of a sandbox whose process was
 // killed.
 func TestSandboxKilled(t *testing.T) {

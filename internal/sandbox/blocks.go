@@ -165,3 +165,30 @@ func (d Dirs) heldBlocks(own vnet.Block) ([]netip.Prefix, error) {
 	}
 	return held, errors.Join(errs...)
 }
+
+// sweepBlocks removes the locks of blocks that nobody holds.
+func (d Dirs) sweepBlocks() error {
+	entries, err := os.ReadDir(d.blocks())
+	if err != nil {
+		return removed(err)
+	}
+	var errs []error
+	for _, e := range entries {
+		path := filepath.Join(d.blocks(), e.Name())
+		if held, err := heldAt(path); held || err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		// Whoever claims it in this moment goes on to the next block.
+		f, err := lockFile(path)
+		if errors.Is(err, errHeld) {
+			continue
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, removed(os.Remove(path)), f.Close())
+	}
+	return errors.Join(errs...)
+}

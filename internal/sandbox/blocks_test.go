@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -135,6 +136,38 @@ func TestBlocksAreRecycled(t *testing.T) {
 	}
 	if held, err := d.heldBlocks(a.block); err != nil || len(held) != 0 {
 		t.Errorf("held in the end: %v, %v", held, err)
+	}
+}
+
+// TestSweepBlocks checks that locks which nobody holds go, and others stay.
+func TestSweepBlocks(t *testing.T) {
+	t.Parallel()
+	d := testDirs(t)
+	pool := mustPool(t, "10.0.0.0/28", "fd00::/62")
+	var claims []*blockClaim
+	for range 3 {
+		c, _, err := d.claimBlock(pool, hostNet{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		claims = append(claims, c)
+	}
+	for _, f := range claims[1].locks { // its holder died
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := d.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range claims {
+		_, err := os.Stat(c.locks[0].Name())
+		if left := err == nil; left != (i != 1) {
+			t.Errorf("block %d: its lock is left: %v", i, left)
+		}
+	}
+	if err := errors.Join(claims[0].release(), claims[2].release()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -198,6 +198,7 @@ func (s *Sandbox) policyHost() (*policy.Host, error) {
 		Blocks:   []netip.Prefix{b.Prefix4, b.Prefix6},
 		Others:   others,
 		Addrs:    s.host.addrs,
+		Ranges:   s.host.local,
 		NAT64:    s.nat64,
 	}, nil
 }

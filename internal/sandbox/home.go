@@ -219,7 +219,8 @@ func removed(err error) error {
 }
 
 // Sweep removes what sandboxes left that died without cleaning up, and returns
-// their names. What is running, or starting, is left alone.
+// their names. What is running, or starting, is left alone. Every sandbox does so
+// as it starts: what two processes left that were killed together goes then.
 func (d Dirs) Sweep() ([]string, error) {
 	entries, err := os.ReadDir(d.sandboxes())
 	if errors.Is(err, os.ErrNotExist) {
@@ -239,7 +240,7 @@ func (d Dirs) Sweep() ([]string, error) {
 			swept = append(swept, e.Name())
 		}
 	}
-	return swept, errors.Join(errs...)
+	return swept, errors.Join(append(errs, d.sweepBlocks())...)
 }
 
 // sweep is Sweep for one name. It reports whether there was something, that

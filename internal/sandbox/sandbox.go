@@ -100,6 +100,9 @@ func (s *Sandbox) begin(ctx context.Context, opts Options) error {
 		return ioFailure(err)
 	}
 	s.log = slog.New(&eventHandler{events: s.events})
+	if _, err := s.dirs.Sweep(); err != nil {
+		s.log.Warn("remove what dead sandboxes left", "error", err)
+	}
 	hypervisor, err := opts.Open(ctx, s.cfg.Backend)
 	if err != nil {
 		return &control.Failure{Kind: control.KindUnsupported, Message: err.Error(), Hint: "sluice doctor says what each backend needs"}
