@@ -72,10 +72,12 @@ func (e *endpoint) inject(v6 bool, v *buffer.View) {
 func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	list := pkts.AsSlice()
 	if len(list) == 1 && isSynAck(list[0]) {
+		pkt := list[0].IncRef()
 		select {
-		case e.synAcks <- list[0].IncRef():
+		case e.synAcks <- pkt:
 			return 1, nil
 		default:
+			pkt.DecRef()
 		}
 	}
 	return e.write(list)
@@ -91,6 +93,18 @@ func (e *endpoint) writeSynAcks(stop <-chan struct{}) {
 			e.write([]*stack.PacketBuffer{pkt})
 			pkt.DecRef()
 		case <-stop:
+			return
+		}
+	}
+}
+
+// release lets go of SYN-ACKs that nobody writes any more.
+func (e *endpoint) release() {
+	for {
+		select {
+		case pkt := <-e.synAcks:
+			pkt.DecRef()
+		default:
 			return
 		}
 	}

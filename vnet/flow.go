@@ -23,6 +23,7 @@ type rules struct {
 	policy     *policy.Policy
 	host       *policy.Host
 	generation uint64
+	proxied    bool // there is a DNS proxy
 }
 
 // SetPolicy replaces the policy. Flows that the new one denies are cut.
@@ -63,7 +64,7 @@ func (n *Network) decideAddress(f *tcpFlow, now time.Time) {
 		return
 	}
 	f.evidence = policy.Evidence{Names: n.namesOf(f.key.remote.Addr(), now)}
-	f.decided = r.policy.Decide(r.host, f.asked(), f.evidence)
+	f.decided = r.decide(f.asked(), f.evidence)
 	f.generation = r.generation
 }
 
@@ -75,12 +76,14 @@ func (n *Network) decideFlight(f *tcpFlow, seen sniff.Result, first bool, now ti
 	ev.Names = n.namesOf(f.peer().Addr(), now)
 	f.mu.Lock()
 	r := n.rules.Load()
-	v := r.policy.Decide(r.host, f.askedLocked(), ev)
+	v := r.decide(f.askedLocked(), ev)
 	f.noteStreamLocked(seen)
 	f.evidence, f.nameFrom, f.decided, f.generation = ev, nameSource(seen.Kind), v, r.generation
 	follow = isHTTP(seen.Kind) && v.PerRequest
 	f.spliced = f.spliced || first && isHTTP(seen.Kind) && !follow
+	addr := f.askedLocked().Peer.Addr()
 	f.mu.Unlock()
+	f.keepNames(n, addr, ev.Names, now)
 	if !n.allowedOrRecorded(f, v, r.generation, now) {
 		return false, false
 	}
@@ -102,8 +105,8 @@ func (n *Network) decideTarget(f *tcpFlow, c sniff.Result, first bool, now time.
 	v := policy.Verdict{Rule: -1, Source: "connect", Reason: "the target of CONNECT is a name"}
 	if c.Addr.IsValid() {
 		f.target = netip.AddrPortFrom(c.Addr, c.Port)
-		v = r.policy.Decide(r.host, f.askedLocked(), ev)
-		follow = r.policy.Decide(r.host, f.askedLocked(), policy.Evidence{Names: ev.Names}).NeedsName
+		v = r.decide(f.askedLocked(), ev)
+		follow = r.decide(f.askedLocked(), policy.Evidence{Names: ev.Names}).NeedsName
 	} else {
 		ev.Name, f.nameFrom = c.Name, "http" // for the record
 	}
@@ -226,6 +229,7 @@ func (n *Network) admitTCP(guest, dst netip.AddrPort, now time.Time) (*tcpFlow, 
 		result := n.tcp.add(f, n.cfg.Limits.tcpFlows(), n.cfg.Limits.heldFlows(), n.generation)
 		if result == tableAdded {
 			n.event(opened)
+			f.keepNames(n, dst.Addr(), f.evidence.Names, now)
 			return f, answerDial
 		}
 		f.cancel(nil)
@@ -251,7 +255,7 @@ func (n *Network) admitInbound(p *published, peer netip.AddrPort, now time.Time)
 	}
 	for {
 		r := n.rules.Load()
-		f.decided, f.generation = r.policy.Decide(r.host, f.asked(), f.evidence), r.generation
+		f.decided, f.generation = r.decide(f.asked(), f.evidence), r.generation
 		if !n.allowedOrRecorded(f, f.decided, r.generation, now) {
 			return nil, false
 		}
@@ -282,7 +286,7 @@ func (n *Network) admitDatagram(f natFlow, now time.Time) admission {
 		info.Name, info.NameFrom = names[0], "dns"
 	}
 	asked := policy.Flow{Direction: policy.Egress, Protocol: f.proto, Peer: f.remote}
-	v := r.policy.Decide(r.host, asked, policy.Evidence{Stage: policy.StageNoName, Names: names})
+	v := r.decide(asked, policy.Evidence{Stage: policy.StageNoName, Names: names})
 	a := admission{allow: v.Action == policy.Allow, generation: r.generation, refuse: v.Refuse}
 	switch {
 	case a.allow && v.Refuse == policy.RefuseAll:
@@ -292,7 +296,9 @@ func (n *Network) admitDatagram(f natFlow, now time.Time) admission {
 		if f.before != pastAdmitted {
 			info.ID = n.nextID.Add(1)
 			n.event(Event{Type: "flow.open", Time: now, Generation: r.generation, Flow: info, Verdict: v})
+			release := n.hold(f.remote.Addr(), names, now)
 			a.end = func(out, in uint64, how string, end time.Time) {
+				release(end)
 				info.BytesOut, info.BytesIn, info.Duration, info.End = out, in, end.Sub(now), how
 				n.event(Event{Type: "flow.close", Time: end, Generation: r.generation, Flow: info, Verdict: v})
 			}
@@ -317,7 +323,7 @@ const reasonQUIC = "QUIC hides the name that the rules are about: use TCP"
 func (n *Network) refusedQUIC(f natFlow, now time.Time) {
 	r := n.rules.Load()
 	asked := policy.Flow{Direction: policy.Egress, Protocol: f.proto, Peer: f.remote}
-	v := r.policy.Decide(r.host, asked, policy.Evidence{Stage: policy.StageNoName, Names: n.namesOf(f.remote.Addr(), now)})
+	v := r.decide(asked, policy.Evidence{Stage: policy.StageNoName, Names: n.namesOf(f.remote.Addr(), now)})
 	v.Action, v.Reason = policy.Deny, reasonQUIC
 	info := FlowInfo{ID: n.nextID.Add(1), Direction: policy.Egress, Protocol: f.proto, Src: f.guest, Dst: f.remote, Response: "port-unreachable"}
 	n.event(Event{Type: "flow.deny", Time: now, Generation: r.generation, Flow: info, Verdict: v})
@@ -337,17 +343,18 @@ func (n *Network) warn(text string) {
 // denyTCP records a denial and says what the guest gets for it.
 func (n *Network) denyTCP(f *tcpFlow, now time.Time) answer {
 	n.counters.drop(dropDenied)
+	reject := n.cfg.Reject || f.decided.Reason == reasonDoT
 	// The guest's kernel repeats an unanswered SYN; that is one attempt, and
 	// one event.
 	if n.tcp.repeats(f.key, f.generation, now) {
-		if n.cfg.Reject {
+		if reject {
 			return answerReset
 		}
 		return answerNothing
 	}
 	info, a := f.info(), answerNothing
 	info.Response = "drop"
-	if n.cfg.Reject {
+	if reject {
 		info.Response, a = "rst", answerReset
 	}
 	n.event(Event{Type: "flow.deny", Time: now, Generation: f.generation, Flow: info, Verdict: f.decided})
@@ -358,6 +365,7 @@ func (n *Network) denyTCP(f *tcpFlow, now time.Time) answer {
 func (n *Network) endTCP(f *tcpFlow, how string, now time.Time) {
 	n.tcp.remove(f)
 	f.cancel(nil)
+	f.keepNames(n, netip.Addr{}, nil, now)
 	info := f.info()
 	info.BytesOut, info.BytesIn = f.bytesOut.Load(), f.bytesIn.Load()
 	info.Duration, info.End = now.Sub(f.opened), how
@@ -402,6 +410,8 @@ type tcpFlow struct {
 	reviewed chan struct{} // holds one element when its gate must look at new rules; nil for inbound flows
 
 	bytesOut, bytesIn atomic.Uint64 // from and to the guest
+
+	release func(time.Time) // lets go of the names that decided; owned by who serves the flow
 
 	ctx    context.Context // done when the flow is cut, or has ended
 	cancel context.CancelCauseFunc
@@ -452,6 +462,16 @@ func (f *tcpFlow) noteStreamLocked(seen sniff.Result) {
 	}
 }
 
+// keepNames holds the names that have decided the flow, in place of earlier
+// ones, until it ends.
+func (f *tcpFlow) keepNames(n *Network, addr netip.Addr, names []string, now time.Time) {
+	before := f.release
+	f.release = n.hold(addr, names, now)
+	if before != nil {
+		before(now)
+	}
+}
+
 // goesOnLocked reports whether the flow's verdict lets it go on, be it to show
 // its name.
 func (f *tcpFlow) goesOnLocked() bool {
@@ -460,7 +480,7 @@ func (f *tcpFlow) goesOnLocked() bool {
 
 // decideAgainLocked decides the flow under r, judged by the evidence that it has.
 func (f *tcpFlow) decideAgainLocked(r *rules) policy.Verdict {
-	v := r.policy.Decide(r.host, f.askedLocked(), f.evidence)
+	v := r.decide(f.askedLocked(), f.evidence)
 	if f.evidence.Stage == policy.StageAddress {
 		return v // it goes on under the new rules' cases
 	}
@@ -469,10 +489,10 @@ func (f *tcpFlow) decideAgainLocked(r *rules) policy.Verdict {
 			return v
 		}
 		ev := policy.Evidence{Stage: policy.StageName, Name: name, Names: f.evidence.Names}
-		v = r.policy.Decide(r.host, f.askedLocked(), ev)
+		v = r.decide(f.askedLocked(), ev)
 	}
 	if f.spliced && v.Action == policy.Allow &&
-		r.policy.Decide(r.host, f.askedLocked(), policy.Evidence{Names: f.evidence.Names}).NeedsName {
+		r.decide(f.askedLocked(), policy.Evidence{Names: f.evidence.Names}).NeedsName {
 		v.Action, v.Reason = policy.Deny, reasonSpliced
 	}
 	return v

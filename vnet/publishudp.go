@@ -177,7 +177,7 @@ func (u *inboundUDP) admit(p *published, from netip.AddrPort, asked netip.Addr, 
 	r := u.n.rules.Load()
 	guest := netip.AddrPortFrom(u.n.cfg.Block.Guest4, p.binding.GuestPort)
 	peer := canonical(from)
-	v := r.policy.Decide(r.host, policy.Flow{Direction: policy.Ingress, Protocol: policy.UDP, Peer: peer, GuestPort: guest.Port()},
+	v := r.decide(policy.Flow{Direction: policy.Ingress, Protocol: policy.UDP, Peer: peer, GuestPort: guest.Port()},
 		policy.Evidence{Stage: policy.StageNoName})
 	info := FlowInfo{ID: u.n.nextID.Add(1), Direction: policy.Ingress, Protocol: policy.UDP, Src: peer, Dst: guest}
 	if v.Action != policy.Allow {
@@ -291,7 +291,7 @@ func (u *inboundUDP) expire(now time.Time) {
 func (u *inboundUDP) recheck(r *rules, now time.Time) {
 	u.drop(now, endDenied, func(pe *inboundPeer) bool {
 		f := policy.Flow{Direction: policy.Ingress, Protocol: policy.UDP, Peer: pe.info.Src, GuestPort: pe.info.Dst.Port()}
-		return r.policy.Decide(r.host, f, policy.Evidence{Stage: policy.StageNoName}).Action != policy.Allow
+		return r.decide(f, policy.Evidence{Stage: policy.StageNoName}).Action != policy.Allow
 	})
 }
 

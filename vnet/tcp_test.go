@@ -374,6 +374,10 @@ func (m tableOfNames) AppendNames(dst []string, addr netip.Addr, _ time.Time) []
 	return append(dst, m[addr]...)
 }
 
+func (m tableOfNames) Hold(netip.Addr, []string, time.Time) func(time.Time) {
+	return func(time.Time) {}
+}
+
 func randomBytes(n int, seed uint64) []byte {
 	b := make([]byte, n)
 	rand.NewChaCha8([32]byte{byte(seed)}).Read(b)

@@ -80,10 +80,13 @@ type DNS interface {
 }
 
 // Names tells which names the configured resolver gave for an address (P(A) of
-// the contract). Its method may be called concurrently.
+// the contract). Its methods may be called concurrently.
 type Names interface {
 	// AppendNames appends the live names of addr to dst.
 	AppendNames(dst []string, addr netip.Addr, now time.Time) []string
+	// Hold keeps names as names of addr while a flow that they decided is open.
+	// The flow's end calls release, once.
+	Hold(addr netip.Addr, names []string, now time.Time) (release func(now time.Time))
 }
 
 // Limits bounds what one guest may use. Zero fields mean the defaults.
@@ -196,7 +199,7 @@ func newNetwork(cfg Config) (*Network, error) {
 	n.unusable.Store(uint32(cfg.Unusable))
 	n.autoconf = newAutoconf(cfg.Block, cfg.MTU, n.guard, n.builder, func() Families { return Families(n.unusable.Load()) })
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
-	n.rules.Store(&rules{policy: cfg.Policy, host: cfg.Host, generation: 1})
+	n.rules.Store(&rules{policy: cfg.Policy, host: cfg.Host, generation: 1, proxied: cfg.DNS != nil})
 	n.endpoint = newEndpoint(cfg.Link, cfg.MTU, tcpip.LinkAddress(cfg.Block.GatewayMAC), tcpip.LinkAddress(cfg.Block.GuestMAC), &n.counters)
 	n.endpoint.synAcks = make(chan *stack.PacketBuffer, maxSynAcks)
 	s, err := newStack(n.endpoint)
@@ -251,6 +254,7 @@ func (n *Network) Close() error {
 		n.udp.close()
 		n.icmp.close()
 		n.stack.Destroy()
+		n.endpoint.release()
 	})
 	return err
 }
@@ -267,9 +271,6 @@ func (n *Network) send(out *batch) {
 func (n *Network) isLocal(p *packet) bool {
 	return p.dst == n.cfg.Block.Gateway4 || p.dst == n.cfg.Block.Gateway6 || p.dstPort == dnsPort
 }
-
-// dnsPort is DNS's port on TCP and UDP (RFC 1035, section 4.2).
-const dnsPort = 53
 
 func (l Limits) tcpFlows() int    { return limit(l.TCPFlows, 4096) }
 func (l Limits) heldFlows() int   { return limit(l.HeldFlows, 512) }
