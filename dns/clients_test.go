@@ -27,18 +27,6 @@ func tool(t testing.TB, name string) string {
 	return path
 }
 
-// run returns what a program prints, within patience.
-func run(t testing.TB, name string, args ...string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, tool(t, name), args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
-	}
-	return string(out)
-}
-
 // listen serves s on loopback over UDP and TCP, as a guest's network would, and
 // returns the port.
 func listen(t testing.TB, s *Server) string {

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -267,7 +266,7 @@ func TestDeadRulesMakeNoDifference(t *testing.T) {
 				ev = Evidence{Stage: StageName, Name: f.name, Names: []string{f.name}}
 			}
 			if a, b := with.Decide(bruteHost, f.Flow, ev), without.Decide(bruteHost, f.Flow, ev); a.Action != b.Action {
-				t.Fatal(fmt.Sprintf("without rule %d (%v): %+v is %v, was %v", i, c.Rules[i], f, b, a))
+				t.Fatalf("without rule %d (%v): %+v is %v, was %v", i, c.Rules[i], f, b, a)
 			}
 		}
 	}

@@ -43,8 +43,7 @@ func newGuard(block Block, mtu int) *guard {
 }
 
 var (
-	broadcastMAC = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-	broadcast4   = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	broadcast4 = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	// dhcp6Servers is All_DHCP_Relay_Agents_and_Servers (RFC 8415, section 7.1).
 	dhcp6Servers = netip.MustParseAddr("ff02::1:2")
 	// compatible6 is ::/96: the unspecified address, loopback and the

@@ -28,8 +28,10 @@ func TestTrain(t *testing.T) {
 	}
 	for _, r := range rows {
 		var tr train
-		if !tr.couple(base, make([]byte, 100)) || !tr.couple(base, make([]byte, 100)) {
-			t.Fatal("an empty train does not take a datagram")
+		for range 2 {
+			if !tr.couple(base, make([]byte, 100)) {
+				t.Fatal("an empty train does not take a datagram")
+			}
 		}
 		if got := tr.couple(r.c, make([]byte, r.size)); got != r.ok {
 			t.Errorf("%s: %v", r.name, got)
