@@ -15,12 +15,16 @@ import (
 // so that no packet of theirs can leave, and checks that nothing outlives them:
 // no goroutine, and no packet or buffer of gVisor's.
 func TestMain(m *testing.M) {
-	refs.SetLeakMode(refs.LeaksLogWarning)
+	refs.SetLeakMode(refs.LeaksPanic)
 	// A fuzzer and its workers speak over descriptors that a second process
 	// would not have. Fuzz targets here open no socket.
 	fuzzing := slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.fuzz") })
 	if !fuzzing {
 		netlab.Enter()
 	}
-	os.Exit(netlab.Run(m))
+	code := netlab.Run(m)
+	if code == 0 {
+		refs.DoLeakCheck()
+	}
+	os.Exit(code)
 }
