@@ -104,14 +104,6 @@ func TestToolsScan(t *testing.T) {
 	}
 }
 
-// address returns a host's address of a family, 4 or 6.
-func address(h *netlab.Host, family int) string {
-	if family == 6 {
-		return h.IP6.String()
-	}
-	return h.IP4.String()
-}
-
 // next checks that the next legitimate flow works, to a host that echoes on port 7.
 func (c *machine) next(h *netlab.Host) {
 	c.t.Helper()
