@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 )
@@ -258,4 +259,13 @@ func tarOf(t testing.TB, i *Image) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// mustPlatform parses a platform.
+func mustPlatform(s string) v1.Platform {
+	p, err := platformOf(s)
+	if err != nil {
+		panic(err)
+	}
+	return p
 }

@@ -24,14 +24,18 @@ func onDisk(n *node) bool {
 func checkDisk(t testing.TB, a *applier, rootDir string) {
 	t.Helper()
 	want := make(map[string]*node)
-	var inodes = make(map[*inode]string)
+	inodes := make(map[*inode]string)
 	_ = a.root.walk(func(n *node) error {
 		if onDisk(n) {
 			want[n.path()] = n
 		}
 		return nil
 	})
-	err := fs.WalkDir(os.DirFS(rootDir), ".", func(path string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(rootDir, func(full string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		path, err := filepath.Rel(rootDir, full)
 		if err != nil {
 			return err
 		}
@@ -41,7 +45,6 @@ func checkDisk(t testing.TB, a *applier, rootDir string) {
 			return nil
 		}
 		delete(want, path)
-		full := filepath.Join(rootDir, path)
 		if first, ok := inodes[n.inode]; ok {
 			checkSame(t, filepath.Join(rootDir, first), full)
 			return nil

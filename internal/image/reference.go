@@ -33,6 +33,10 @@ func parseReference(s string) (reference, error) {
 	if err != nil {
 		return reference{}, fmt.Errorf("%w: %w", ErrReference, err)
 	}
+	// With what it leaves out it may be longer than names may be.
+	if _, err := name.ParseReference(ref.Name()); err != nil {
+		return reference{}, fmt.Errorf("%w: %w", ErrReference, err)
+	}
 	r := reference{name: ref.Name(), ref: ref}
 	if digest, ok := ref.(name.Digest); ok {
 		r.pinned, err = parseHash(digest.DigestStr())
