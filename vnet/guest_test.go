@@ -265,6 +265,7 @@ type labDialer struct {
 	mu  sync.Mutex // guards the following fields
 	to  map[netip.AddrPort]string
 	err map[netip.AddrPort]error
+	all string // where connects to other addresses go; "" never answers
 }
 
 func (d *labDialer) add(addr, to string) {
@@ -284,6 +285,9 @@ func (d *labDialer) DialTCP(ctx context.Context, addr netip.AddrPort) (net.Conn,
 	d.mu.Lock()
 	to, ok := d.to[addr]
 	err, fails := d.err[addr]
+	if !ok && d.all != "" {
+		to, ok = d.all, true
+	}
 	d.mu.Unlock()
 	switch {
 	case ok:

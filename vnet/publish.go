@@ -136,7 +136,9 @@ func (n *Network) Unpublish(protocol policy.Protocol, host netip.AddrPort) error
 	}
 	p := n.published[i]
 	n.published = slices.Delete(n.published, i, i+1)
+	n.flows.Add(1) // so that Close waits, which finds this port no more
 	n.publishedMu.Unlock()
+	defer n.flows.Done()
 	return n.retire(p)
 }
 
@@ -218,6 +220,17 @@ func (n *Network) serveInbound(f *tcpFlow, c *net.TCPConn) string {
 // without a rule: it is the owner of the sandbox who calls. The connection must
 // be closed before the network is.
 func (n *Network) DialGuest(ctx context.Context, port uint16) (net.Conn, error) {
+	n.publishedMu.Lock()
+	if n.ctx.Err() != nil {
+		n.publishedMu.Unlock()
+		return nil, fmt.Errorf("dial guest: %w", net.ErrClosed)
+	}
+	n.flows.Add(1) // so that Close waits for it
+	n.publishedMu.Unlock()
+	defer n.flows.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(n.ctx, cancel)()
 	ep, wq, err := n.dialGuest(ctx, port)
 	if err != nil {
 		return nil, err

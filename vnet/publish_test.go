@@ -17,6 +17,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
 	"github.com/sluicenet/sluice/policy"
 	"github.com/sluicenet/sluice/vnet/link"
@@ -215,6 +216,31 @@ func TestDialGuest(t *testing.T) {
 	if c, err := n.DialGuest(ctx, 81); err == nil {
 		c.Close()
 		t.Error("a closed port answers")
+	}
+}
+
+// TestDialGuestClosed dials into a network that is closed, and into one that
+// closes meanwhile.
+func TestDialGuestClosed(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "allow ingress host")
+	n.deaf.Store(true)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := n.DialGuest(t.Context(), 80)
+		ended <- err
+	}()
+	n.eventually("dialling", func() bool { return n.flowsIn(tcp.StateSynSent) == 1 })
+	start := time.Now()
+	n.Close()
+	if err := <-ended; err == nil || time.Since(start) > guestDialTimeout/2 {
+		t.Errorf("dialling: %v after %v", err, time.Since(start))
+	}
+	if _, err := n.DialGuest(t.Context(), 80); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("afterwards: %v", err)
+	}
+	if _, err := n.Publish(Binding{Protocol: policy.TCP, Host: netip.MustParseAddrPort("127.0.0.1:0"), GuestPort: 80}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("publish afterwards: %v", err)
 	}
 }
 

@@ -26,9 +26,6 @@ const (
 	// and us nothing is delayed or reordered for longer than a queue, so the
 	// two minutes of RFC 9293, section 3.6.1, would only hold memory.
 	timeWait = 2 * time.Second
-	// synRetries is how often a SYN-ACK, or a SYN to the guest, is repeated: after
-	// 1, 3 and 7 s, and at 15 s the guest is given up. It is next door.
-	synRetries = 3
 	// forwarderInFlight bounds gVisor's own table of SYNs being answered. Ours
 	// (Limits.HeldFlows) is smaller and says what it drops; this one is silent.
 	forwarderInFlight = 1 << 16
@@ -57,9 +54,8 @@ func configureStack(s *stack.Stack, e *endpoint) error {
 	moderate := tcpip.TCPModerateReceiveBufferOption(false)
 	recovery := tcpip.TCPRACKLossDetection
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
-	retries := tcpip.TCPSynRetriesOption(synRetries)
 	options := []tcpip.SettableTransportProtocolOption{
-		&sack, &moderate, &recovery, &wait, &retries,
+		&sack, &moderate, &recovery, &wait,
 		&tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: maxWindow, Max: maxWindow},
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: maxWindow, Max: maxWindow},
 	}

@@ -132,12 +132,18 @@ func (n *Network) serveDNS(f *tcpFlow, r *tcp.ForwarderRequest) string {
 // newGuestConn makes an endpoint a net.Conn, for those who want one.
 func newGuestConn(wq *waiter.Queue, ep tcpip.Endpoint) net.Conn { return gonet.NewTCPConn(wq, ep) }
 
+// handshakeTimeout bounds the guest's part of the handshake. gVisor would repeat
+// its SYN-ACK for two minutes; the guest is next door.
+const handshakeTimeout = 10 * time.Second
+
 // accept completes the guest's handshake. ok is false if the guest gave up, or
 // the flow was cut.
 func (n *Network) accept(f *tcpFlow, r *tcp.ForwarderRequest) (tcpip.Endpoint, *waiter.Queue, bool) {
 	wq, id := new(waiter.Queue), r.ID()
 	ended, aborted := make(chan struct{}), make(chan struct{})
-	stop := context.AfterFunc(f.ctx, func() {
+	ctx, cancel := context.WithTimeout(f.ctx, handshakeTimeout)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
 		defer close(aborted)
 		n.abortHandshake(id, ended)
 	})
@@ -151,13 +157,16 @@ func (n *Network) accept(f *tcpFlow, r *tcp.ForwarderRequest) (tcpip.Endpoint, *
 		return nil, nil, false
 	}
 	r.Complete(false)
+	if ctx.Err() != nil {
+		ep.Abort() // the abort came in the very moment
+		return nil, nil, false
+	}
 	n.tune(ep)
 	return ep, wq, true
 }
 
 // abortHandshake ends the handshake that CreateEndpoint is waiting for, which
-// has no other way to be told, unless it ends by itself. The endpoint may not be
-// there yet.
+// has no other way to be told. The endpoint may not be there yet.
 func (n *Network) abortHandshake(id stack.TransportEndpointID, ended <-chan struct{}) {
 	proto := header.IPv4ProtocolNumber
 	if id.LocalAddress.BitLen() == header.IPv6AddressSizeBits {
@@ -167,10 +176,10 @@ func (n *Network) abortHandshake(id stack.TransportEndpointID, ended <-chan stru
 	defer t.Stop()
 	for {
 		if ep, ok := n.stack.FindTransportEndpoint(proto, tcp.ProtocolNumber, id, nicID).(*tcp.Endpoint); ok {
-			// In the middle of a handshake this is a failure of it; behind it, an
-			// end of stream, and the relay does the rest.
+			// Before the handshake this does nothing, so it is tried again; in the
+			// middle it is a failure; behind it an end of stream, and the flow is
+			// over anyway.
 			ep.Shutdown(tcpip.ShutdownWrite)
-			return
 		}
 		select {
 		case <-t.C:
@@ -180,8 +189,7 @@ func (n *Network) abortHandshake(id stack.TransportEndpointID, ended <-chan stru
 	}
 }
 
-// abortInterval is how often abortHandshake looks for an endpoint that is about
-// to be made.
+// abortInterval is how often abortHandshake tries again.
 const abortInterval = 5 * time.Millisecond
 
 // reopen makes way for a SYN from where a connection was closed a moment ago.
