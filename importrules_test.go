@@ -199,7 +199,8 @@ var testsMay = map[string]string{
 // testsMayHere says what one package's tests may import on top.
 var testsMayHere = map[string]map[string]string{
 	"sdk":                    {"hv/namespace": "tells whether this machine runs one"},
-	"integration":            {"sdk": "the public door"},
+	"integration":            {"sdk": "the public door", "github.com/miekg/dns": "a hostile authority's messages"},
+	"vnet":                   {"golang.org/x/net/http2/hpack": "makes requests of HTTP/2"},
 	"bench":                  {"sdk": "the public door"},
 	"internal/netlab/memnet": {"vnet": "its Internet is a vnet.Dialer"},
 }
