@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -118,10 +116,7 @@ func TestDNSAnswers(t *testing.T) {
 	}
 	lab.DNS.A(t, "answers.no.example", h.IP4.String())
 	lab.DNS.CNAME(t, "alias.answers.ok.example", "answers.no.example")
-	path := filepath.Join(t.TempDir(), "policy.yaml")
-	if err := os.WriteFile(path, []byte("version: 1\ndeny_domain_suffixes: [answers.no.example]\ndeny_domains: [one.answers.ok.example]\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	path := policyFile(t, "deny_domain_suffixes: [answers.no.example]\ndeny_domains: [one.answers.ok.example]\n")
 	const asked = "for n in %s; do dig +noall +comments +answer $n %s; done"
 	for _, row := range []struct {
 		what   string
