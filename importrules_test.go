@@ -200,6 +200,7 @@ var testsMay = map[string]string{
 var testsMayHere = map[string]map[string]string{
 	"sdk":                    {"hv/namespace": "tells whether this machine runs one"},
 	"integration":            {"sdk": "the public door", "github.com/miekg/dns": "a hostile authority's messages"},
+	"internal/sandbox":       {"hv/namespace": "starts real guests"},
 	"vnet":                   {"golang.org/x/net/http2/hpack": "makes requests of HTTP/2"},
 	"bench":                  {"sdk": "the public door"},
 	"internal/netlab/memnet": {"vnet": "its Internet is a vnet.Dialer"},
