@@ -28,6 +28,7 @@ import (
 // sandbox around it is a real one.
 type machine struct {
 	t        *testing.T
+	name     string // the sandbox's, and the namespace's
 	sandbox  *m.Sandbox
 	card     link.Link
 	shell    *netlab.Shell
@@ -54,21 +55,21 @@ func startMachine(t *testing.T, network *m.NetworkConfig) *machine {
 	}
 	vm := fake.Guests()[0]
 	config := vm.Bootstrap().Network
-	c := &machine{t: t, sandbox: sandbox, card: vm.Card(), addrs: config.Addrs, gateways: config.Gateways, mtu: config.MTU}
+	c := &machine{t: t, name: name, sandbox: sandbox, card: vm.Card(), addrs: config.Addrs, gateways: config.Gateways, mtu: config.MTU}
 	t.Cleanup(func() {
 		if err := sandbox.Close(); err != nil {
 			t.Errorf("close the sandbox: %v", err)
 		}
 	})
-	c.plugIn(name, vm.Config().NIC.MAC)
-	c.boot(name)
+	c.plugIn(vm.Config().NIC.MAC)
+	c.boot()
 	return c
 }
 
 // plugIn makes the namespace, and cables its eth0 to the card.
-func (c *machine) plugIn(name string, mac net.HardwareAddr) {
+func (c *machine) plugIn(mac net.HardwareAddr) {
 	c.t.Helper()
-	tap, err := openTAP(name)
+	tap, err := openTAP(c.name)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -81,27 +82,27 @@ func (c *machine) plugIn(name string, mac net.HardwareAddr) {
 		cable.Wait()
 	})
 	for _, line := range []string{
-		"netns add " + name,
-		fmt.Sprintf("link set %s address %s mtu %d netns %s name eth0", name, mac, c.mtu, name),
-		fmt.Sprintf("-n %s link set lo up", name),
+		"netns add " + c.name,
+		fmt.Sprintf("link set %s address %s mtu %d netns %s name eth0", c.name, mac, c.mtu, c.name),
+		fmt.Sprintf("-n %s link set lo up", c.name),
 	} {
 		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
 			c.t.Fatalf("ip %s: %v\n%s", line, err, out)
 		}
 	}
 	c.t.Cleanup(func() {
-		if out, err := exec.Command("ip", "netns", "del", name).CombinedOutput(); err != nil {
-			c.t.Errorf("remove namespace %s: %v\n%s", name, err, out)
+		if out, err := exec.Command("ip", "netns", "del", c.name).CombinedOutput(); err != nil {
+			c.t.Errorf("remove namespace %s: %v\n%s", c.name, err, out)
 		}
 	})
 }
 
 // boot starts a shell in the namespace, on a copy of /etc that a DHCP client may
 // write to. Processes that a client leaves behind end with the test.
-func (c *machine) boot(name string) {
+func (c *machine) boot() {
 	c.t.Helper()
 	// t.Context ends before the cleanup, and with it a shell that shall end by itself.
-	shell, err := netlab.StartShell(context.Background(), "nsenter", "--net=/run/netns/"+name,
+	shell, err := netlab.StartShell(context.Background(), "nsenter", "--net=/run/netns/"+c.name,
 		"unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c",
 		"mount -t tmpfs tmpfs /run && cp -a /etc /run/etc && mount --bind /run/etc /etc && rm -f /etc/resolv.conf && exec sh")
 	if err != nil {
