@@ -255,3 +255,36 @@ func TestToolsPublishedMany(t *testing.T) {
 		}
 	}
 }
+
+// TestToolsPublishedDatagrams publishes UDP from the command line: what two machines
+// send comes back to each.
+func TestToolsPublishedDatagrams(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t)
+	netlab.Tool(t, "socat")
+	peers := []*netlab.Host{lab.Host(t, "one.datagrams.example"), lab.Host(t, "two.datagrams.example")}
+	g := startGuest(t, "-p", "0.0.0.0::5353/udp", "-p", "[::]::5353/udp")
+	g.want("(socat UDP6-RECVFROM:5353,fork EXEC:cat >/dev/null 2>&1 &) ; echo started", "started")
+	for _, f := range families {
+		addr := fromOutside(g.published("udp", f, 5353))
+		for _, peer := range peers {
+			c, err := peer.Dial(t.Context(), "udp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := "to " + addr + " from " + peer.Name
+			got := make([]byte, 1000)
+			n := 0
+			eventually(t, "a datagram comes back", func() bool { // the first ones may come before socat
+				io.WriteString(c, want)
+				c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+				n, err = c.Read(got)
+				return err == nil
+			})
+			if string(got[:n]) != want {
+				t.Errorf("IPv%d: %s got %q, want %q", f, peer.Name, got[:n], want)
+			}
+			c.Close()
+		}
+	}
+}
