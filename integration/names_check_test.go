@@ -19,20 +19,20 @@ func TestPolicyCheck(t *testing.T) {
 	c.HTTPS(443, hello)
 	c.HTTP(80, hello)
 	c.serve(22, greet)
-	const curl = "curl -sS -k --max-time 3 "
+	const curl = "curl -sS -k --max-time 10 "
 	targets := []struct{ target, line, prints string }{
 		{"https://check.ok.example/", curl + "https://check.ok.example/", "hello"},
 		{"https://check.no.example/", curl + "https://check.no.example/", "hello"},
 		{"http://check.ok.example/", curl + "http://check.ok.example/", "hello"},
 		{"http://check.no.example/", curl + "http://check.no.example/", "hello"},
-		{"tcp://check.ok.example:22", "sleep 2 | nc -w 2 check.ok.example 22", greeting},
-		{"tcp://check.no.example:22", "sleep 2 | nc -w 2 check.no.example 22", greeting},
+		{"tcp://check.ok.example:22", "nc -w 1 check.ok.example 22", greeting},
+		{"tcp://check.no.example:22", "nc -w 1 check.no.example 22", greeting},
 		{"icmp://check.ok.example", "ping -n -c 1 -W 2 check.ok.example", " 0% packet loss"},
 		{"icmp://check.no.example", "ping -n -c 1 -W 2 check.no.example", " 0% packet loss"},
 		{"dns://check.ok.example", "dig check.ok.example", "NOERROR"},
 		{"dns://check.no.example", "dig check.no.example", "NOERROR"},
-		{"tcp://" + seen[0].String() + ":22", "sleep 2 | nc -n -w 2 " + seen[0].String() + " 22", greeting},
-		{"tcp://[" + seen[1].String() + "]:22", "sleep 2 | nc -n -w 2 " + seen[1].String() + " 22", greeting},
+		{"tcp://" + seen[0].String() + ":22", "nc -n -w 1 " + seen[0].String() + " 22", greeting},
+		{"tcp://[" + seen[1].String() + "]:22", "nc -n -w 1 " + seen[1].String() + " 22", greeting},
 	}
 	for _, flags := range [][]string{
 		{"--network", "allow-all"},
@@ -54,8 +54,8 @@ func TestPolicyCheck(t *testing.T) {
 			}
 			// An address that names are known of is another matter than one without:
 			// policy check means the latter, so a guest of its own connects to it.
-			byName, byAddr := len(lines)-2, startGuest(t, flags...)
-			results := append(startGuest(t, flags...).together(lines[:byName]), byAddr.together(lines[byName:])...)
+			byName, byAddr := len(lines)-2, startGuest(t, append(flags, "--deny-response", "reject")...)
+			results := append(startGuest(t, append(flags, "--deny-response", "reject")...).together(lines[:byName]), byAddr.together(lines[byName:])...)
 			said, _ := runSluice(t, argv...)
 			var verdicts []string
 			for line := range strings.Lines(said) {

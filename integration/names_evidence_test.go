@@ -167,6 +167,7 @@ var evidenceTable = []struct {
 
 // TestEvidence sends flights to addresses of which the guest knows names.
 func TestEvidence(t *testing.T) {
+	t.Parallel()
 	lab := netlab.New(t)
 	for i, table := range evidenceTable {
 		t.Run(table.name, func(t *testing.T) {

@@ -92,7 +92,7 @@ func TestDatagrams(t *testing.T) {
 			}
 			var lines []string
 			for _, f := range families {
-				line := fmt.Sprintf("socat -d -d -t 1 STDIO UDP:%s <%s", h.Endpoint(f, uint16(row.port)), row.says)
+				line := fmt.Sprintf("socat -d -d -t 0.5 STDIO UDP:%s <%s", h.Endpoint(f, uint16(row.port)), row.says)
 				if row.port == 0 {
 					line = fmt.Sprintf("ping -n -%d -c 1 -W 1 %v", f, map[int]netip.Addr{4: h.IP4, 6: h.IP6}[f])
 				}
