@@ -11,9 +11,12 @@ import (
 	"github.com/sluicenet/sluice/vnet"
 )
 
+// mustPool returns a pool; without a t it panics if there is none.
 func mustPool(t *testing.T, prefix4, prefix6 string) vnet.Pool {
-	t.Helper()
 	pool, err := vnet.NewPool(netip.MustParsePrefix(prefix4), netip.MustParsePrefix(prefix6))
+	if err != nil && t == nil {
+		panic(err)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,45 +1,16 @@
 package sandbox
 
 import (
-	"context"
-	"encoding/json"
 	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 
-	"github.com/sluicenet/sluice/hv"
 	"github.com/sluicenet/sluice/hv/hvtest"
-	"github.com/sluicenet/sluice/internal/control"
 	"github.com/sluicenet/sluice/internal/netlab"
 	"github.com/sluicenet/sluice/policy"
 )
-
-// embed starts a sandbox on a fake, with a network.
-func embed(t *testing.T, dirs Dirs, name string, fake *hvtest.Fake) *Embedded {
-	t.Helper()
-	e, err := Embed(t.Context(), control.Spec{Name: name, Home: dirs.Home, Runtime: dirs.Runtime}, Options{
-		Open: func(context.Context, string) (hv.Hypervisor, error) { return fake, nil },
-		Compile: func(json.RawMessage) (Config, error) {
-			cfg, err := policy.Preset(policy.PresetPublicOnly)
-			if err != nil {
-				return Config{}, err
-			}
-			p, err := policy.New(cfg)
-			return Config{Network: &Network{Policy: p, Pool: mustPool(t, "10.77.0.0/24", "fd77::/56")}}, err
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return e
-}
 
 // eventually waits until ok.
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -56,7 +27,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 func TestFollowHost(t *testing.T) {
 	netlab.New(t)
 	fake := &hvtest.Fake{}
-	e := embed(t, testDirs(t), "follow", fake)
+	e := embed(t, testDirs(t), "follow", fake, public)
 	g := fake.Guests()[0]
 	if n := g.Bootstrap().Network; !n.Default4 || !n.Default6 {
 		t.Fatalf("at first: %+v", n)
@@ -100,8 +71,8 @@ func TestFollowHost(t *testing.T) {
 func TestFollowOthers(t *testing.T) {
 	t.Parallel()
 	dirs := testDirs(t)
-	a := embed(t, dirs, "a", &hvtest.Fake{})
-	b := embed(t, dirs, "b", &hvtest.Fake{})
+	a := embed(t, dirs, "a", &hvtest.Fake{}, public)
+	b := embed(t, dirs, "b", &hvtest.Fake{}, public)
 	guest := b.s.block.block.Guest4
 	denied := func() bool {
 		host, err := a.s.policyHost()
@@ -134,8 +105,8 @@ func TestPolicyHost(t *testing.T) {
 	t.Parallel()
 	netlab.New(t)
 	dirs := testDirs(t)
-	embed(t, dirs, "other", &hvtest.Fake{})
-	e := embed(t, dirs, "one", &hvtest.Fake{})
+	embed(t, dirs, "other", &hvtest.Fake{}, public)
+	e := embed(t, dirs, "one", &hvtest.Fake{}, public)
 	h, err := e.s.policyHost()
 	if err != nil {
 		t.Fatal(err)

@@ -48,6 +48,9 @@ const (
 	// endTime bounds how long a process that was told to end may take, before
 	// it is killed. It is longer than answerTime.
 	endTime = 5 * time.Second
+	// abortTime is endTime for a start that failed: there is less to clean up,
+	// and the caller waits.
+	abortTime = time.Second
 )
 
 // StartProcess starts a sandbox's process and returns when the sandbox runs.
@@ -64,7 +67,7 @@ func StartProcess(ctx context.Context, l Launch) (*Process, error) {
 		return p, nil
 	}
 	p.Release()
-	p.await(endTime)
+	p.await(abortTime)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}

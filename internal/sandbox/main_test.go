@@ -1,12 +1,75 @@
 package sandbox
 
 import (
+	"encoding/json"
+	"fmt"
+	"os"
 	"testing"
 
+	"github.com/sluicenet/sluice/internal/control"
 	"github.com/sluicenet/sluice/internal/netlab"
+	"github.com/sluicenet/sluice/policy"
 )
 
-func TestMain(m *testing.M) { netlab.Main(m) }
+func TestMain(m *testing.M) {
+	Dispatch(testCompile)
+	netlab.Main(m)
+}
+
+// A testConfig is what the sandboxes' processes of this package's tests are told
+// to be, or to do wrong.
+type testConfig struct {
+	Refuse string `json:"refuse,omitempty"` // compiling fails with this
+	Panic  string `json:"panic,omitempty"`  // and with this
+	Hang   bool   `json:"hang,omitempty"`   // compiling takes for ever
+	Policy string `json:"policy,omitempty"` // a preset; "" is no network
+	Pool4  string `json:"pool4,omitempty"`  // "" is 10.77.0.0/24
+	TCP    int    `json:"tcp,omitempty"`    // flows
+}
+
+// testCompile is the tests' Compile function.
+func testCompile(raw json.RawMessage) (Config, error) {
+	var c testConfig
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return Config{}, err
+	}
+	switch {
+	case c.Refuse != "":
+		return Config{}, &control.Failure{Kind: control.KindInvalid, Message: c.Refuse, Hint: "don't"}
+	case c.Panic != "":
+		panic(c.Panic)
+	case c.Hang:
+		fmt.Fprintln(os.Stderr, "hanging")
+		select {}
+	}
+	out := Config{Backend: "namespace", Hostname: "guest", Warnings: []string{"a warning"}}
+	if c.Policy == "" {
+		return out, nil
+	}
+	preset, err := policy.Preset(c.Policy)
+	if err != nil {
+		return Config{}, err
+	}
+	p, err := policy.New(preset)
+	if err != nil {
+		return Config{}, err
+	}
+	if c.Pool4 == "" {
+		c.Pool4 = "10.77.0.0/24"
+	}
+	out.Network = &Network{Policy: p, Pool: mustPool(nil, c.Pool4, "fd77::/56")}
+	out.Network.Limits.TCPFlows = c.TCP
+	return out, nil
+}
+
+// raw returns the JSON of a configuration.
+func (c testConfig) raw() json.RawMessage {
+	text, err := json.Marshal(c)
+	if err != nil {
+		panic(err)
+	}
+	return text
+}
 
 // testDirs returns directories of a test's own.
 func testDirs(t *testing.T) Dirs {
