@@ -129,7 +129,7 @@ func TestDNSMemory(t *testing.T) {
 		"--log-facility=-", "--cache-size=0", "--address=/example/93.184.216.250", "--address=/example/2606:2800:220::250")
 	step, steps := 20_000, 5
 	if large() {
-		step = 200_000
+		step, steps = 50_000, 20 // each within the patience for one command
 	}
 	g := startGuest(t, "--quiet", "--policy", policyFile(t, "dns:", "  nameservers: ["+up.IP4.String()+"]", "limits:", "  dns_queries_per_second: 0"))
 	idle := g.pss()
