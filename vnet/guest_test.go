@@ -274,6 +274,13 @@ func (d *labDialer) add(addr, to string) {
 	d.to[netip.MustParseAddrPort(addr)] = to
 }
 
+// addAll makes every other address answer where addr does.
+func (d *labDialer) addAll(addr string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.all = d.to[netip.MustParseAddrPort(addr)]
+}
+
 // fail makes connects to addr fail with err; a nil err never answers.
 func (d *labDialer) fail(addr string, err error) {
 	d.mu.Lock()
