@@ -261,7 +261,7 @@ func TestCreateFails(t *testing.T) {
 		text string
 	}{
 		{"no-start", &hvtest.Fake{StartError: errors.New("no room")}, m.ErrInternal, "start guest: no room"},
-		{"unsupported", &hvtest.Fake{StartError: errors.ErrUnsupported}, m.ErrUnsupportedOperation, "start guest: unsupported operation"},
+		{"unsupported", &hvtest.Fake{StartError: errors.ErrUnsupported}, m.ErrUnsupportedOperation, "start guest: unsupported operation; sluice doctor says what this machine lacks"},
 		{"no-boot", &hvtest.Fake{BootError: errors.New("bad address")}, m.ErrInternal, "set up guest: boot: agent: bad address"},
 	} {
 		_, err := m.CreateSandbox(t.Context(), tt.name, m.WithHypervisor(tt.fake))

@@ -110,5 +110,8 @@ func ioFailure(err error) error {
 func startFailure(step string, err error) error {
 	f := *control.AsFailure(err)
 	f.Message = step + ": " + f.Message
+	if f.Kind == control.KindUnsupported {
+		f.Hint = "sluice doctor says what this machine lacks"
+	}
 	return &f
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -58,7 +59,7 @@ func runProcess(compile Compile) error {
 	go awaitSignal(catchSignals(), cancel)
 	context.AfterFunc(ctx, exitLate)
 
-	opts := Options{Compile: compile, Open: sluice.Open}
+	opts := Options{Compile: compile, Open: sluice.Open, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	for i := range opts.Stdio {
 		opts.Stdio[i] = os.NewFile(uintptr(stdioFD+i), "stdio")
 	}
