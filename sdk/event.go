@@ -103,7 +103,7 @@ type EventVerdict struct {
 	Rule   int          `json:"rule"`            // index into the flattened list; -1 without a rule
 	Source string       `json:"source"`          // where the rule comes from: Rules[2], preset public-only, default egress
 	Text   string       `json:"text,omitempty"`  // of the rule
-	Stage  string       `json:"stage,omitempty"` // what decided: address, name or dns
+	Stage  string       `json:"stage,omitempty"` // what was known when it was decided: address, no-name, name or malformed; dns for a query
 	Reason string       `json:"reason,omitempty"`
 	// Response is what the guest got on a denial: drop, rst, icmp, or the
 	// answer's code.

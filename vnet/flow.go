@@ -78,7 +78,7 @@ func (n *Network) decideFlight(f *tcpFlow, seen sniff.Result, first bool, now ti
 	r := n.rules.Load()
 	v := r.decide(f.askedLocked(), ev)
 	f.noteStreamLocked(seen)
-	f.evidence, f.nameFrom, f.decided, f.generation = ev, nameSource(seen.Kind), v, r.generation
+	f.evidence, f.nameFrom, f.decided, f.generation, f.stage = ev, nameSource(seen), v, r.generation, ev.Stage
 	follow = isHTTP(seen.Kind) && v.PerRequest
 	f.spliced = f.spliced || first && isHTTP(seen.Kind) && !follow
 	addr := f.askedLocked().Peer.Addr()
@@ -110,7 +110,7 @@ func (n *Network) decideTarget(f *tcpFlow, c sniff.Result, first bool, now time.
 	} else {
 		ev.Name, f.nameFrom = c.Name, "http" // for the record
 	}
-	f.evidence, f.decided, f.generation, f.spliced = ev, v, r.generation, first && !follow
+	f.evidence, f.decided, f.generation, f.spliced, f.stage = ev, v, r.generation, first && !follow, ev.Stage
 	f.mu.Unlock()
 	return follow, n.allowedOrRecorded(f, v, r.generation, now)
 }
@@ -121,7 +121,7 @@ func (n *Network) decideTarget(f *tcpFlow, c sniff.Result, first bool, now time.
 func (n *Network) noteTCP(f *tcpFlow, seen sniff.Result, now time.Time) bool {
 	f.mu.Lock()
 	names := f.evidence.Names
-	f.evidence, f.nameFrom = evidenceOf(seen), nameSource(seen.Kind)
+	f.evidence, f.nameFrom = evidenceOf(seen), nameSource(seen)
 	f.evidence.Names, f.spliced = names, isHTTP(seen.Kind)
 	f.mu.Unlock()
 	return n.reviewTCP(f, now)
@@ -144,7 +144,7 @@ func (n *Network) reviewTCP(f *tcpFlow, now time.Time) bool {
 		f.mu.Unlock()
 		return goesOn
 	}
-	f.decided, f.generation = f.decideAgainLocked(r), r.generation
+	f.decided, f.generation, f.stage = f.decideAgainLocked(r), r.generation, f.evidence.Stage
 	ok, v, unclassified := f.goesOnLocked(), f.decided, f.evidence.Stage == policy.StageAddress
 	f.mu.Unlock()
 	if !ok {
@@ -400,7 +400,8 @@ type tcpFlow struct {
 
 	mu         sync.Mutex // guards the following fields once the flow is in the table
 	decided    policy.Verdict
-	generation uint64 // that decided
+	generation uint64       // that decided
+	stage      policy.Stage // of the decision; evidence may have come since
 	evidence   policy.Evidence
 	nameFrom   string         // sni, http; "" without a name
 	target     netip.AddrPort // what the flow is about since a CONNECT; zero without one
@@ -540,7 +541,7 @@ func (f *tcpFlow) info() FlowInfo {
 	i := FlowInfo{
 		ID: f.id, Direction: policy.Egress, Protocol: policy.TCP,
 		Src: f.key.guest, Dst: f.key.remote, Dialed: f.dialed,
-		Name: f.evidence.Name, NameFrom: f.nameFrom,
+		Name: f.evidence.Name, NameFrom: f.nameFrom, Stage: f.stage,
 	}
 	switch {
 	case f.port != nil:

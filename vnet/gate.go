@@ -225,9 +225,13 @@ func isHTTP(k sniff.Kind) bool {
 	return k == sniff.HTTP1 || k == sniff.HTTP2 || k == sniff.Connect
 }
 
-// nameSource says where a name came from, as events spell it.
-func nameSource(k sniff.Kind) string {
-	switch k {
+// nameSource says where the name of a flight came from, as events spell it; ""
+// if it names nobody.
+func nameSource(seen sniff.Result) string {
+	if seen.Name == "" {
+		return ""
+	}
+	switch seen.Kind {
 	case sniff.TLS:
 		return "sni"
 	case sniff.HTTP1, sniff.HTTP2:

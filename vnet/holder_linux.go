@@ -91,7 +91,7 @@ func inodeHolder(inode string) string {
 		dir := filepath.Dir(filepath.Dir(link))
 		name, err := os.ReadFile(filepath.Join(dir, "comm"))
 		if err != nil {
-			return ""
+			continue // it has just ended
 		}
 		return fmt.Sprintf("%s (process %s)", strings.TrimSpace(string(name)), filepath.Base(dir))
 	}

@@ -20,9 +20,12 @@ import (
 )
 
 const (
-	// guestDialTimeout bounds the wait for the guest to accept on one address:
-	// it is next door, so a second of silence means that nobody listens.
+	// guestDialTimeout is how long the guest may be silent on one address before
+	// the other family is tried: it is next door. guestPatience is how long a
+	// guest that was silent on IPv4 gets after that. A kernel whose queue of
+	// accepts is full drops SYNs, and expects them again.
 	guestDialTimeout = time.Second
+	guestPatience    = 8 * time.Second
 	// acceptPause is how long a listener waits after a failed accept, when
 	// descriptors have run out, say. It never gives up.
 	acceptPause = 50 * time.Millisecond
@@ -241,18 +244,25 @@ func (n *Network) DialGuest(ctx context.Context, port uint16) (net.Conn, error) 
 // dialGuest tries the guest's IPv4 address, then its IPv6 one.
 func (n *Network) dialGuest(ctx context.Context, port uint16) (tcpip.Endpoint, *waiter.Queue, error) {
 	b := n.cfg.Block
-	ep, wq, err := n.dialGuestAt(ctx, b.Gateway4, netip.AddrPortFrom(b.Guest4, port))
+	guest4 := netip.AddrPortFrom(b.Guest4, port)
+	ep, wq, err := n.dialGuestAt(ctx, b.Gateway4, guest4, guestDialTimeout)
 	if err == nil {
 		return ep, wq, nil
 	}
-	if ep, wq, err6 := n.dialGuestAt(ctx, b.Gateway6, netip.AddrPortFrom(b.Guest6, port)); err6 == nil {
+	if ep, wq, err6 := n.dialGuestAt(ctx, b.Gateway6, netip.AddrPortFrom(b.Guest6, port), guestDialTimeout); err6 == nil {
 		return ep, wq, nil
+	}
+	if errors.Is(err, errGuestSilent) && ctx.Err() == nil {
+		return n.dialGuestAt(ctx, b.Gateway4, guest4, guestPatience)
 	}
 	return nil, nil, err
 }
 
+// errGuestSilent says that the guest answered a SYN in no way at all.
+var errGuestSilent = errors.New("no answer")
+
 // dialGuestAt connects from the gateway's address to the guest's.
-func (n *Network) dialGuestAt(ctx context.Context, from netip.Addr, to netip.AddrPort) (tcpip.Endpoint, *waiter.Queue, error) {
+func (n *Network) dialGuestAt(ctx context.Context, from netip.Addr, to netip.AddrPort, patience time.Duration) (tcpip.Endpoint, *waiter.Queue, error) {
 	proto := header.IPv4ProtocolNumber
 	if to.Addr().Is6() {
 		proto = header.IPv6ProtocolNumber
@@ -271,13 +281,14 @@ func (n *Network) dialGuestAt(ctx context.Context, from netip.Addr, to netip.Add
 		terr = ep.Connect(tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFromSlice(to.Addr().AsSlice()), Port: to.Port()})
 	}
 	if _, started := terr.(*tcpip.ErrConnectStarted); started {
-		limit := time.NewTimer(guestDialTimeout)
+		limit := time.NewTimer(patience)
 		defer limit.Stop()
 		select {
 		case <-connected:
 			terr = ep.LastError()
 		case <-limit.C:
-			terr = &tcpip.ErrTimeout{}
+			ep.Abort()
+			return nil, nil, fmt.Errorf("dial guest at %v: %w", to, errGuestSilent)
 		case <-ctx.Done():
 			terr = &tcpip.ErrAborted{}
 		}

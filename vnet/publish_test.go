@@ -316,3 +316,23 @@ func TestPublishUDPDenied(t *testing.T) {
 		t.Errorf("second bind: %v", err)
 	}
 }
+
+// TestPublishBusyGuest waits for a guest that drops SYNs for a while, as a kernel
+// does whose queue of accepts is full.
+func TestPublishBusyGuest(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "allow ingress host")
+	n.listen(netip.AddrPortFrom(n.block.Guest4, 80), func(c net.Conn) { c.Write([]byte("late")) })
+	b := n.publish("127.0.0.1:0", 80)
+	n.deaf.Store(true)
+	hears := time.AfterFunc(2*guestDialTimeout+guestDialTimeout/2, func() { n.deaf.Store(false) })
+	defer hears.Stop()
+	c, err := net.Dial("tcp", b.Host.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got, err := io.ReadAll(c); string(got) != "late" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+}

@@ -257,7 +257,7 @@ func (n *Network) refuse(f *tcpFlow, r *tcp.ForwarderRequest, err error) string 
 	}
 	how := n.dialFailed(f, err)
 	if how == endUnreachable {
-		n.unreachable(f, errors.Is(err, syscall.EHOSTUNREACH))
+		n.unreachable(f, err)
 	}
 	// Silence lets the guest repeat its SYN, and maybe have more luck.
 	r.Complete(how == endRefused)
@@ -273,7 +273,8 @@ func (n *Network) dialFailed(f *tcpFlow, err error) string {
 	switch {
 	case is(syscall.ECONNREFUSED, syscall.ECONNRESET):
 		return endRefused
-	case is(syscall.EHOSTUNREACH, syscall.ENETUNREACH), is(syscall.EADDRNOTAVAIL) && f.dialed.Addr().Is6():
+	// EACCES is what Linux makes of ICMPv6 administratively prohibited.
+	case is(syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EACCES, syscall.EPERM), is(syscall.EADDRNOTAVAIL) && f.dialed.Addr().Is6():
 		return endUnreachable
 	case is(syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.EADDRNOTAVAIL):
 		n.limitHit("descriptors", f, time.Now())
@@ -282,11 +283,14 @@ func (n *Network) dialFailed(f *tcpFlow, err error) string {
 	return endTimeout
 }
 
-// unreachable tells the guest that there is no way to the flow's destination.
-func (n *Network) unreachable(f *tcpFlow, host bool) {
+// unreachable tells the guest why there is no way to the flow's destination.
+func (n *Network) unreachable(f *tcpFlow, err error) {
 	what := icmpNetUnreach
-	if host {
+	switch {
+	case errors.Is(err, syscall.EHOSTUNREACH):
 		what = icmpHostUnreach
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		what = icmpProhibited
 	}
 	var out batch
 	n.builder.appendICMP(&out, icmpReport{what: what}, f.syn)

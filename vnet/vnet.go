@@ -123,6 +123,7 @@ type FlowInfo struct {
 	Dialed    netip.AddrPort // where the host's socket went; differs from Dst for the gateway
 	Name      string         // what the guest called it, "" if unknown
 	NameFrom  string         // dns, sni, http
+	Stage     policy.Stage   // how much of the flow had been seen when it was decided
 	Response  string         // what the guest got on deny: drop, rst, icmp
 	// Valid in flow.close only:
 	BytesOut, BytesIn uint64 // from and to the guest

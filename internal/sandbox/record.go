@@ -141,11 +141,7 @@ func networkRecord(e vnet.Event) record {
 		r.Flow = flow
 	}
 	if e.Limit == "" && e.Text == "" {
-		stage := "address"
-		if f.Name != "" {
-			stage = "name"
-		}
-		r.Verdict = verdict(e.Verdict, stage, f.Response)
+		r.Verdict = verdict(e.Verdict, f.Stage.String(), f.Response)
 	}
 	return r
 }

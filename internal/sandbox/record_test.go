@@ -26,7 +26,7 @@ func TestRecords(t *testing.T) {
 	out := vnet.FlowInfo{
 		ID: 7, Direction: policy.Egress, Protocol: policy.TCP,
 		Src: ap("172.16.0.2:40000"), Dst: ap("93.184.216.34:443"), Dialed: ap("93.184.216.34:443"),
-		Name: "example.com", NameFrom: "sni",
+		Name: "example.com", NameFrom: "sni", Stage: policy.StageName,
 	}
 	closed := out
 	closed.BytesOut, closed.BytesIn, closed.Duration, closed.End = 100, 2000, 1500*time.Millisecond, "fin"
