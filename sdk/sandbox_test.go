@@ -251,6 +251,24 @@ func TestStopAsks(t *testing.T) {
 	}
 }
 
+// TestKill checks that Kill returns when nothing is left, or with its context.
+func TestKill(t *testing.T) {
+	t.Parallel()
+	sb := mustCreate(t, "kill", m.WithHypervisor(&hvtest.Fake{}), m.WithNetwork(m.NetworkPolicy.None()), m.WithMemory(64))
+	if err := sb.Kill(t.Context(), m.WithKillTimeout(10*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := sb.WaitUntilStopped(t.Context()); err != nil || *r.Source != "kill" {
+		t.Errorf("stopped as %+v, %v", r, err)
+	}
+	sb = mustCreate(t, "kill-cancelled", m.WithHypervisor(&hvtest.Fake{}), m.WithNetwork(m.NetworkPolicy.None()))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := sb.Kill(ctx); !m.IsKind(err, m.ErrCancelled) {
+		t.Errorf("kill with an ended context: %v", err)
+	}
+}
+
 // TestCreateFails checks that a failed creation leaves nothing, whatever fails.
 func TestCreateFails(t *testing.T) {
 	t.Parallel()

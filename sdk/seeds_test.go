@@ -194,6 +194,15 @@ func TestFactories(t *testing.T) {
 			}
 		}
 	}
+	for _, tt := range []struct {
+		rule m.PolicyRule
+		want m.PolicyAction
+	}{{m.Rule.AllowDNS(), "allow"}, {m.Rule.DenyDNS(), "deny"}} {
+		r := tt.rule
+		if r.Action != tt.want || r.Direction != "egress" || r.Destination != "host" || len(r.Protocols) != 2 || r.Port != "53" {
+			t.Errorf("%s DNS: %+v", tt.want, r)
+		}
+	}
 	if _, err := m.NetworkPolicy.FromProfilesChecked("public", "lan"); !m.IsKind(err, m.ErrInvalidArgument) {
 		t.Errorf("unknown profile: %v", err)
 	}
