@@ -12,7 +12,6 @@ import (
 	"os"
 	"path"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
@@ -141,12 +140,12 @@ func (a *archive) offers(limits Limits) ([]offer, error) {
 
 // find returns the file that a name means, through links.
 func (a *archive) find(name string) (v1.Descriptor, error) {
-	name = cleanName(name)
+	at := cleanName(name)
 	for range maxLinks {
-		if d, ok := a.files[name]; ok {
+		if d, ok := a.files[at]; ok {
 			return d, nil
 		}
-		name = a.links[name]
+		at = a.links[at]
 	}
 	return v1.Descriptor{}, refused("the archive lacks %q", name)
 }
@@ -200,8 +199,8 @@ func (a *archive) dockerOffers(limits Limits) ([]offer, error) {
 			return nil, err
 		}
 		for _, tag := range i.RepoTags {
-			if ref, err := name.ParseReference(tag); err == nil {
-				o.names = append(o.names, ref.Name())
+			if r, err := parseReference(tag); err == nil && r.name != "" {
+				o.names = append(o.names, r.name)
 			}
 		}
 		offers = append(offers, o)

@@ -175,13 +175,19 @@ func mustUnpack(t *testing.T, layers ...[]byte) (*applier, *Image) {
 }
 
 // workDir returns an empty directory that is removed at the end, whatever modes
-// are in it. It is where file systems have extended attributes.
+// are in it. It is in memory where that is possible: every pull waits for a disk.
 func workDir(t testing.TB) string {
+	t.Helper()
+	return dirIn(t, fastDir())
+}
+
+// dirIn is workDir in a directory; "" is that for temporary files.
+func dirIn(t testing.TB, parent string) string {
 	t.Helper()
 	if runtime.GOOS == "windows" {
 		t.Skip("nothing is unpacked here: files can't be locked")
 	}
-	dir, err := os.MkdirTemp(os.Getenv(testDirEnv), "image-test-")
+	dir, err := os.MkdirTemp(parent, "image-test-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,9 +198,6 @@ func workDir(t testing.TB) string {
 	})
 	return dir
 }
-
-// testDirEnv names a directory for what tests write; "" is the system's.
-const testDirEnv = "SLUICE_TEST_DIR"
 
 // listing returns what a tar has, one line per entry:
 //

@@ -10,7 +10,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
@@ -92,8 +91,8 @@ func parseLayoutIndex(text []byte) ([]offer, error) {
 		if ref := d.Annotations[annotationRef]; called == "" && strings.ContainsAny(ref, ":/") {
 			called = ref
 		}
-		if ref, err := name.ParseReference(called); err == nil {
-			o.names = []string{ref.Name()}
+		if r, err := parseReference(called); err == nil && r.name != "" {
+			o.names = []string{r.name}
 		}
 		offers = append(offers, o)
 	}

@@ -9,9 +9,6 @@ import (
 	"github.com/sluicenet/sluice/internal/netlab"
 )
 
-// pullRole is argv[0] of a process that pulls an image: see pullMain.
-const pullRole = "image-test:pull"
-
 func TestMain(m *testing.M) {
 	if os.Args[0] == pullRole {
 		pullMain()
@@ -23,5 +20,3 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(code)
 }
-
-func pullMain() {}

@@ -86,7 +86,8 @@ func (s *Store) dropName(rec *nameRecord) error {
 	return err
 }
 
-// allNames returns every record, sorted by name and platform.
+// allNames returns every record, sorted by the name that users see, and by
+// platform.
 func (s *Store) allNames() ([]*nameRecord, error) {
 	entries, err := os.ReadDir(s.path(namesDir))
 	if err != nil {
@@ -103,7 +104,7 @@ func (s *Store) allNames() ([]*nameRecord, error) {
 		}
 	}
 	slices.SortFunc(all, func(a, b *nameRecord) int {
-		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Platform, b.Platform))
+		return cmp.Or(strings.Compare(familiar(a.Name), familiar(b.Name)), strings.Compare(a.Platform, b.Platform))
 	})
 	return all, nil
 }

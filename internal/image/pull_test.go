@@ -35,7 +35,9 @@ func TestPullBusybox(t *testing.T) {
 		Entrypoint: []string{"/bin/sh", "-c"}, Cmd: []string{"echo hi"}, Env: []string{"PATH=/bin", "A=b=c"}, WorkingDir: "/srv", User: "1000:100",
 		Labels: map[string]string{"l": "v"}, ExposedPorts: map[string]struct{}{"80/tcp": {}, "53/udp": {}}, StopSignal: "SIGINT",
 	})
-	s := newStore(t, testConfig(t))
+	cfg := testConfig(t)
+	cfg.Dir = filepath.Join(dirIn(t, ""), "cache") // memory may be mounted noexec, and a disk is another file system
+	s := newStore(t, cfg)
 	got := mustPull(t, s, h.push(t, "library/busybox:1", img), PullOptions{})
 	want := RunConfig{
 		Entrypoint: []string{"/bin/sh", "-c"}, Cmd: []string{"echo hi"}, Env: []string{"PATH=/bin", "A=b=c"}, WorkingDir: "/srv", User: "1000:100",
@@ -168,6 +170,32 @@ func TestPinned(t *testing.T) {
 			img.Close()
 		}
 	}
+}
+
+// TestPinnedLie shows that a registry can't give something else for a digest.
+func TestPinnedLie(t *testing.T) {
+	t.Parallel()
+	h := newHub(t)
+	img := oneFile(t, "x")
+	ref := h.push(t, "r:1", img)
+	lie, err := oneFile(t, "lie").RawManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/manifests/") {
+			w.Header().Set("Docker-Content-Digest", digestOf(t, img))
+			_, _ = w.Write(lie)
+			return true
+		}
+		return false
+	})
+	s := newStore(t, testConfig(t))
+	got, err := s.Pull(t.Context(), ref+"@"+digestOf(t, img), PullOptions{})
+	if !errors.Is(err, ErrPull) {
+		t.Errorf("%v, %v", got, err)
+	}
+	checkClean(t, s, 0, 0, 0)
 }
 
 // TestLyingRegistry shows that what doesn't have the digest that was asked for

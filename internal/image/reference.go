@@ -3,6 +3,7 @@ package image
 import (
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -23,6 +24,10 @@ type reference struct {
 	pinned v1.Hash
 }
 
+// repositoryName is the grammar of repositories in the OCI distribution
+// specification. The library takes "a/../b" too, which is another path in URLs.
+var repositoryName = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+
 // parseReference parses a reference. The error matches ErrReference. A path is absolute or begins with "./" or
 // "../", which no name does.
 func parseReference(s string) (reference, error) {
@@ -30,12 +35,15 @@ func parseReference(s string) (reference, error) {
 		return reference{path: s}, nil
 	}
 	ref, err := name.ParseReference(s)
+	if err == nil {
+		// With what it leaves out it may be longer than names may be.
+		_, err = name.ParseReference(ref.Name())
+	}
 	if err != nil {
 		return reference{}, fmt.Errorf("%w: %w", ErrReference, err)
 	}
-	// With what it leaves out it may be longer than names may be.
-	if _, err := name.ParseReference(ref.Name()); err != nil {
-		return reference{}, fmt.Errorf("%w: %w", ErrReference, err)
+	if repo := ref.Context().RepositoryStr(); !repositoryName.MatchString(repo) {
+		return reference{}, fmt.Errorf("%w: %q is no name of a repository", ErrReference, repo)
 	}
 	r := reference{name: ref.Name(), ref: ref}
 	if digest, ok := ref.(name.Digest); ok {
