@@ -95,7 +95,7 @@ type recordVerdict struct {
 	Rule     int    `json:"rule"`   // index into the flattened list; -1 without a rule
 	Source   string `json:"source"` // in the user's words
 	Text     string `json:"text,omitempty"`
-	Stage    string `json:"stage,omitempty"` // what decided: address, name, dns
+	Stage    string `json:"stage,omitempty"` // what had been seen: policy.Stage, or dns
 	Reason   string `json:"reason,omitempty"`
 	Response string `json:"response,omitempty"` // what the guest got on deny: drop, rst, icmp, or the RCode
 }
