@@ -114,9 +114,9 @@ var allowed = map[string]map[string]string{
 	},
 	"internal/image": {
 		"github.com/Microsoft/hcsshim":           "ext4 without mkfs",
-		"github.com/google/go-containerregistry": "images",
-		"github.com/klauspost/compress":          "zstd layers",
-		"golang.org/x/sys":                       "extended attributes",
+		"github.com/google/go-containerregistry": "registries, and the documents they have",
+		"github.com/klauspost/compress":          "gzip and zstd layers",
+		"golang.org/x/sys":                       "file locks, extended attributes, FIFOs",
 	},
 	"internal/sandbox": {
 		".":                              "opens the hypervisor by its name",
