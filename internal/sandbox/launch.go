@@ -32,7 +32,7 @@ type Process struct {
 	dirs     Dirs
 	name     string
 	cmd      *exec.Cmd
-	conn     net.Conn       // our end of the conversation
+	conn     *net.UnixConn  // our end of the conversation
 	lifeline *os.File       // the end that nobody writes to
 	output   *os.File       // its standard output and error; nameless
 	talked   chan struct{}  // closed by StartProcess when it reads conn no more
@@ -105,7 +105,10 @@ func (p *Process) converse(ctx context.Context, l Launch) error {
 	if err := p.conn.SetReadDeadline(time.Now().Add(helloTime)); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, p.Release) // which ends the process, and what we read
+	stop := context.AfterFunc(ctx, func() {
+		p.Release()
+		_ = p.conn.CloseRead() // wakes us: nothing that may still come matters
+	})
 	defer stop()
 	var hello control.Hello
 	if err := control.Receive(p.conn, &hello); err != nil {

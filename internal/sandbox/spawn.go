@@ -47,10 +47,12 @@ func (p *Process) prepare(l Launch, theirs, ours *files) error {
 		return err
 	}
 	*theirs = append(*theirs, local, remote) // conn is another descriptor of local
-	if p.conn, err = net.FileConn(local); err != nil {
+	conn, err := net.FileConn(local)
+	if err != nil {
 		return err
 	}
-	*ours = append(*ours, p.conn)
+	*ours = append(*ours, conn)
+	p.conn = conn.(*net.UnixConn)
 	lifeline, held, err := os.Pipe()
 	if err != nil {
 		return err
