@@ -35,6 +35,7 @@ type testNet struct {
 	icmpSeen   chan []byte // ICMP frames that the guest got
 	udpSeen    chan []byte // UDP frames over IPv4, likewise
 	deaf       atomic.Bool // the guest's stack gets no TCP
+	tcpSeen    chan []byte // TCP frames that a deaf guest got
 
 	mu     sync.Mutex // guards the following field
 	events []Event
@@ -57,7 +58,7 @@ func startNet(t *testing.T, rules string, change ...func(*Config)) *testNet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &testNet{t: t, block: block, icmpSeen: make(chan []byte, 16), udpSeen: make(chan []byte, 16), lab: newLab()}
+	n := &testNet{t: t, block: block, icmpSeen: make(chan []byte, 16), udpSeen: make(chan []byte, 16), tcpSeen: make(chan []byte, 16), lab: newLab()}
 	cfg := Config{Link: l, Block: block, Policy: policyOf(t, rules), Dialer: n.lab, Events: n.record}
 	for _, c := range change {
 		c(&cfg)
@@ -159,6 +160,11 @@ func (n *testNet) readGuest(l link.Link) {
 			}
 			if !n.deaf.Load() {
 				n.guest.inject(v6, buffer.NewViewWithData(f.Data[etherLen:]))
+				continue
+			}
+			select {
+			case n.tcpSeen <- slices.Clone(f.Data):
+			default:
 			}
 		}
 	}
