@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -18,9 +19,11 @@ const (
 	// life; a day keeps renewals rare and lets a guest notice a new MTU.
 	leaseTime = 24 * time.Hour
 	// routerLifetime is how long a guest keeps us as its default router without
-	// another advertisement (RFC 4861, section 6.2.1: at most 9000 s). A guest
-	// asks again by itself long before.
-	routerLifetime = 9000
+	// another advertisement, in seconds (RFC 4861, section 6.2.1: at most 9000).
+	// A guest that has had one never asks again, so advertiseInterval is the
+	// longest that the section allows.
+	routerLifetime    = 9000
+	advertiseInterval = 30 * time.Minute
 	// infinite is NDP's lifetime without an end.
 	infinite = 0xffffffff
 	// autoconfPerSecond bounds the answers to a guest that asks in a loop; a
@@ -48,7 +51,7 @@ const (
 
 // An autoconf lets a guest that nobody has configured configure itself: one
 // fixed DHCPv4 lease, router advertisements for the /64, and stateless DHCPv6.
-// It belongs to the reader's goroutine.
+// Answers are made on the reader's goroutine.
 type autoconf struct {
 	block   Block
 	mtu     int
@@ -58,6 +61,7 @@ type autoconf struct {
 	// gets their addresses, and no default route.
 	unusable func() Families
 	limit    *rate.Limiter
+	asked    atomic.Bool // the guest has solicited a router: it lives by advertisements
 }
 
 func newAutoconf(block Block, mtu int, g *guard, b *builder, unusable func() Families) *autoconf {
@@ -79,6 +83,7 @@ func (a *autoconf) answer(out *batch, p *packet, now time.Time) drop {
 	case kindDHCP6:
 		return a.answerDHCP6(out, p)
 	}
+	a.asked.Store(true)
 	a.appendAdvert(out, p.src)
 	return dropNone
 }
@@ -219,6 +224,23 @@ func (a *autoconf) appendAdvert(out *batch, dst netip.Addr) {
 
 // allNodesMAC is the Ethernet group of ff02::1 (RFC 2464, section 7).
 var allNodesMAC = [6]byte{0x33, 0x33, 0, 0, 0, 1}
+
+// advertise is a goroutine that renews, at every tick, what a guest that has
+// asked for a router knows of it.
+func (n *Network) advertise(tick <-chan time.Time) {
+	for {
+		select {
+		case <-tick:
+		case <-n.ctx.Done():
+			return
+		}
+		if n.autoconf.asked.Load() {
+			var out batch
+			n.autoconf.appendAdvert(&out, allNodes)
+			n.send(&out)
+		}
+	}
+}
 
 // SetUnusable tells which families the host has no route for, and tells the
 // guest with an advertisement; DHCPv4 guests learn it with their next renewal.

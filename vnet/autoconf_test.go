@@ -3,6 +3,7 @@ package vnet
 import (
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -134,6 +135,29 @@ func TestRouterAdvert(t *testing.T) {
 			t.Errorf("RDNSS %x", d)
 		}
 	}
+}
+
+// TestAdvertise renews the default route of a guest that has solicited one, and
+// leaves others alone.
+func TestAdvertise(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "allow egress public")
+	tick := make(chan time.Time)
+	var loop sync.WaitGroup
+	loop.Go(func() { n.advertise(tick) })
+	tick <- time.Time{}
+	tick <- time.Time{} // the first is dealt with
+	if len(n.icmpSeen) != 0 {
+		t.Error("an advertisement that nobody asked for")
+	}
+	n.write(icmp("fe80::2", "ff02::2", ndpRouterSolicit, 0, "", hops(255), to("33:33:00:00:00:02")))
+	<-n.icmpSeen
+	tick <- time.Time{}
+	if m := <-n.icmpSeen; m[etherLen+ipv6Len] != ndpRouterAdvert {
+		t.Errorf("got ICMPv6 %d", m[etherLen+ipv6Len])
+	}
+	n.Close()
+	loop.Wait()
 }
 
 // TestDHCPv6 asks for everything but an address.

@@ -176,6 +176,7 @@ func New(cfg Config) (*Network, error) {
 	n.reader.Go(n.read)
 	n.reader.Go(func() { n.endpoint.writeSynAcks(n.ctx.Done()) })
 	n.reader.Go(n.inbound.sweep)
+	n.reader.Go(func() { n.advertise(time.Tick(advertiseInterval)) })
 	return n, nil
 }
 
