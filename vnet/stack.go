@@ -20,8 +20,8 @@ const (
 	// segments each way must fit several times over; above 4 MiB nothing is
 	// gained on a link without distance.
 	maxWindow = 4 << 20
-	// minWindow is the smallest, when many flows share the budget.
-	minWindow = 64 << 10
+	// minWindow is the smallest, when thousands of flows share the budget.
+	minWindow = 16 << 10
 	// timeWait is how long gVisor remembers a closed flow. Between the guest
 	// and us nothing is delayed or reordered for longer than a queue, so the
 	// two minutes of RFC 9293, section 3.6.1, would only hold memory.

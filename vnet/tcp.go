@@ -223,8 +223,7 @@ func (n *Network) tune(ep tcpip.Endpoint) {
 // window returns the buffer size for one more flow, so that all flows together
 // stay near the budget.
 func (n *Network) window() int64 {
-	flows, _ := n.tcp.counts()
-	size := int64(n.cfg.Limits.bufferBytes() / (2 * (flows + 1)))
+	size := int64(n.cfg.Limits.bufferBytes() / (2 * (n.tcp.size() + 1)))
 	return min(max(size, minWindow), maxWindow)
 }
 

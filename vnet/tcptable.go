@@ -109,6 +109,13 @@ func (t *tcpTable) counts() (flows, held int) {
 	return len(t.flows), t.held
 }
 
+// size returns the number of flows, those of published ports included.
+func (t *tcpTable) size() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.flows) + len(t.inbound)
+}
+
 func (t *tcpTable) get(k flowKey) *tcpFlow {
 	t.mu.Lock()
 	defer t.mu.Unlock()
