@@ -309,6 +309,28 @@ func TestPublishUDP(t *testing.T) {
 	}
 }
 
+// TestPublishUDPReplaced ends a peer that a new policy denies, and records the
+// rule.
+func TestPublishUDPReplaced(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "allow ingress host udp 53")
+	b, err := n.Publish(Binding{Protocol: policy.UDP, Host: netip.MustParseAddrPort("127.0.0.1:0"), GuestPort: 53})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(b.Host))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.Write([]byte("x"))
+	<-n.udpSeen
+	n.SetPolicy(policyOf(t, "deny ingress host"))
+	if e := n.waitEvent("flow.close"); e.Flow.End != endDenied || e.Generation != 2 || e.Verdict.Text != "deny ingress host" {
+		t.Errorf("recorded %q by generation %d, %q", e.Flow.End, e.Generation, e.Verdict.Text)
+	}
+}
+
 // TestPublishUDPDenied keeps a denied peer's datagrams from the guest, and
 // bounds the peers.
 func TestPublishUDPDenied(t *testing.T) {

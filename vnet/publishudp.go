@@ -186,6 +186,10 @@ func (u *inboundUDP) admit(p *published, from netip.AddrPort, asked netip.Addr, 
 		return false
 	}
 	u.mu.Lock()
+	if u.n.generation() != r.generation { // who replaced the rules may have looked here before
+		u.mu.Unlock()
+		return u.admit(p, from, asked, now)
+	}
 	if e := p.udp.peers.find(from); e != nil { // the policy was replaced
 		e.value.generation, e.value.verdict = r.generation, v
 		u.mu.Unlock()
@@ -287,11 +291,13 @@ func (u *inboundUDP) expire(now time.Time) {
 	u.drop(now, endTimeout, func(pe *inboundPeer) bool { return now.Sub(pe.used) >= udpIdle })
 }
 
-// recheck decides every peer again and ends those that are now denied.
+// recheck decides every peer again, for its record too, and ends those that are
+// now denied.
 func (u *inboundUDP) recheck(r *rules, now time.Time) {
 	u.drop(now, endDenied, func(pe *inboundPeer) bool {
 		f := policy.Flow{Direction: policy.Ingress, Protocol: policy.UDP, Peer: pe.info.Src, GuestPort: pe.info.Dst.Port()}
-		return r.decide(f, policy.Evidence{Stage: policy.StageNoName}).Action != policy.Allow
+		pe.verdict, pe.generation = r.decide(f, policy.Evidence{Stage: policy.StageNoName}), r.generation
+		return pe.verdict.Action != policy.Allow
 	})
 }
 
