@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,9 +48,26 @@ func newReaper(prepare func() error) (*reaper, error) {
 	// signal.Ignore would be inherited by commands; a caught signal is not.
 	signal.Notify(r.signals, unix.SIGCHLD)
 	signal.Notify(make(chan os.Signal, 1)) // all, and nobody reads them
+	if err := restoreLibrarySignals(); err != nil {
+		return nil, fmt.Errorf("restore signals: %w", err)
+	}
 	prepared := make(chan error, 1)
 	go r.loop(prepare, prepared)
 	return r, <-prepared
+}
+
+// restoreLibrarySignals gives the signals that C libraries use among themselves
+// (32 to 34, nptl(7)) their default action. The Go runtime never touches them, so
+// commands would inherit that whoever started us ignores one.
+func restoreLibrarySignals() error {
+	var byDefault [4]uint64 // the kernel's struct sigaction: handler SIG_DFL, no flags
+	for number := uintptr(32); number <= 34; number++ {
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, number, uintptr(unsafe.Pointer(&byDefault)), 0, 8, 0, 0)
+		if errno != 0 {
+			return errno
+		}
+	}
+	return nil
 }
 
 // start starts the program at path.
