@@ -42,12 +42,14 @@ var (
 // readArchive reads the archive r, compressed or not, and returns what it offers.
 func readArchive(ctx context.Context, r io.Reader, t *scratch, limits Limits) (*archive, []offer, error) {
 	a := &archive{t: t, files: make(map[string]v1.Descriptor), links: make(map[string]string), have: make(map[v1.Hash]bool)}
-	m := &meter{src: contextReader{ctx, r}, ratio: limits.Ratio}
+	m := &meter{src: contextReader{ctx, r}, limits: limits}
 	z, err := decompress(m)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer z.Close()
+	// An archive has the layers of an image, compressed or not: what they may be
+	// when unpacked is more than enough for it.
 	left := limits.ImageBytes
 	members := tar.NewReader(z)
 	for range maxMembers {
@@ -94,6 +96,7 @@ func (a *archive) member(h *tar.Header, r io.Reader, m *meter) error {
 
 // keep writes a file of the archive into the scratch.
 func (a *archive) keep(r io.Reader, m *meter) (v1.Descriptor, error) {
+	// Its name in the cache is known when it has been read.
 	f, err := os.CreateTemp(a.t.dir, "member")
 	if err != nil {
 		return v1.Descriptor{}, err
@@ -125,6 +128,8 @@ func (a *archive) open(_ context.Context, d v1.Descriptor) (io.ReadCloser, error
 
 // offers returns what the archive offers.
 func (a *archive) offers(limits Limits) ([]offer, error) {
+	// Docker writes both kinds into one archive. The layout's manifests are the
+	// builder's own, so that the digests are those of the registry.
 	if _, ok := a.files[layoutFile]; ok {
 		text, err := a.read(layoutIndex, limits.DocumentBytes)
 		if err != nil {

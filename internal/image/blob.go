@@ -25,10 +25,6 @@ type spool interface {
 	file(h v1.Hash) (path string, ok bool)
 }
 
-// downloads is how many layers come at a time: registries serve one stream
-// slower than a line is, and more than three no faster.
-const downloads = 3
-
 // attempts is how often a blob is asked for: connections of minutes do break.
 const attempts = 3
 
@@ -108,21 +104,22 @@ func (s *Store) keepDocument(text []byte, t *scratch) (v1.Descriptor, error) {
 // fetchBlob brings a layer into the cache unless it is there. Of what arrived
 // report is told.
 func (s *Store) fetchBlob(ctx context.Context, src source, d v1.Descriptor, t *scratch, report func(int64)) error {
-	if ok, err := s.hasBlob(d); ok || err != nil {
-		report(d.Size)
+	if ok, err := s.hasBlob(d); err != nil {
 		return err
+	} else if ok {
+		report(d.Size)
+		return nil
 	}
 	if src == nil {
 		return fmt.Errorf("%w: the cache doesn't have the layer %v", ErrNotFound, d.Digest)
 	}
 	if sp, ok := src.(spool); ok {
 		if path, ok := sp.file(d.Digest); ok {
-			err := os.Link(path, s.blobPath(d.Digest))
-			if errors.Is(err, fs.ErrExist) {
+			if err := os.Link(path, s.blobPath(d.Digest)); err == nil || errors.Is(err, fs.ErrExist) {
+				report(d.Size)
 				return nil
 			}
-			return err
-		}
+		} // else, or where there are no hard links, it is copied
 	}
 	for attempt, pause := 1, s.cfg.retryDelay(); ; attempt, pause = attempt+1, 2*pause {
 		err := s.copyBlob(ctx, src, d, t, report)

@@ -145,7 +145,7 @@ func unpackLayers(ctx context.Context, dir string, owners *Owners, limits Limits
 	defer d.close()
 	a := newApplier(d, limits.withDefaults())
 	for _, l := range layers {
-		m := &meter{src: bytes.NewReader(l), ratio: a.limits.Ratio}
+		m := &meter{src: bytes.NewReader(l), limits: a.limits}
 		z, err := decompress(m)
 		if err != nil {
 			return a, nil, err

@@ -39,7 +39,7 @@ func compressionOf(magic []byte) compression {
 // came out. It is not for concurrent use.
 type meter struct {
 	src    io.Reader
-	ratio  int64          // see Limits
+	limits Limits         // Ratio and RatioFree of them
 	report func(in int64) // told of every read; nil is not
 
 	in     int64 // bytes read from src
@@ -63,8 +63,8 @@ func (m *meter) Read(p []byte) (int, error) {
 
 // check reports whether n bytes are more than may have come out.
 func (m *meter) check(n int64) error {
-	if n-ratioAllowance > m.in*m.ratio {
-		return refused("%d bytes unpack to more than %d times as many", m.in, m.ratio)
+	if n-m.limits.RatioFree > m.in*m.limits.Ratio {
+		return refused("%d bytes unpack to more than %d times as many", m.in, m.limits.Ratio)
 	}
 	return nil
 }

@@ -77,9 +77,12 @@ type Limits struct {
 	// they stay, and of an archive; default 64 GiB.
 	ImageBytes int64
 	// Ratio is how many bytes a layer may unpack to for each of its own, beyond
-	// the first 64 MiB; default 200. Real layers have 2 to 10, logs 30; gzip
+	// the first RatioFree; default 200. Real layers have 2 to 10, logs 30; gzip
 	// ends at 1032, zstd at about 50000.
 	Ratio int64
+	// RatioFree is what a layer may unpack to whatever its own size; default 1
+	// GiB: real ones begin with a file of zeros sometimes.
+	RatioFree int64
 	// Entries is the number of names that layers write; default 1048576: the
 	// largest images in use have about 300000, and each costs about 300 bytes
 	// of memory until the image is unpacked.
@@ -98,10 +101,6 @@ type Limits struct {
 	XattrBytes int
 }
 
-// ratioAllowance is what a layer may unpack to whatever its own size: bounds on
-// ratios need not trouble small layers.
-const ratioAllowance = 64 << 20
-
 // withDefaults returns l with defaults for what is 0.
 func (l Limits) withDefaults() Limits {
 	return Limits{
@@ -110,6 +109,7 @@ func (l Limits) withDefaults() Limits {
 		LayerBytes:    cmp.Or(l.LayerBytes, 16<<30),
 		ImageBytes:    cmp.Or(l.ImageBytes, 64<<30),
 		Ratio:         cmp.Or(l.Ratio, 200),
+		RatioFree:     cmp.Or(l.RatioFree, 1<<30),
 		Entries:       cmp.Or(l.Entries, 1<<20),
 		MetadataBytes: cmp.Or(l.MetadataBytes, 256<<20),
 		PathBytes:     cmp.Or(l.PathBytes, 4095),

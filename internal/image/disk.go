@@ -68,7 +68,7 @@ func (d *disk) make(n *node, content io.Reader) error {
 	}
 	switch n.kind {
 	case tar.TypeDir:
-		err = dir.Mkdir(n.name, 0o700)
+		err = dir.Mkdir(n.name, 0o700) // its own mode may be without write permission
 	case tar.TypeReg:
 		err = d.file(dir, n, content)
 	case tar.TypeSymlink:
@@ -101,9 +101,6 @@ func (d *disk) clash(n *node, err error) error {
 
 // remove removes n with all below it.
 func (d *disk) remove(n *node) error {
-	if d.at != nil && d.at.isBelow(n) {
-		d.close()
-	}
 	dir, err := d.in(n)
 	if err != nil {
 		return err
@@ -130,6 +127,8 @@ func (d *disk) file(dir *os.Root, n *node, content io.Reader) error {
 // time and mode of i, in the order in which they don't undo each other.
 func (d *disk) describe(dir *os.Root, name string, f *os.File, i *inode) error {
 	uid, gid, mode := d.standing(i)
+	// A change of owner takes set-id bits and capabilities away, so it is first;
+	// a mode may keep even its owner from what comes before it, so it is last.
 	if err := f.Chown(uid, gid); err != nil {
 		return d.explainOwner(i, err)
 	}

@@ -18,6 +18,7 @@
 //	names/HASH.json    what a name and a platform mean: the digest of a manifest
 //	roots/HEX-OWNERS/  an unpacked image: root/, tree.tar.zst, info.json
 //	tmp/               what is being written
+//	lock               see below
 //
 // A blob is renamed into place when its digest is verified, a root when the
 // digest and the diffID of each of its layers are, and its files are on the disk;
@@ -27,7 +28,7 @@
 //
 // Locks are those of open files, so they die with their holder. A root's lock is
 // held shared by whoever uses the root, exclusively by whoever makes or removes
-// it; roots/lock is held shared while blobs come in that no name refers to yet,
+// it; the cache's is held shared while blobs come in that no name refers to yet,
 // exclusively while such blobs are removed; each directory in tmp has a lock that
 // tells it from a dead process's.
 //
@@ -45,7 +46,7 @@
 //
 // The root is a shared lower directory: nobody may write to it. Device nodes are
 // never made: whoever could reach the cache could open them, and one that is 0:0
-// is a whiteout to overlayfs. Owners outside [Config].Owners, extended attributes
+// is a whiteout to overlayfs. Owners outside [Config.Owners], extended attributes
 // other than file capabilities and users' own, and set-id bits of files that
 // don't have their true owner, are not applied either. All of it is in
 // tree.tar.zst, a tar of every header, and [Image.WriteTar] gives it back: what

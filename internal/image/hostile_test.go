@@ -147,6 +147,8 @@ func TestHostile(t *testing.T) {
 		{"a loop on itself", layers{{sym("a", "a/a"), file("a/f", "x")}}, refused},
 		{"links that double", layers{{sym("a", "b/b"), sym("b", "c/c"), sym("c", "d/d"), sym("d", "e/e"), sym("e", "f/f"), sym("f", "g/g"), file("a/x", "")}}, applied},
 		{"many names in links", layers{{sym("a", strings.Repeat("x/../", 600)), file("a/f", "")}}, refused},
+		{"as many links as a kernel follows", layers{append(chain(maxLinks), file("l0/f", ""))}, applied},
+		{"one more", layers{append(chain(maxLinks+1), file("l0/f", ""))}, refused},
 		{"an empty link", layers{{sym("a", "")}}, refused},
 		{"a way through a file", layers{{file("f", "")}, {file("f/g", "x")}}, refused},
 
@@ -218,6 +220,19 @@ func TestHostile(t *testing.T) {
 	}
 }
 
+// chain returns so many links, "l0" first, of which the last leads to a directory.
+func chain(n int) []entry {
+	entries := []entry{dir("end")}
+	for i := range n {
+		target := fmt.Sprintf("l%d", i+1)
+		if i == n-1 {
+			target = "end"
+		}
+		entries = append(entries, sym(fmt.Sprintf("l%d", i), target))
+	}
+	return entries
+}
+
 // TestLimits shows each bound, just within and just beyond.
 func TestLimits(t *testing.T) {
 	t.Parallel()
@@ -258,13 +273,14 @@ func TestLimits(t *testing.T) {
 func TestSparseBomb(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
-		name   string
-		size   int64
-		limits Limits
+		name    string
+		size    int64
+		limits  Limits
+		written int64 // at most, before it is noticed
 	}{
-		{"more than the image may have", 1 << 50, Limits{}},
-		{"more than a layer of its size may have", 8 << 30, Limits{}},
-		{"just more than a small image may have", 2 << 20, Limits{ImageBytes: 1 << 20}},
+		{"more than the image may have", 1 << 50, Limits{}, -1},
+		{"more than a layer of its size may have", 8 << 30, Limits{RatioFree: 1 << 20}, 2 << 20},
+		{"just more than a small image may have", 2 << 20, Limits{ImageBytes: 1 << 20}, -1},
 	} {
 		owners := DefaultOwners()
 		dir := workDir(t)
@@ -272,7 +288,7 @@ func TestSparseBomb(t *testing.T) {
 		if !errors.Is(err, ErrContent) {
 			t.Errorf("%s: %v", row.name, err)
 		}
-		if info, err := os.Stat(filepath.Join(dir, rootName, "holes")); err == nil && info.Size() > 2*ratioAllowance {
+		if info, err := os.Stat(filepath.Join(dir, rootName, "holes")); err == nil && info.Size() > row.written {
 			t.Errorf("%s: %d bytes were written first", row.name, info.Size())
 		}
 	}
@@ -326,11 +342,15 @@ func TestBombs(t *testing.T) {
 	}{{"gzip", gzipOf}, {"zstd", zstdOf}} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			zeros := row.compress(t, layer(t, file("zeros", strings.Repeat("\x00", ratioAllowance+(64<<20)))))
+			const size = 4 << 20
+			zeros := row.compress(t, layer(t, file("zeros", strings.Repeat("\x00", size))))
 			owners := DefaultOwners()
-			_, _, err := unpackLayers(t.Context(), workDir(t), &owners, Limits{Ratio: 10}, zeros)
+			_, _, err := unpackLayers(t.Context(), workDir(t), &owners, Limits{Ratio: 10, RatioFree: size / 2}, zeros)
 			if !errors.Is(err, ErrContent) || !strings.Contains(err.Error(), "times as many") {
-				t.Errorf("%d bytes of zeros in %d: %v", ratioAllowance+(64<<20), len(zeros), err)
+				t.Errorf("%d bytes of zeros in %d: %v", size, len(zeros), err)
+			}
+			if _, _, err := unpackLayers(t.Context(), workDir(t), &owners, Limits{Ratio: 10, RatioFree: 2 * size}, zeros); err != nil {
+				t.Errorf("within the bound: %v", err)
 			}
 		})
 	}

@@ -100,6 +100,8 @@ func (a *applier) entry(h *tar.Header, r io.Reader) error {
 	}
 	old := parent.children[base]
 	if old != nil && old.isDir() && i.kind == tar.TypeDir {
+		// The disk learns of it when all is sealed. The inode is new, so that a
+		// lower layer's attributes don't shine through.
 		old.inode = i
 		old.touch(a.layer)
 		return nil
@@ -144,7 +146,7 @@ func (a *applier) whiteout(dir, base string) error {
 	}
 	parent, err := a.directory(dir, false)
 	if parent == nil || err != nil {
-		return err
+		return err // where there is no directory there is nothing to take away
 	}
 	if base == whiteoutOpaque {
 		return parent.sweepChildren(a.layer, a.disk.remove)
@@ -167,6 +169,8 @@ func (a *applier) hardLink(parent *node, base, target string) error {
 	} else if in != nil {
 		to = in.children[last]
 	}
+	// What is in the way is removed only when the link can be made: its target
+	// may be what is in the way, or in that.
 	old := parent.children[base]
 	switch {
 	case to == nil:
@@ -196,6 +200,9 @@ func (a *applier) hardLink(parent *node, base, target string) error {
 // they would lead a process whose root is the image's: never outside. What is
 // missing is made if create is set; else the result is nil, as it is where
 // something on the way is no directory.
+//
+// It is a loop over names and not a recursion, so that links that lead through
+// links cost steps, which are counted, and no stack.
 func (a *applier) directory(path string, create bool) (*node, error) {
 	at, todo := a.root, strings.Split(path, "/")
 	for steps, links := 0, 0; len(todo) > 0; steps++ {
@@ -226,6 +233,7 @@ func (a *applier) directory(path string, create bool) (*node, error) {
 			if links++; links > maxLinks {
 				return nil, refused("more than %d symbolic links on the way", maxLinks)
 			}
+			// A relative target counts from where the link is, which at still is.
 			if strings.HasPrefix(next.link, "/") {
 				at = a.root
 			}
@@ -259,6 +267,7 @@ func (a *applier) add(parent *node, name string, i *inode) (*node, error) {
 	case len(name) > 255:
 		return nil, refused("a name of %d bytes; 255 are the most", len(name))
 	case strings.HasPrefix(name, whiteoutPrefix):
+		// No layer can remove it again, and to others it is a whiteout.
 		return nil, refused("%q within a path", name)
 	case strings.ContainsRune(name, 0):
 		return nil, refused("a name with a NUL")
@@ -325,6 +334,7 @@ func (a *applier) newInode(h *tar.Header) (*inode, error) {
 	}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
+		// The size of a sparse file is what it expands to.
 		i.kind = tar.TypeReg
 		if h.Size > a.limits.ImageBytes-a.written {
 			return nil, refused("%d bytes; the image's files may have %d", h.Size, a.limits.ImageBytes)
@@ -336,6 +346,7 @@ func (a *applier) newInode(h *tar.Header) (*inode, error) {
 		i.link = h.Linkname
 		i.mode = 0o777 // what Linux gives every symbolic link
 	case tar.TypeChar, tar.TypeBlock:
+		// Linux packs them into 12 and 20 bits (makedev(3)).
 		if h.Devmajor < 0 || h.Devmajor >= 1<<12 || h.Devminor < 0 || h.Devminor >= 1<<20 {
 			return nil, refused("device %d:%d; Linux has up to 4095:1048575", h.Devmajor, h.Devminor)
 		}
@@ -428,13 +439,11 @@ type meteredFile struct {
 	a *applier
 }
 
-// Read reads from the entry as far as the bounds on the image allow.
+// Read reads from the entry as far as the bound on the ratio allows. That on the
+// image's bytes was seen to by newInode: an entry has what its header says.
 func (f *meteredFile) Read(p []byte) (int, error) {
 	n, err := f.r.Read(p)
 	f.a.written += int64(n)
-	if f.a.written > f.a.limits.ImageBytes {
-		return n, refused("files of more than %d bytes in the image", f.a.limits.ImageBytes)
-	}
 	if err := f.m.expand(int64(n)); err != nil {
 		return n, err
 	}

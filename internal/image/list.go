@@ -102,6 +102,7 @@ func (s *Store) infoOf(rec *nameRecord) Info {
 	i := Info{Name: familiar(rec.Name), Digest: rec.Digest.String(), Platform: rec.Platform, Resolved: rec.Resolved.String(), Named: rec.Time}
 	m, err := s.known(rec.Digest)
 	if err != nil {
+		// One bad image must not hide the others.
 		i.Damaged = true
 		return i
 	}
@@ -123,6 +124,7 @@ func (s *Store) find(ref string) ([]*nameRecord, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A name comes first: "deadbeef1234" may be one.
 	var found []*nameRecord
 	if r, err := parseReference(ref); err == nil && r.path == "" {
 		for _, rec := range names {

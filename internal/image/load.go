@@ -87,6 +87,8 @@ func (s *Store) pullFileAs(ctx context.Context, path string, names []string, pla
 			return nil, err
 		}
 	}
+	// An image under no name, or one for another platform, must not be taken for
+	// what was meant.
 	chosen, err := chooseOffer(offers, platform)
 	if err != nil {
 		return nil, err

@@ -218,6 +218,83 @@ func TestImportErrors(t *testing.T) {
 	}
 }
 
+// TestDamagedLayout shows that each blob of a layout is verified.
+func TestDamagedLayout(t *testing.T) {
+	t.Parallel()
+	img := oneFile(t, "x")
+	m, err := img.Manifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, digest := range map[string]v1.Hash{"manifest": mustHash(t, digestOf(t, img)), "configuration": m.Config.Digest, "layer": m.Layers[0].Digest} {
+		for _, row := range []struct {
+			how    string
+			change func([]byte) []byte
+		}{
+			{"changed", func(b []byte) []byte { return flip(b, len(b)/2) }},
+			{"changed but sound", soundly},
+			{"longer", func(b []byte) []byte { return append(b, ' ') }},
+			{"shorter", func(b []byte) []byte { return b[:len(b)-1] }},
+		} {
+			dir := writeLayout(t, map[string]v1.Image{"-": img})
+			path := filepath.Join(dir, layoutBlobs, digest.Hex)
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, row.change(b), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := newStore(t, testConfig(t))
+			if _, err := s.Import(t.Context(), "x", dir); !errors.Is(err, ErrContent) {
+				t.Errorf("%s %s: %v", name, row.how, err)
+			}
+			if ok, err := exists(s.blobPath(digest)); ok || err != nil {
+				t.Errorf("%s %s: it is in the cache (%v)", name, row.how, err)
+			}
+			if name == "layer" {
+				checkNotFetched(t, s, dir, m.Layers[0])
+			}
+		}
+	}
+}
+
+// soundly changes a document, or a layer compressed by gzip, so that only its
+// digest tells.
+func soundly(b []byte) []byte {
+	for _, c := range []struct{ old, changed string }{
+		{"tar+gzip", "tar+GZIP"},
+		{"0001-01-01", "0002-01-01"},
+		{"\x1f\x8b\x08\x00\x00\x00\x00\x00", "\x1f\x8b\x08\x00\x00\x01\x00\x00"},
+	} {
+		if bytes.Contains(b, []byte(c.old)) {
+			return bytes.Replace(b, []byte(c.old), []byte(c.changed), 1)
+		}
+	}
+	panic("nothing to change")
+}
+
+// checkNotFetched checks that a layer is refused before anybody unpacks it.
+func checkNotFetched(t *testing.T, s *Store, dir string, d v1.Descriptor) {
+	t.Helper()
+	src, _, err := openLayout(dir, s.limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.close()
+	tmp, err := s.newScratch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tmp.remove()
+	if err := s.fetchBlob(t.Context(), src, d, tmp, func(int64) {}); !errors.Is(err, ErrContent) {
+		t.Errorf("the layer was fetched: %v", err)
+	}
+	if ok, err := exists(s.blobPath(d.Digest)); ok || err != nil {
+		t.Errorf("the layer is in the cache (%v)", err)
+	}
+}
+
 // TestHostileArchives shows that no name in an archive of images reaches the host.
 func TestHostileArchives(t *testing.T) {
 	t.Parallel()

@@ -65,6 +65,7 @@ func parseManifest(document []byte, limits Limits) (*manifest, error) {
 		return nil, refused("parse manifest: %v", err)
 	}
 	m := &manifest{Manifest: *parsed, digest: hashBytes(document)}
+	// Charts, signatures and other artifacts travel as images too.
 	switch m.Config.MediaType {
 	case types.OCIConfigJSON, types.DockerConfigJSON, "":
 	default:
@@ -108,6 +109,7 @@ func (m *manifest) configure(document []byte) error {
 			return err
 		}
 	}
+	// They become arguments and environment of processes, where a NUL is an end.
 	c := config.Config
 	for _, s := range slices.Concat(c.Entrypoint, c.Cmd, c.Env, []string{c.WorkingDir, c.User, c.StopSignal}) {
 		if strings.ContainsRune(s, 0) {

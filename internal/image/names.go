@@ -64,6 +64,7 @@ func (s *Store) setName(t *scratch, name string, platform v1.Platform, digest, r
 	if err != nil {
 		return err
 	}
+	// By a rename: who reads it meanwhile sees the old record or the new one.
 	if err := writeSynced(t.path("name"), append(text, '\n')); err != nil {
 		return err
 	}

@@ -147,7 +147,7 @@ type incoming struct {
 
 // bring makes the cache have an image, under its names, and acquires it.
 func (s *Store) bring(ctx context.Context, in incoming, p *progress) (*Image, error) {
-	l, err := lockAt(ctx, s.path(rootsDir, blobsLock), shared, nil)
+	l, err := lockAt(ctx, s.path(blobsLock), shared, nil)
 	if err != nil {
 		return nil, err
 	}

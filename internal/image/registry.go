@@ -55,6 +55,7 @@ func (s *Store) newRegistry(ref name.Reference, o PullOptions) (*registry, error
 			return nil, err
 		}
 	}
+	// The registry itself comes last: see first.
 	origin, auth := ref.Context(), remote.WithAuthFromKeychain(s.cfg.keychain())
 	if o.Insecure {
 		if origin, err = name.NewRepository(origin.Name(), name.Insecure); err != nil {
@@ -160,6 +161,8 @@ func isLoopback(host string) bool {
 // say.
 func (r *registry) current(ctx context.Context) v1.Hash {
 	for _, e := range r.endpoints {
+		// A HEAD costs nothing of a limit on pulls. That it failed is no error:
+		// the GET that follows will say why.
 		if d, err := e.puller.Head(ctx, e.rename(r.ref)); err == nil {
 			return d.Digest
 		}
@@ -189,6 +192,8 @@ func (r *registry) open(ctx context.Context, d v1.Descriptor) (io.ReadCloser, er
 			}
 			return io.NopCloser(bytes.NewReader(got.Manifest)), nil
 		}
+		// Asked for by its digest alone: the addresses that a manifest may give
+		// for foreign layers are not followed.
 		layer, err := e.puller.Layer(ctx, ref)
 		if err != nil {
 			return nil, err
@@ -202,21 +207,25 @@ func (r *registry) open(ctx context.Context, d v1.Descriptor) (io.ReadCloser, er
 // have everything.
 func first[T any](endpoints []endpoint, get func(endpoint) (T, error)) (T, error) {
 	var zero T
-	var errs []error
-	for i, e := range endpoints {
+	var mirrors error
+	for _, e := range endpoints[:len(endpoints)-1] {
 		v, err := get(e)
 		if err == nil {
 			return v, nil
 		}
-		if isAbsent(err) && i == len(endpoints)-1 {
-			err = fmt.Errorf("%w: %w", ErrNotFound, err)
-		}
-		if i < len(endpoints)-1 {
-			err = fmt.Errorf("mirror %s: %w", e.repo.RegistryStr(), err)
-		}
-		errs = append(errs, err)
+		mirrors = fmt.Errorf("mirror %s: %w", e.repo.RegistryStr(), err)
 	}
-	return zero, errors.Join(errs...)
+	v, err := get(endpoints[len(endpoints)-1])
+	switch {
+	case err == nil:
+		return v, nil
+	case isAbsent(err):
+		err = fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	if mirrors != nil {
+		err = fmt.Errorf("%w (%w)", err, mirrors)
+	}
+	return zero, err
 }
 
 // rename returns the endpoint's name for a reference.

@@ -57,6 +57,8 @@ func (s *Store) remove(ref string, force bool) error {
 			delete(leaving, rec.Digest)
 		}
 	}
+	// The roots are claimed before a name goes, so that a refusal changes
+	// nothing; names go before roots, so that no name means half an image.
 	g, err := s.newGarbage()
 	if err != nil {
 		return err
@@ -123,7 +125,7 @@ func (s *Store) prune(ctx context.Context, all bool, p *Pruned) error {
 			}
 		}
 		if len(mine) > 0 && !all {
-			continue
+			continue // it has a name, so somebody wants it
 		}
 		if err := g.claim(digest); errors.Is(err, ErrInUse) {
 			continue
@@ -202,6 +204,8 @@ func (g *garbage) claim(digest v1.Hash) error {
 // remove removes what is claimed, and the blobs that no image needs then.
 func (g *garbage) remove() error {
 	for _, c := range g.claims {
+		// Who is in want of the image meanwhile waits for the lock, then finds
+		// neither root nor lock, and starts anew.
 		if info, err := readRootInfo(c.path); err == nil {
 			g.bytes += info.Bytes
 		}
@@ -232,7 +236,7 @@ func (g *garbage) collect() error {
 // sweepBlobs removes the blobs that belong neither to a name nor to a root, and
 // returns how many bytes they had. While somebody pulls it removes none.
 func (s *Store) sweepBlobs() (int64, error) {
-	l, err := tryLockAt(s.path(rootsDir, blobsLock), exclusive)
+	l, err := tryLockAt(s.path(blobsLock), exclusive)
 	if errors.Is(err, errHeld) {
 		return 0, nil
 	}
@@ -240,6 +244,8 @@ func (s *Store) sweepBlobs() (int64, error) {
 		return 0, err
 	}
 	defer l.release()
+	// With the lock nobody pulls, so that a blob that nothing needs now is not
+	// about to be needed.
 	needed, err := s.neededBlobs()
 	if err != nil {
 		return 0, err

@@ -214,7 +214,7 @@ func TestPrune(t *testing.T) {
 	t.Run("while somebody pulls", func(t *testing.T) {
 		t.Parallel()
 		s := newStock(t)
-		l, err := tryLockAt(s.path(rootsDir, blobsLock), shared)
+		l, err := tryLockAt(s.path(blobsLock), shared)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -252,6 +252,16 @@ func TestDamage(t *testing.T) {
 			damage(t, s.blobPath(m.Layers[0].Digest))
 			remove(t, s.rootPath(m.digest))
 		}, "a:1"},
+		{"a byte of the layer that nobody reads, and no root", func(t *testing.T, s *stock, m *manifest) {
+			b, err := os.ReadFile(s.blobPath(m.Layers[0].Digest))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(s.blobPath(m.Layers[0].Digest), flip(b, 4), 0o600); err != nil { // gzip's time
+				t.Fatal(err)
+			}
+			remove(t, s.rootPath(m.digest))
+		}, "a:1"},
 		{"no layer, and no root", func(t *testing.T, s *stock, m *manifest) {
 			remove(t, s.blobPath(m.Layers[0].Digest))
 			remove(t, s.rootPath(m.digest))
@@ -272,6 +282,12 @@ func TestDamage(t *testing.T) {
 				t.Errorf("content %q", got)
 			}
 			s.check(t, "list after the pull", "a:1", "a:2", "b:1", "b:2", "nameless")
+			for _, b := range append(m.blobs, v1.Descriptor{Digest: m.digest}) {
+				text, err := os.ReadFile(s.blobPath(b.Digest))
+				if err != nil || hashBytes(text) != b.Digest {
+					t.Errorf("the blob %v is not good again (%v)", b.Digest, err)
+				}
+			}
 		})
 	}
 }
@@ -324,6 +340,36 @@ func TestOtherPlatform(t *testing.T) {
 		t.Error(err)
 	}
 	checkClean(t, s, 0, 0, 0)
+}
+
+// TestIndexStays shows that an index that a name came from can be pulled by its
+// digest, without a registry, as long as the name is there.
+func TestIndexStays(t *testing.T) {
+	t.Parallel()
+	h := newHub(t)
+	index := indexOf(t, map[string]v1.Image{"linux/" + runtime.GOARCH: oneFile(t, "x")})
+	ref := h.push(t, "r:1", index)
+	cfg := testConfig(t)
+	mustPull(t, newStore(t, cfg), ref, PullOptions{})
+	cfg.Offline = true
+	s := newStore(t, cfg)
+	if _, err := s.Prune(t.Context(), false); err != nil {
+		t.Error(err)
+	}
+	mustPull(t, s, ref+"@"+digestOf(t, index), PullOptions{})
+}
+
+// TestMakeRoot shows that who waited for another's root takes that.
+func TestMakeRoot(t *testing.T) {
+	t.Parallel()
+	s := newStock(t)
+	m, err := s.known(mustHash(t, s.digestA))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.makeRoot(t.Context(), m, nil, nil, nil); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestOtherOwners shows that roots whose files belong to others are apart, and go

@@ -79,7 +79,7 @@ func (o *saver) image(ctx context.Context, ref string) error {
 		di.Layers = append(di.Layers, layoutBlobs+l.Digest.Hex)
 	}
 	for _, d := range append([]v1.Descriptor{top}, m.blobs...) {
-		if err := o.blob(ctx, d); err != nil {
+		if err := o.blob(ctx, d); err != nil { // what images share is written once
 			return err
 		}
 	}

@@ -22,8 +22,8 @@ type Store struct {
 	platform v1.Platform
 }
 
-// Directories of a cache, and the file in roots whose lock is that of blobs
-// without a name. See the package's documentation.
+// Directories of a cache, and the file whose lock is that of blobs without a
+// name. See the package's documentation.
 const (
 	blobsDir  = "blobs/sha256"
 	namesDir  = "names"
@@ -75,7 +75,8 @@ func open(cfg Config) (*Store, error) {
 			return nil, err
 		}
 	}
-	l, err := tryLockAt(s.path(rootsDir, blobsLock), shared)
+	// A system that can't lock must be known before anything depends on it.
+	l, err := tryLockAt(s.path(blobsLock), shared)
 	if errors.Is(err, errHeld) {
 		return s, nil
 	}
@@ -147,6 +148,7 @@ func (t *scratch) path(name string) string { return filepath.Join(t.dir, name) }
 
 // remove removes the scratch with all that is in it.
 func (t *scratch) remove() error {
+	// The lock's file goes last: without it nobody would look for the rest.
 	err := removeTree(t.dir)
 	if err == nil {
 		err = os.Remove(t.dir + lockExt)

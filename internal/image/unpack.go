@@ -52,8 +52,11 @@ func (s *Store) unpackLayer(ctx context.Context, m *manifest, layer int, a *appl
 		return err
 	}
 	defer f.Close()
+	// The blob was verified when it came, and is again: that was perhaps months
+	// ago, and hashing costs little beside decompressing. What was unpacked of a
+	// blob that turns out to be wrong is in the scratch, which goes.
 	compressed, content := sha256.New(), sha256.New()
-	mt := &meter{src: io.TeeReader(f, compressed), ratio: s.limits.Ratio, report: p.layer(Unpacking, m, layer)}
+	mt := &meter{src: io.TeeReader(f, compressed), limits: s.limits, report: p.layer(Unpacking, m, layer)}
 	z, err := decompress(mt)
 	if err != nil {
 		return err
