@@ -12,20 +12,9 @@ import (
 	"sync"
 	"testing"
 	"time"
-)
 
-// tool returns the path of a program that a test wants, or skips the test.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if errors.Is(err, exec.ErrNotFound) {
-		t.Skipf("%s isn't installed", name)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
+	"github.com/sluicenet/sluice/internal/netlab"
+)
 
 // listen serves s on loopback over UDP and TCP, as a guest's network would, and
 // returns the port.
@@ -117,7 +106,7 @@ func TestClients(t *testing.T) {
 	} {
 		args := strings.Fields(strings.ReplaceAll(tt.command, "PORT", port))
 		t.Run(tt.command, func(t *testing.T) {
-			tool(t, args[0])
+			netlab.Tool(t, args[0])
 			out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
 			for _, want := range strings.Split(tt.want, "|") {
 				unwanted, not := strings.CutPrefix(want, "!")
@@ -169,7 +158,7 @@ func TestGoResolver(t *testing.T) {
 // when stop is called.
 func daemon(t testing.TB, name string, args ...string) (stop func()) {
 	t.Helper()
-	cmd := exec.Command(tool(t, name), args...)
+	cmd := exec.Command(netlab.Tool(t, name), args...)
 	var log strings.Builder
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {

@@ -13,6 +13,10 @@
 // is not a well-formed packet of this guest's, flow.go admits flows and is the
 // only place that asks the policy, tcp.go serves a TCP flow from its SYN to
 // relay.go, udp.go and icmp.go are the NAT, frame.go builds what goes back.
+// gate.go holds a TCP flow's first bytes where the policy needs their name, and
+// resolvers.go denies lookups past the DNS proxy. publish.go and publishudp.go
+// bring peers of published ports in, autoconf.go lets guests configure
+// themselves, shaper.go limits the card's rate.
 //
 // TCP ends in gVisor (stack.go, endpoint.go), which gets packets to any address
 // and never sees ARP, NDP, ICMP or UDP. The host is dialled before the guest's

@@ -14,8 +14,9 @@ import (
 )
 
 // This file is the one place that admits a flow. TCP comes here with its SYN,
-// UDP and ICMP with the first packet to each peer; published ports will come
-// with the peer's connection. Nobody else asks the policy.
+// UDP and ICMP with the first packet to each peer, a published TCP port with the
+// peer's connection; publishudp.go does the same for a published UDP port. Nobody
+// else asks the policy.
 
 // rules is what a decision needs, swapped as one: no decision ever mixes two
 // generations.
