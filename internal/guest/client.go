@@ -14,8 +14,8 @@ import (
 // A Client is the host's end of an agent's stream. Its methods may be called
 // by several goroutines.
 type Client struct {
-	conn   net.Conn
-	reader sync.WaitGroup // waits for the goroutine that runs read
+	conn  net.Conn
+	ended chan struct{} // closed when read returns
 
 	writing sync.Mutex // held for the length of one message, not for a reply
 
@@ -28,10 +28,15 @@ type Client struct {
 // NewClient returns a client of the agent at the other end of conn, and owns
 // conn from then on. The caller must Close it.
 func NewClient(conn net.Conn) *Client {
-	c := &Client{conn: conn, calls: make(map[uint64]chan *message)}
-	c.reader.Go(c.read)
+	c := &Client{conn: conn, ended: make(chan struct{}), calls: make(map[uint64]chan *message)}
+	go c.read()
 	return c
 }
+
+// Ended is closed when the stream has ended and every reply on it was passed to
+// its caller. Who knows that the guest is gone waits for it before Close, which
+// would drop the guest's last word.
+func (c *Client) Ended() <-chan struct{} { return c.ended }
 
 // Boot tells the guest what it is to be and returns when it is.
 func (c *Client) Boot(ctx context.Context, b Bootstrap) error {
@@ -84,7 +89,7 @@ const signalTimeout = time.Second
 // is idempotent; calls that wait return an error matching net.ErrClosed.
 func (c *Client) Close() error {
 	c.fail(fmt.Errorf("agent: %w", net.ErrClosed))
-	c.reader.Wait()
+	<-c.ended
 	return nil
 }
 
@@ -163,6 +168,7 @@ func (c *Client) ignore(id uint64) {
 // answer a call breaks the protocol: a guest can't make the client remember
 // anything.
 func (c *Client) read() {
+	defer close(c.ended)
 	for {
 		m, err := readMessage(c.conn, maxReply)
 		if err == nil {

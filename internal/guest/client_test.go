@@ -212,3 +212,22 @@ func FuzzMessage(f *testing.F) {
 		}
 	})
 }
+
+// TestClientHearsTheLastWord closes the client of a guest that has told how its
+// command ended and is gone, which is what a sandbox does.
+func TestClientHearsTheLastWord(t *testing.T) {
+	t.Parallel()
+	for range 100 {
+		c := hostile(t, framed(`{"v":1,"id":1,"kind":"exit","exit":{"code":42}}`))
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			<-c.Ended()
+			c.Close()
+		}()
+		if exit, err := c.Run(t.Context(), Command{Args: []string{"a"}}); err != nil || exit.Code != 42 {
+			t.Fatalf("Run = %+v, %v; want code 42", exit, err)
+		}
+		<-closed
+	}
+}

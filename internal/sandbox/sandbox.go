@@ -311,6 +311,7 @@ func (s *Sandbox) live() {
 	ended := control.Ended{Source: control.SourceGuest}
 	select {
 	case ended.Exit = <-exits:
+		s.hearOut()
 		if s.asked.Load() { // and the guest did as it was told
 			ended.Source = control.SourceStop
 		}
@@ -323,6 +324,21 @@ func (s *Sandbox) live() {
 	ended.At = time.Now()
 	if err := s.close(ended); err != nil {
 		s.report("clean up", err)
+	}
+}
+
+// lastWordTime bounds how long the end of a dead guest's stream is waited for.
+// It is there already, unless something outside the guest holds the stream open.
+const lastWordTime = 2 * time.Second
+
+// hearOut waits until the dead guest's last reply, its command's exit, has
+// reached the call that waits for it.
+func (s *Sandbox) hearOut() {
+	t := time.NewTimer(lastWordTime)
+	defer t.Stop()
+	select {
+	case <-s.agent.Ended():
+	case <-t.C:
 	}
 }
 
