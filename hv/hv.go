@@ -12,6 +12,8 @@ package hv
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -50,6 +52,21 @@ type Config struct {
 	// Root is the directory that becomes the guest's root. Empty: a backend
 	// without its own kernel shows the host's files read-only, others fail.
 	Root string
+	// Disks are the guest's, of a backend with a kernel of its own; others fail
+	// if there are any. The first is the guest's root. A root that is read-only
+	// gets an overlay: what the guest writes goes to the second disk if that can
+	// be written and has a file system, else to the guest's memory. Further
+	// disks are block devices that nothing is mounted from.
+	Disks []Disk
+	// Kernel and Initrd are files of a backend with a kernel of its own; ""
+	// leaves them to it. An Initrd of the caller's starts the agent itself.
+	Kernel string
+	Initrd string
+	// Console gets what the guest's kernel, and its process 1, print on the
+	// console; nil drops it. It is the guest's word, escapes and all. One
+	// goroutine writes to it until Wait returns; an error ends the writing, a
+	// Write that blocks delays Wait and Close.
+	Console io.Writer
 	// Hide names host paths, absolute and beyond a backend's own list, that a
 	// guest which sees the host's files must not: empty directories, or an empty
 	// file, cover them.
@@ -93,6 +110,39 @@ type VM interface {
 	// Close kills the guest if it runs, waits for it and frees everything that
 	// was not handed over. It is idempotent.
 	Close() error
+}
+
+// A Disk is a block device of a guest, held by a file of the host's. The guest
+// can't make a file that is ReadOnly differ by a byte.
+type Disk struct {
+	Path     string
+	ReadOnly bool
+	Format   DiskFormat
+}
+
+// A DiskFormat says what is on a disk.
+type DiskFormat uint8
+
+const (
+	// Raw is anything, or nothing: nothing is mounted from it.
+	Raw DiskFormat = iota
+	// Ext4 is an ext4 file system, without partitions.
+	Ext4
+	// EROFS is an EROFS file system, without partitions; it is read-only.
+	EROFS
+)
+
+// String returns the format's name as the kernel has it; "raw" for Raw.
+func (f DiskFormat) String() string {
+	switch f {
+	case Raw:
+		return "raw"
+	case Ext4:
+		return "ext4"
+	case EROFS:
+		return "erofs"
+	}
+	return fmt.Sprintf("DiskFormat(%d)", uint8(f))
 }
 
 // An Exit says how a guest ended.
