@@ -31,12 +31,16 @@ func TestReadmeProgram(t *testing.T) {
 // Every file that the prose links to exists.
 func TestLinks(t *testing.T) {
 	t.Parallel()
-	pages, err := filepath.Glob("docs/*/*.md")
-	if err != nil {
-		t.Fatal(err)
+	pages := []string{"README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
+	for _, pattern := range []string{"docs/*.md", "docs/*/*.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, found...)
 	}
 	link := regexp.MustCompile(`\]\(([^)#:]+)\)`) // without a scheme
-	for _, page := range append(pages, "README.md", "CHANGELOG.md", "CONTRIBUTING.md") {
+	for _, page := range pages {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)

@@ -3,7 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,8 +36,11 @@ func TestMain(m *testing.M) {
 // TestStories runs the stories of testdata: what users type, and what they see.
 // The internet that they meet has
 //
-//	http://web.example/        hello
-//	http://private.example/    a private address, 10.1.2.3
+//	http://web.example/         hello
+//	http://private.example/     a private address, 10.1.2.3
+//	http://example.com/         hello, and by HTTPS, as http://api.example.com/
+//	9.9.9.9                     a resolver that asks the lab's
+//	http://localhost:8080/      hello, on this machine
 //
 // and nothing else.
 func TestStories(t *testing.T) {
@@ -42,6 +48,16 @@ func TestStories(t *testing.T) {
 	hello := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") })
 	lab.Host(t, "web.example").HTTP(80, hello)
 	lab.Host(t, "private.example", "10.1.2.3").HTTP(80, hello)
+	for _, name := range []string{"example.com", "api.example.com"} {
+		host := lab.Host(t, name)
+		host.HTTP(80, hello)
+		host.HTTPS(443, hello)
+	}
+	lab.Host(t, "resolver.example", "9.9.9.9").UDP(53, forwardQuery)
+	here := httptest.NewUnstartedServer(hello)
+	here.Listener = listen(t, "127.0.0.1:8080")
+	here.Start()
+	t.Cleanup(here.Close) // the stories run when this function has returned
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
@@ -58,6 +74,35 @@ func TestStories(t *testing.T) {
 		},
 		UpdateScripts: os.Getenv("SLUICE_UPDATE") == "1",
 	})
+}
+
+// forwardQuery is a resolver: it asks the lab's DNS.
+func forwardQuery(query []byte, _ net.Addr) []byte {
+	c, err := net.Dial("udp", netip.AddrPortFrom(netlab.DNS4, 53).String())
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	answer := make([]byte, 4096)
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second)) // a UDP socket has them
+	if _, err := c.Write(query); err != nil {
+		return nil
+	}
+	n, err := c.Read(answer)
+	if err != nil {
+		return nil
+	}
+	return answer[:n]
+}
+
+// listen returns a listener on this machine's addr.
+func listen(t *testing.T, addr string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 // await: await COMMAND ARG… repeats a command until it succeeds, for 10 s.
