@@ -26,8 +26,8 @@ func (n *NetworkConfig) Compile() (cfg policy.Config, warnings []string, err err
 
 // compileJSON is the Compile function of a sandbox's process.
 func compileJSON(raw json.RawMessage) (sandbox.Config, error) {
-	var cfg SandboxConfig
-	if err := json.Unmarshal(raw, &cfg); err != nil {
+	cfg, err := parseWire(raw)
+	if err != nil {
 		return sandbox.Config{}, &control.Failure{Kind: control.KindInternal, Message: "read configuration: " + err.Error()}
 	}
 	var c checker
@@ -42,6 +42,10 @@ func compileJSON(raw json.RawMessage) (sandbox.Config, error) {
 // valid iff there are no problems. What this version can't do comes last.
 func (c *checker) compile(cfg *SandboxConfig) sandbox.Config {
 	c.checkGuest(cfg)
+	c.checkImage(cfg)
+	c.checkLife(cfg)
+	c.checkPatches(cfg)
+	c.checkMounts(cfg.Mounts)
 	out := sandbox.Config{
 		Backend:   backendName(cfg.Backend),
 		Root:      cfg.BindRootfs,
@@ -85,12 +89,13 @@ func (c *checker) compileNetwork(cfg *SandboxConfig) *sandbox.Network {
 	out.RateLimit = c.compileRateLimiter(n.RateLimiter)
 	c.checkTLS(n.TLS)
 	c.checkViolation("OnSecretViolation", n.OnSecretViolation)
-	c.checkSecrets(cfg, n.TLS)
 	out.Ports = c.compilePorts(cfg)
 	if rules.Preset == policy.PresetNone {
+		c.checkSecrets(cfg, n.TLS, nil)
 		c.checkNone(cfg)
 		return nil
 	}
+	c.checkSecrets(cfg, n.TLS, out.Policy)
 	return out
 }
 

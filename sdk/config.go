@@ -7,13 +7,14 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/sluicenet/sluice/hv"
 )
 
 // A SandboxConfig is what the options of CreateSandbox add up to. Its JSON form
-// is what a sandbox's process is told; secrets' values, and what only the caller
-// can hold (events, logger, files, a hypervisor), are left out.
+// is what a sandbox's directory keeps; secrets' values, credentials, and what
+// only the caller can hold (events, logger, files, a hypervisor), are left out.
 type SandboxConfig struct {
 	// Image is the reference of an OCI image; BindRootfs a directory of the
 	// host that becomes the guest's root. With neither a namespace shows the
@@ -25,12 +26,51 @@ type SandboxConfig struct {
 	MemoryMiB uint32 `json:"memory_mib,omitempty"` // 0 is the backend's default
 	CPUs      uint8  `json:"cpus,omitempty"`       // 0 is the backend's default
 	Hostname  string `json:"hostname,omitempty"`   // "" is the sandbox's name
-	Workdir   string `json:"workdir,omitempty"`    // of commands; "" is the root directory
-	// Env is the environment of commands, on top of a small default.
+	// Workdir is where commands start; "" is the image's, or else the root
+	// directory. User is who runs them: name, uid, name:group or uid:gid; "" is
+	// the image's, or else root. Shell is what Shell and AttachShell run; "" is
+	// /bin/sh.
+	Workdir string `json:"workdir,omitempty"`
+	User    string `json:"user,omitempty"`
+	Shell   string `json:"shell,omitempty"`
+	// Env is the environment of commands, on top of the image's, which is on
+	// top of a small default.
 	Env map[string]string `json:"env,omitempty"`
-	// Entrypoint and Cmd, joined, are the default command.
+	// Entrypoint and Cmd, joined, are the default command; nil is the image's.
 	Entrypoint []string `json:"entrypoint,omitempty"`
 	Cmd        []string `json:"cmd,omitempty"`
+	// Labels are for whoever lists sandboxes.
+	Labels map[string]string `json:"labels,omitempty"`
+
+	// Replace ends and removes a sandbox of the same name first, which
+	// ReplaceWithTimeout gives that long to end; nil means 10 s.
+	Replace            bool           `json:"-"`
+	ReplaceWithTimeout *time.Duration `json:"-"`
+	// Detached lets the sandbox outlive this program.
+	Detached bool `json:"detached,omitempty"`
+	// Ephemeral removes what the sandbox leaves as soon as it has ended.
+	Ephemeral bool `json:"ephemeral,omitempty"`
+	// MaxDuration ends the sandbox after that long, IdleTimeout when nothing
+	// was asked of it, and no command ran, for so long; 0 means never.
+	MaxDuration time.Duration `json:"max_duration_ns,omitempty"`
+	IdleTimeout time.Duration `json:"idle_timeout_ns,omitempty"`
+	// LogLevel is the least of the sandbox's own remarks that become events; ""
+	// is info. QuietLogs keeps all of them back.
+	LogLevel  LogLevel `json:"log_level,omitempty"`
+	QuietLogs bool     `json:"quiet_logs,omitempty"`
+
+	// PullPolicy says when a registry is asked for the image. The rest is how.
+	PullPolicy          PullPolicy    `json:"pull_policy,omitempty"`
+	RegistryAuth        *RegistryAuth `json:"-"`
+	RegistryInsecure    bool          `json:"registry_insecure,omitempty"`
+	RegistryCACerts     []byte        `json:"-"` // PEM
+	RegistryCACertsPath string        `json:"registry_ca_certs_path,omitempty"`
+
+	// Patches change the root before the guest starts; Scripts put programs
+	// into it, at /.msb/scripts; Mounts are by the path in the guest.
+	Patches []PatchConfig          `json:"patches,omitempty"`
+	Scripts map[string]string      `json:"scripts,omitempty"`
+	Mounts  map[string]MountConfig `json:"mounts,omitempty"`
 
 	Network      *NetworkConfig    `json:"network,omitempty"`
 	Ports        map[uint16]uint16 `json:"ports,omitempty"`         // TCP, host port on 127.0.0.1 to guest port
@@ -41,7 +81,33 @@ type SandboxConfig struct {
 	hypervisor hv.Hypervisor
 	events     func(Event)
 	logger     *slog.Logger
+	progress   func(PullProgress)
 	stdio      [3]*os.File
+
+	image *imageDefaults // nil without an image, and before it was pulled
+}
+
+// A LogLevel is how grave a remark is.
+type LogLevel string
+
+const (
+	LogLevelDefault LogLevel = "" // info
+	LogLevelTrace   LogLevel = "trace"
+	LogLevelDebug   LogLevel = "debug"
+	LogLevelInfo    LogLevel = "info"
+	LogLevelWarn    LogLevel = "warn"
+	LogLevelError   LogLevel = "error"
+)
+
+// logLevels are all levels, as package slog has them. Trace is as far below
+// debug as debug is below info.
+var logLevels = map[LogLevel]slog.Level{
+	LogLevelDefault: slog.LevelInfo,
+	LogLevelTrace:   slog.LevelDebug - (slog.LevelInfo - slog.LevelDebug),
+	LogLevelDebug:   slog.LevelDebug,
+	LogLevelInfo:    slog.LevelInfo,
+	LogLevelWarn:    slog.LevelWarn,
+	LogLevelError:   slog.LevelError,
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote. An unknown field is an error: what

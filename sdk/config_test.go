@@ -85,7 +85,7 @@ func TestProcessGetsTheSame(t *testing.T) {
 		if err := c.err(); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		raw, err := json.Marshal(&cfg)
+		raw, err := wireOf(&cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,8 +96,8 @@ func TestProcessGetsTheSame(t *testing.T) {
 		if diff := cmp.Diff(want, got, compareCompiled); diff != "" {
 			t.Errorf("%s: creator and process differ:\n%s", name, diff)
 		}
-		var back SandboxConfig
-		if err := json.Unmarshal(raw, &back); err != nil {
+		back, err := parseWire(raw)
+		if err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(cfg, back, cmpopts.IgnoreUnexported(SandboxConfig{})); diff != "" {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -43,6 +44,17 @@ func (c *checker) checkGuest(cfg *SandboxConfig) {
 	if cfg.Hostname != "" && !isHostname(cfg.Hostname) {
 		c.fail(ErrInvalidConfig, "WithHostname", cfg.Hostname, "no host name", "write letters, digits and hyphens, at most 63 per label")
 	}
+	if cfg.User != "" && !isUser(cfg.User) {
+		c.fail(ErrInvalidConfig, "WithUser", cfg.User, "no user", "write name, uid, name:group or uid:gid")
+	}
+	if !isText(cfg.Shell) {
+		c.fail(ErrInvalidConfig, "WithShell", cfg.Shell, "holds a NUL or is not UTF-8", "write the path of a shell")
+	}
+	for _, key := range slices.Sorted(maps.Keys(cfg.Labels)) {
+		if key == "" || !isText(key) || !isText(cfg.Labels[key]) {
+			c.fail(ErrInvalidConfig, "WithLabels["+strconv.Quote(key)+"]", "", "is empty, holds a NUL or is not UTF-8", "write words")
+		}
+	}
 	if dir := cfg.Workdir; dir != "" && (!path.IsAbs(dir) || !isText(dir)) {
 		c.fail(ErrInvalidConfig, "WithWorkdir", dir, "not an absolute path", "write it from the guest's root on")
 	}
@@ -58,6 +70,39 @@ func (c *checker) checkGuest(cfg *SandboxConfig) {
 			c.fail(ErrInvalidConfig, "WithEntrypoint and WithCmd: argument "+decimal(i), arg, "is an empty program, holds a NUL or is not UTF-8", "")
 		}
 	}
+}
+
+// checkLife reports what is wrong with how long the sandbox is to live, and how
+// much it is to say.
+func (c *checker) checkLife(cfg *SandboxConfig) {
+	for _, f := range []struct {
+		path string
+		d    time.Duration
+	}{
+		{"WithMaxDuration", cfg.MaxDuration},
+		{"WithIdleTimeout", cfg.IdleTimeout},
+	} {
+		if f.d < 0 {
+			c.fail(ErrInvalidArgument, f.path, f.d.String(), "is negative", "write 0 for no end")
+		}
+	}
+	if _, ok := logLevels[cfg.LogLevel]; !ok {
+		c.fail(ErrInvalidArgument, "WithLogLevel", string(cfg.LogLevel), "no such level", "write trace, debug, info, warn or error")
+	}
+	if cfg.Detached && cfg.hypervisor != nil {
+		c.fail(ErrInvalidConfig, "WithDetached", "", "with WithHypervisor the sandbox runs in this process, and ends with it", "drop one of them")
+	}
+}
+
+// isUser reports whether s has the form of a user, with a group or without.
+func isUser(s string) bool {
+	user, group, grouped := strings.Cut(s, ":")
+	for _, part := range []string{user, group} {
+		if strings.ContainsAny(part, ":/ \t\r\n") || !isText(part) {
+			return false
+		}
+	}
+	return user != "" && (group != "" || !grouped)
 }
 
 // checkEnvName reports a name that no environment can hold.

@@ -102,7 +102,7 @@ type TLSConfig struct {
 	ScopedVerifyUpstream []ScopedVerifyUpstream `json:"scoped_verify_upstream,omitempty"`
 	// InterceptedPorts are the TCP ports where TLS is intercepted; empty means
 	// 443.
-	InterceptedPorts []uint16 `json:"intercepted_ports,omitempty"`
+	InterceptedPorts []uint16 `json:"intercepted_ports,omitzero"`
 	// BlockQUIC refuses QUIC on intercepted ports, so that clients fall back
 	// to TCP; nil means where a name decides.
 	BlockQUIC *bool `json:"block_quic,omitempty"`

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/sluicenet/sluice/hv"
 )
@@ -13,7 +14,11 @@ import (
 // created. Options apply in order.
 type SandboxOption func(*SandboxConfig)
 
-// WithImage makes the files of an OCI image the guest's root.
+// WithImage makes the files of an OCI image the guest's root: a name as docker
+// takes it, looked for among the images that are here before a registry is asked
+// (WithPullPolicy), or the path of an OCI layout, an OCI archive or a docker
+// archive. What the image says about environment, default command, directory and
+// user holds where no option says otherwise.
 func WithImage(ref string) SandboxOption {
 	return func(c *SandboxConfig) { c.Image = ref }
 }
@@ -70,6 +75,127 @@ func WithEntrypoint(args ...string) SandboxOption {
 // WithCmd sets the rest of the default command, which AttachDefault runs.
 func WithCmd(args ...string) SandboxOption {
 	return func(c *SandboxConfig) { c.Cmd = slices.Clone(args) }
+}
+
+// WithUser sets who runs commands: name, uid, name:group or uid:gid.
+func WithUser(user string) SandboxOption {
+	return func(c *SandboxConfig) { c.User = user }
+}
+
+// WithShell sets the program that Shell and AttachShell run; without it /bin/sh.
+func WithShell(shell string) SandboxOption {
+	return func(c *SandboxConfig) { c.Shell = shell }
+}
+
+// WithLabels adds labels, by which ListSandboxesWith finds sandboxes; a later
+// call wins, label by label.
+func WithLabels(labels map[string]string) SandboxOption {
+	return func(c *SandboxConfig) { c.Labels = merged(c.Labels, labels) }
+}
+
+// WithLabel is WithLabels for one label.
+func WithLabel(key, value string) SandboxOption {
+	return WithLabels(map[string]string{key: value})
+}
+
+// WithReplace ends and removes a sandbox of the same name first. One that runs
+// has 10 s to end after it was asked to.
+func WithReplace() SandboxOption {
+	return func(c *SandboxConfig) { c.Replace = true }
+}
+
+// WithReplaceWithTimeout is WithReplace with another time than 10 s; 0 doesn't
+// ask.
+func WithReplaceWithTimeout(d time.Duration) SandboxOption {
+	return func(c *SandboxConfig) { c.Replace, c.ReplaceWithTimeout = true, &d }
+}
+
+// WithDetached lets the sandbox outlive this program. GetSandbox finds it then.
+func WithDetached() SandboxOption {
+	return func(c *SandboxConfig) { c.Detached = true }
+}
+
+// WithEphemeral says whether what the sandbox leaves, its files, logs and events,
+// is removed as soon as it has ended. Without it, a sandbox that was stopped can
+// be started again with StartSandbox until RemoveSandbox.
+func WithEphemeral(ephemeral bool) SandboxOption {
+	return func(c *SandboxConfig) { c.Ephemeral = ephemeral }
+}
+
+// WithMaxDuration ends the sandbox d after its start; 0 means never.
+func WithMaxDuration(d time.Duration) SandboxOption {
+	return func(c *SandboxConfig) { c.MaxDuration = d }
+}
+
+// WithIdleTimeout ends the sandbox when nothing was asked of it, and no command
+// ran, for d; 0 means never. Touch counts as asking.
+func WithIdleTimeout(d time.Duration) SandboxOption {
+	return func(c *SandboxConfig) { c.IdleTimeout = d }
+}
+
+// WithLogLevel sets the least of the sandbox's own remarks that become events;
+// without it info.
+func WithLogLevel(level LogLevel) SandboxOption {
+	return func(c *SandboxConfig) { c.LogLevel = level }
+}
+
+// WithQuietLogs keeps the sandbox's own remarks back.
+func WithQuietLogs() SandboxOption {
+	return func(c *SandboxConfig) { c.QuietLogs = true }
+}
+
+// WithScripts puts programs into the guest, by name, at /.msb/scripts/NAME; a
+// later call wins, name by name.
+func WithScripts(scripts map[string]string) SandboxOption {
+	return func(c *SandboxConfig) { c.Scripts = merged(c.Scripts, scripts) }
+}
+
+// WithPatches adds changes of the root, made in order before the guest starts.
+// Patch makes them.
+func WithPatches(patches ...PatchConfig) SandboxOption {
+	return func(c *SandboxConfig) { c.Patches = append(slices.Clip(c.Patches), patches...) }
+}
+
+// WithMounts adds mounts, by the path in the guest; a later call wins, path by
+// path. Mount makes them.
+func WithMounts(mounts map[string]MountConfig) SandboxOption {
+	return func(c *SandboxConfig) { c.Mounts = merged(c.Mounts, mounts) }
+}
+
+// WithPullPolicy says when a registry is asked for the image; without it, when
+// the image isn't here.
+func WithPullPolicy(p PullPolicy) SandboxOption {
+	return func(c *SandboxConfig) { c.PullPolicy = p }
+}
+
+// WithPullProgress calls f with each step of the image's pull, one call at a
+// time, before CreateSandbox returns. The work never waits for it: what a slow f
+// misses are intermediate numbers.
+func WithPullProgress(f func(PullProgress)) SandboxOption {
+	return func(c *SandboxConfig) { c.progress = f }
+}
+
+// WithRegistryAuth gives credentials for the image's registry; without it those
+// of docker's configuration are used. They go to nobody else, and are not kept.
+func WithRegistryAuth(auth RegistryAuth) SandboxOption {
+	return func(c *SandboxConfig) { c.RegistryAuth = &auth }
+}
+
+// WithRegistryInsecure takes any certificate from the image's registry, and plain
+// HTTP.
+func WithRegistryInsecure() SandboxOption {
+	return func(c *SandboxConfig) { c.RegistryInsecure = true }
+}
+
+// WithRegistryCACerts trusts certificate authorities, PEM, for the image's
+// registry beside the host's.
+func WithRegistryCACerts(pem []byte) SandboxOption {
+	return func(c *SandboxConfig) { c.RegistryCACerts = slices.Clone(pem) }
+}
+
+// WithRegistryCACertsPath is WithRegistryCACerts with the path of a PEM file.
+func WithRegistryCACertsPath(path string) SandboxOption {
+	return func(c *SandboxConfig) { c.RegistryCACertsPath = path }
 }
 
 // WithNetwork describes the network. The last call wins whole; nil is as if it

@@ -4,12 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -65,7 +63,9 @@ func create(ctx context.Context, name string, opts []SandboxOption) (*Sandbox, e
 			o(&cfg)
 		}
 	}
-	cfg.complete(os.Getenv)
+	if cfg.Backend == "" {
+		cfg.Backend = os.Getenv("SLUICE_BACKEND")
+	}
 	var c checker
 	c.checkName(name)
 	c.checkBackend(&cfg)
@@ -73,11 +73,14 @@ func create(ctx context.Context, name string, opts []SandboxOption) (*Sandbox, e
 	if err := c.err(); err != nil {
 		return nil, err
 	}
-	// The copy that the sandbox is made from; what the caller changes from now
-	// on has no effect.
-	raw, err := json.Marshal(&cfg)
+	cfg, err := cfg.clone()
 	if err != nil {
-		return nil, &Error{Kind: ErrInternal, Message: "encode configuration", Cause: err}
+		return nil, err
+	}
+	cfg.resolvePaths()
+	raw, err := wireOf(&cfg)
+	if err != nil {
+		return nil, err
 	}
 	dirs, err := sandbox.UserDirs(os.Getenv)
 	if err != nil {
@@ -285,19 +288,6 @@ func (s *Sandbox) readEvents(stream io.ReadCloser) {
 // failure is the error of a call that the sandbox, or its end, refused.
 func (s *Sandbox) failure(verb string, err error) error {
 	return withOp(fmt.Sprintf("%s sandbox %q", verb, s.name), err)
-}
-
-// complete fills in what depends on the caller's process: the default backend,
-// and paths from its working directory.
-func (c *SandboxConfig) complete(getenv func(string) string) {
-	if c.Backend == "" {
-		c.Backend = getenv("SLUICE_BACKEND")
-	}
-	if c.BindRootfs != "" {
-		if abs, err := filepath.Abs(c.BindRootfs); err == nil {
-			c.BindRootfs = abs
-		}
-	}
 }
 
 // open returns the hypervisor of WithHypervisor, whatever the name.

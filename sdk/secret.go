@@ -103,14 +103,19 @@ func (c *checker) checkViolation(path string, a ViolationAction) {
 	}
 }
 
-// checkSecrets reports what is wrong with the secrets, and with what TLS would
-// do to them. It never quotes a value.
-func (c *checker) checkSecrets(cfg *SandboxConfig, t *TLSConfig) {
-	byPlaceholder := make(map[string]int)
+// checkSecrets reports what is wrong with the secrets, with what TLS would do to
+// them, and whether policy p, nil if there is none, lets them go anywhere. It
+// never quotes a value.
+func (c *checker) checkSecrets(cfg *SandboxConfig, t *TLSConfig, p *policy.Policy) {
+	byName, byPlaceholder := make(map[string]int), make(map[string]int)
 	for i, s := range cfg.Secrets {
 		path := index("WithSecrets", i)
 		c.checkEnvName(path+".EnvVar", s.EnvVar)
-		if s.Value == "" || strings.ContainsAny(s.Value, "\r\n\x00") {
+		if j, ok := byName[s.EnvVar]; ok {
+			c.fail(ErrInvalidConfig, path+".EnvVar", s.EnvVar, "is also that of "+index("WithSecrets", j), "give each its own, or one entry all hosts")
+		}
+		byName[s.EnvVar] = i
+		if !c.valueless && s.Value == "" || strings.ContainsAny(s.Value, "\r\n\x00") {
 			c.fail(ErrInvalidConfig, path+".Value", "", "is empty or holds a line break or NUL", "give the value as it stands in a header")
 		}
 		if strings.ContainsAny(s.Placeholder, "\r\n\x00") || len(s.placeholder()) > maxPlaceholder {
@@ -130,11 +135,25 @@ func (c *checker) checkSecrets(cfg *SandboxConfig, t *TLSConfig) {
 				continue
 			}
 			c.checkSecretHost(index(path+".AllowHosts", j), host, t)
+			c.checkReach(index(path+".AllowHosts", j), host, p)
 		}
 		for j, pattern := range s.AllowHostPatterns {
 			c.checkHostPattern(ErrInvalidConfig, index(path+".AllowHostPatterns", j), pattern)
 			c.checkSecretHost(index(path+".AllowHostPatterns", j), pattern, t)
+			c.checkReach(index(path+".AllowHostPatterns", j), pattern, p)
 		}
+	}
+}
+
+// checkReach reports a secret's host, or pattern, that no rule lets the guest
+// reach: the secret would never be used.
+func (c *checker) checkReach(path, host string, p *policy.Policy) {
+	d, err := policy.ParseDestination(strings.TrimPrefix(host, "*"))
+	if err != nil || p == nil { // which is reported elsewhere
+		return
+	}
+	if !p.MayReach(d) {
+		c.fail(ErrInvalidConfig, path, host, "no rule lets the guest reach it", "allow it by a rule, or drop the secret")
 	}
 }
 

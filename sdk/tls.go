@@ -106,6 +106,11 @@ func (c *checker) checkBundle(path, file string) {
 		c.fail(ErrTLS, path, "", err.Error(), "give the path of a PEM bundle")
 		return
 	}
+	c.checkPEM(path, file, text)
+}
+
+// checkPEM reports a text, of a file or "", that holds no certificate.
+func (c *checker) checkPEM(path, file string, text []byte) {
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if _, err := x509.ParseCertificate(block.Bytes); block.Type == "CERTIFICATE" && err == nil {
 			return

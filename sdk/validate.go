@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 
@@ -13,6 +14,9 @@ import (
 type checker struct {
 	problems []*Error
 	warnings []string
+	// valueless says that the secrets' values are not at hand: what is checked
+	// comes from a sandbox's directory.
+	valueless bool
 }
 
 // fail files a problem of the field at path. value is what stands there, ""
@@ -93,6 +97,15 @@ func (c *checker) checkSupported(cfg *SandboxConfig) {
 		set  bool
 	}{
 		{"WithImage", cfg.Image != ""},
+		{"WithDetached", cfg.Detached},
+		{"WithUser", cfg.User != ""},
+		{"WithMaxDuration", cfg.MaxDuration > 0},
+		{"WithIdleTimeout", cfg.IdleTimeout > 0},
+		{"WithLogLevel", logLevels[cfg.LogLevel] != slog.LevelInfo},
+		{"WithQuietLogs", cfg.QuietLogs},
+		{"WithPatches", len(cfg.Patches) > 0},
+		{"WithScripts", len(cfg.Scripts) > 0},
+		{"WithMounts", len(cfg.Mounts) > 0},
 		{"WithSecrets", len(cfg.Secrets) > 0},
 		{"TLS", n.TLS.intercepts()},
 		{"TrustHostCAs", n.TrustHostCAs != nil && *n.TrustHostCAs},

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluicenet/sluice/hv/hvtest"
 	m "github.com/sluicenet/sluice/sdk"
 )
 
@@ -50,6 +51,24 @@ func bucket(b m.TokenBucketConfig) m.SandboxOption {
 }
 
 func bind(b ...m.PortBinding) m.SandboxOption { return m.WithPortBindings(b...) }
+
+// options is several options as one.
+func options(opts ...m.SandboxOption) m.SandboxOption {
+	return func(c *m.SandboxConfig) {
+		for _, o := range opts {
+			o(c)
+		}
+	}
+}
+
+// patch is a change of a root that is there.
+func patch(p m.PatchConfig) m.SandboxOption {
+	return options(m.WithBindRootfs("/"), m.WithPatches(p))
+}
+
+func mount(target string, c m.MountConfig) m.SandboxOption {
+	return m.WithMounts(map[string]m.MountConfig{target: c})
+}
 
 // TestRefused checks what CreateSandbox says of configurations that it refuses,
 // letter by letter. Each must be refused before a process is started.
@@ -152,6 +171,10 @@ func TestRefused(t *testing.T) {
 		{"secret for pattern", conf, secret("KEY", "v", m.SecretEnvOptions{AllowHosts: []string{"*.example.com"}}), `WithSecrets[0].AllowHosts[0]: "*.example.com": no host name; write one such as api.example.com; patterns go to AllowHostPatterns`},
 		{"secret for bad pattern", conf, secret("KEY", "v", m.SecretEnvOptions{AllowHostPatterns: []string{"a.*"}}), `WithSecrets[0].AllowHostPatterns[0]: "a.*": no host name; write example.com, or *.example.com for its subdomains`},
 		{"placeholder long", conf, secret("KEY", "v", m.SecretEnvOptions{AllowHosts: only.AllowHosts, Placeholder: strings.Repeat("x", 1025)}), `WithSecrets[0].Placeholder: holds a line break or NUL, or is longer than 1024 bytes; write a short word, or leave it empty`},
+		{"two secrets of one name", conf, m.WithSecrets(m.Secret.Env("KEY", "v", only), m.Secret.Env("KEY", "v", only)), `WithSecrets[1].EnvVar: "KEY": is also that of WithSecrets[0]; give each its own, or one entry all hosts`},
+		{"secret out of reach", conf, options(secret("KEY", "v", only), allow(m.PolicyRule{Destination: "other.example.com"})), `WithSecrets[0].AllowHosts[0]: "api.example.com": no rule lets the guest reach it; allow it by a rule, or drop the secret`},
+		{"secret pattern out of reach", conf, options(secret("KEY", "v", m.SecretEnvOptions{AllowHostPatterns: []string{"*.b.example"}}), allow(m.PolicyRule{Destination: "b.example"})), `WithSecrets[0].AllowHostPatterns[0]: "*.b.example": no rule lets the guest reach it; allow it by a rule, or drop the secret`},
+		{"secret without network", conf, options(secret("KEY", "v", only), network(m.NetworkConfig{Policy: "none"})), `WithSecrets: with Policy none there is no network; drop it, or choose another policy`},
 		{"violation action", arg, secret("KEY", "v", m.SecretEnvOptions{AllowHosts: only.AllowHosts, OnViolation: "log"}), `WithSecrets[0].OnViolation: "log": no such action; write block, block-and-log or block-and-terminate`},
 		{"shared violation action", arg, network(m.NetworkConfig{OnSecretViolation: "warn"}), `OnSecretViolation: "warn": no such action; write block, block-and-log or block-and-terminate`},
 		{"secrets", no, secret("KEY", "v", only), `WithSecrets: this version of sluice can't do that yet; drop it`},
@@ -166,6 +189,42 @@ func TestRefused(t *testing.T) {
 		{"root missing", m.ErrPathNotFound, m.WithBindRootfs("/none"), `WithBindRootfs: "/none": can't be looked at; give a directory that this user can read`},
 		{"root a file", conf, m.WithBindRootfs(os.DevNull), `WithBindRootfs: "/dev/null": is not a directory; give the root directory itself`},
 		{"command", conf, m.WithCmd("", "x"), `WithEntrypoint and WithCmd: argument 0: is an empty program, holds a NUL or is not UTF-8`},
+		{"user", conf, m.WithUser("a b"), `WithUser: "a b": no user; write name, uid, name:group or uid:gid`},
+		{"user without group", conf, m.WithUser("me:"), `WithUser: "me:": no user; write name, uid, name:group or uid:gid`},
+		{"user of three", conf, m.WithUser("a:b:c"), `WithUser: "a:b:c": no user; write name, uid, name:group or uid:gid`},
+		{"shell", conf, m.WithShell("a\x00"), `WithShell: "a\x00": holds a NUL or is not UTF-8; write the path of a shell`},
+		{"label", conf, m.WithLabel("", "x"), `WithLabels[""]: is empty, holds a NUL or is not UTF-8; write words`},
+		{"root twice", conf, options(m.WithImage("alpine"), m.WithBindRootfs("/")), `WithBindRootfs: "/": an image is the root already; drop WithImage or WithBindRootfs`},
+
+		// Its life.
+		{"max duration", arg, m.WithMaxDuration(-1), `WithMaxDuration: "-1ns": is negative; write 0 for no end`},
+		{"idle timeout", arg, m.WithIdleTimeout(-1e9), `WithIdleTimeout: "-1s": is negative; write 0 for no end`},
+		{"log level", arg, m.WithLogLevel("verbose"), `WithLogLevel: "verbose": no such level; write trace, debug, info, warn or error`},
+		{"detached within", conf, options(m.WithDetached(), m.WithHypervisor(&hvtest.Fake{})), `WithDetached: with WithHypervisor the sandbox runs in this process, and ends with it; drop one of them`},
+
+		// Its root.
+		{"pull policy", arg, m.WithPullPolicy("sometimes"), `WithPullPolicy: "sometimes": no such policy; write always, if-missing or never`},
+		{"registry user", conf, m.WithRegistryAuth(m.RegistryAuth{Password: "hunter2"}), `WithRegistryAuth.Username: is empty; give the name that the registry knows, or drop it`},
+		{"registry CAs", tls, m.WithRegistryCACerts([]byte("x")), `WithRegistryCACerts: holds no certificate; give the path of a PEM bundle`},
+		{"registry CAs missing", tls, m.WithRegistryCACertsPath("/none.pem"), `WithRegistryCACertsPath: open /none.pem: no such file or directory; give the path of a PEM bundle`},
+		{"patch kind", conf, patch(m.PatchConfig{}), `WithPatches[0].Kind: no such patch; use a function of Patch`},
+		{"patch path", conf, patch(m.Patch.Text("etc/x", "", m.PatchOptions{})), `WithPatches[0].Path: "etc/x": no path of a file in the guest; write an absolute path without . and ..`},
+		{"patch root", conf, patch(m.Patch.Remove("/")), `WithPatches[0].Path: "/": no path of a file in the guest; write an absolute path without . and ..`},
+		{"patch upwards", conf, patch(m.Patch.Mkdir("/a/../b", m.PatchOptions{})), `WithPatches[0].Path: "/a/../b": no path of a file in the guest; write an absolute path without . and ..`},
+		{"patch mode", conf, patch(m.Patch.Text("/x", "", m.PatchOptions{Mode: ptr(uint32(0o10000))})), `WithPatches[0].Mode: "010000": no permissions; write 0 to 07777`},
+		{"patch link", conf, patch(m.Patch.Symlink("", "/x", m.PatchOptions{})), `WithPatches[0].Target: no path; write what the link leads to`},
+		{"patch source missing", m.ErrPathNotFound, patch(m.Patch.CopyFile("/none", "/x", m.PatchOptions{})), `WithPatches[0].Src: "/none": can't be looked at; give a path that this user can read`},
+		{"patch source a directory", conf, patch(m.Patch.CopyFile("/", "/x", m.PatchOptions{})), `WithPatches[0].Src: "/": is not a file; use Patch.CopyDir for a directory`},
+		{"patch source a file", conf, patch(m.Patch.CopyDir(os.DevNull, "/x", m.PatchOptions{})), `WithPatches[0].Src: "/dev/null": is not a directory; use Patch.CopyFile`},
+		{"patch large", conf, patch(m.Patch.Text("/x", strings.Repeat("x", 4<<20+1), m.PatchOptions{})), `WithPatches and WithScripts: "4194305": bytes are more than 4194304; copy large files with Patch.CopyFile`},
+		{"patch of the host", conf, m.WithPatches(m.Patch.Remove("/etc")), `WithPatches and WithScripts: the host's own files are not changed; give the guest a root by WithImage or WithBindRootfs`},
+		{"script name", conf, options(m.WithBindRootfs("/"), m.WithScripts(map[string]string{"a/b": ""})), `WithScripts["a/b"]: "a/b": no name of a file; write one without /`},
+		{"mount path", conf, mount("data", m.Mount.Tmpfs(m.TmpfsOptions{})), `WithMounts["data"]: "data": no path that can be covered; write an absolute path without . and .., below the root`},
+		{"mount root", conf, mount("/", m.Mount.Tmpfs(m.TmpfsOptions{})), `WithMounts["/"]: "/": no path that can be covered; write an absolute path without . and .., below the root`},
+		{"mount nothing", conf, mount("/m", m.MountConfig{}), `WithMounts["/m"]: shows nothing; use Mount.Bind or Mount.Tmpfs`},
+		{"mount two", conf, mount("/m", m.MountConfig{Bind: "/", Tmpfs: true}), `WithMounts["/m"]: asks for a path of the host and for memory; use Mount.Bind or Mount.Tmpfs`},
+		{"mount size", conf, mount("/m", m.MountConfig{Bind: "/", SizeMiB: 1}), `WithMounts["/m"].SizeMiB: "1": only memory has a size; drop it`},
+		{"mount missing", m.ErrPathNotFound, mount("/m", m.Mount.Bind("/none", m.MountOptions{})), `WithMounts["/m"]: "/none": can't be looked at; give a path that this user can read`},
 		{"backend", arg, m.WithBackend("hyper-v"), `WithBackend: "hyper-v": no backend of this platform; sluice doctor lists them`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,0 +1,104 @@
+package sdk
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+)
+
+// kept is what a sandbox's directory keeps of a configuration, for those who
+// find the sandbox by its name.
+type kept struct {
+	Config SandboxConfig `json:"config"`
+	// Image is what the image of Config said when the sandbox was created; nil
+	// without one.
+	Image *imageDefaults `json:"image,omitempty"`
+}
+
+// wire is what crosses to a sandbox's process. Values are those of the secrets
+// of Config, in their order; they are written nowhere.
+type wire struct {
+	kept
+	Values []string `json:"values,omitempty"`
+}
+
+// wireOf returns the configuration as it crosses to the sandbox's process.
+func wireOf(cfg *SandboxConfig) (json.RawMessage, error) {
+	w := wire{kept: kept{Config: *cfg, Image: cfg.image}}
+	for _, s := range cfg.Secrets {
+		w.Values = append(w.Values, s.Value)
+	}
+	raw, err := json.Marshal(w)
+	if err != nil {
+		return nil, &Error{Kind: ErrInternal, Message: "encode configuration", Cause: err}
+	}
+	return raw, nil
+}
+
+// parseWire reads what wireOf wrote, or what a sandbox's directory kept of it.
+func parseWire(raw json.RawMessage) (SandboxConfig, error) {
+	var w wire
+	if err := unmarshalStrict(raw, &w); err != nil {
+		return SandboxConfig{}, err
+	}
+	if len(w.Values) > 0 && len(w.Values) != len(w.Config.Secrets) {
+		return SandboxConfig{}, fmt.Errorf("%d values for %d secrets", len(w.Values), len(w.Config.Secrets))
+	}
+	for i, v := range w.Values {
+		w.Config.Secrets[i].Value = v
+	}
+	w.Config.image = w.Image
+	return w.Config, nil
+}
+
+// clone returns a copy that shares nothing with the caller's: what it changes
+// from now on has no effect.
+func (c *SandboxConfig) clone() (SandboxConfig, error) {
+	raw, err := wireOf(c)
+	if err != nil {
+		return SandboxConfig{}, err
+	}
+	out, err := parseWire(raw)
+	if err != nil {
+		return SandboxConfig{}, &Error{Kind: ErrInternal, Message: "copy configuration", Cause: err}
+	}
+	out.Replace, out.ReplaceWithTimeout = c.Replace, c.ReplaceWithTimeout
+	out.RegistryAuth, out.RegistryCACerts = c.RegistryAuth, c.RegistryCACerts
+	out.hypervisor, out.events, out.logger = c.hypervisor, c.events, c.logger
+	out.progress, out.stdio = c.progress, c.stdio
+	return out, nil
+}
+
+// resolvePaths makes paths of the host absolute: the sandbox's process, and
+// whoever starts the sandbox again, work elsewhere.
+func (c *SandboxConfig) resolvePaths() {
+	resolve := func(path *string) {
+		if *path == "" {
+			return
+		}
+		if abs, err := filepath.Abs(*path); err == nil {
+			*path = abs
+		}
+	}
+	resolve(&c.BindRootfs)
+	resolve(&c.RegistryCACertsPath)
+	for i := range c.Patches {
+		resolve(&c.Patches[i].Src)
+	}
+	for target, m := range c.Mounts {
+		resolve(&m.Bind)
+		c.Mounts[target] = m
+	}
+	if c.Network == nil || c.Network.TLS == nil {
+		return
+	}
+	t := c.Network.TLS
+	resolve(&t.CACert)
+	resolve(&t.CAKey)
+	for i := range t.UpstreamCACerts {
+		resolve(&t.UpstreamCACerts[i])
+	}
+	for i := range t.ScopedUpstreamCACerts {
+		resolve(&t.ScopedUpstreamCACerts[i].Path)
+	}
+}
