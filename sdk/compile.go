@@ -89,13 +89,16 @@ func (c *checker) compileNetwork(cfg *SandboxConfig) *sandbox.Network {
 	out.RateLimit = c.compileRateLimiter(n.RateLimiter)
 	c.checkTLS(n.TLS)
 	c.checkViolation("OnSecretViolation", n.OnSecretViolation)
+	none := rules.Preset == policy.PresetNone
+	if none {
+		out.Policy = nil
+	}
+	c.checkSecrets(cfg, n.TLS, out.Policy)
 	out.Ports = c.compilePorts(cfg)
-	if rules.Preset == policy.PresetNone {
-		c.checkSecrets(cfg, n.TLS, nil)
+	if none {
 		c.checkNone(cfg)
 		return nil
 	}
-	c.checkSecrets(cfg, n.TLS, out.Policy)
 	return out
 }
 
