@@ -17,7 +17,8 @@ import (
 // concurrently. They return a *[Failure] where the sandbox refused, and an
 // error that matches [ErrGone] where it doesn't answer any more.
 type Client struct {
-	http http.Client
+	http   http.Client
+	socket string
 }
 
 // ErrGone is matched by the error of a call whose sandbox has ended, or ended
@@ -27,16 +28,20 @@ var ErrGone = errors.New("sandbox is gone")
 // NewClient returns a client of the sandbox that serves the given socket. It
 // does not connect yet. Close it in the end.
 func NewClient(socket string) *Client {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", socket)
-	}
-	return &Client{http: http.Client{Transport: &http.Transport{
-		DialContext: dial,
+	c := &Client{socket: socket}
+	c.http.Transport = &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
 		// Idle connections would keep the sandbox's server from ending soon.
 		DisableKeepAlives:  true,
 		DisableCompression: true,
-	}}}
+	}
+	return c
+}
+
+// dial connects to the sandbox.
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", c.socket)
 }
 
 // Close frees what the client holds. Calls that are waiting are ended by their
@@ -64,10 +69,15 @@ func (c *Client) Signal(ctx context.Context, signal int) error {
 	return c.call(ctx, http.MethodPost, "/v1/signal", signalRequest{signal}, nil)
 }
 
-// Stop asks the command to end, ends the sandbox after timeout at the latest,
+// Stop asks the commands to end, ends the sandbox after timeout at the latest,
 // and waits for its end.
 func (c *Client) Stop(ctx context.Context, timeout time.Duration) (Ended, error) {
-	return ask[Ended](ctx, c, http.MethodPost, "/v1/stop", stopRequest{timeout.Milliseconds()})
+	return ask[Ended](ctx, c, http.MethodPost, "/v1/stop", stopRequest{TimeoutMs: timeout.Milliseconds()})
+}
+
+// RequestStop is Stop, but doesn't wait.
+func (c *Client) RequestStop(ctx context.Context, timeout time.Duration) error {
+	return c.call(ctx, http.MethodPost, "/v1/stop", stopRequest{TimeoutMs: timeout.Milliseconds(), NoWait: true}, nil)
 }
 
 // Kill ends the sandbox at once and waits for its end.
@@ -75,19 +85,32 @@ func (c *Client) Kill(ctx context.Context) (Ended, error) {
 	return ask[Ended](ctx, c, http.MethodPost, "/v1/kill", nil)
 }
 
-// Ports returns what is published.
-func (c *Client) Ports(ctx context.Context) ([]Port, error) {
-	return ask[[]Port](ctx, c, http.MethodGet, "/v1/ports", nil)
+// RequestKill is Kill, but doesn't wait.
+func (c *Client) RequestKill(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/v1/kill", stopRequest{NoWait: true}, nil)
 }
 
-// Publish publishes a port and returns it with the address that was bound.
-func (c *Client) Publish(ctx context.Context, p Port) (Port, error) {
-	return ask[Port](ctx, c, http.MethodPost, "/v1/ports", p)
+// Ping returns how long the sandbox takes to answer.
+func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
+	start := time.Now()
+	err := c.call(ctx, http.MethodPost, "/v1/ping", nil, nil)
+	return time.Since(start), err
 }
 
-// Unpublish ends the publication of a port, and the flows that came through it.
-func (c *Client) Unpublish(ctx context.Context, p Port) error {
-	return c.call(ctx, http.MethodPost, "/v1/ports/remove", p, nil)
+// Touch keeps an idle sandbox alive.
+func (c *Client) Touch(ctx context.Context) (Touched, error) {
+	return ask[Touched](ctx, c, http.MethodPost, "/v1/touch", nil)
+}
+
+// Drain makes the sandbox refuse new commands and end with the last that runs.
+// It doesn't wait.
+func (c *Client) Drain(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/v1/drain", nil, nil)
+}
+
+// Detach lets the sandbox outlive its creator.
+func (c *Client) Detach(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/v1/detach", nil, nil)
 }
 
 // Events opens the stream of events, JSON lines, from number from on; from < 0
@@ -131,6 +154,28 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 
 // do sends a request; its error is the Failure that the sandbox answered.
 func (c *Client) do(ctx context.Context, method, path string, in any) (*http.Response, error) {
+	req, err := request(ctx, method, path, in)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, gone(ctx, err)
+	}
+	if resp.StatusCode < 400 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	err = failureOf(req, resp)
+	var f *Failure
+	if !errors.As(err, &f) {
+		err = gone(ctx, err)
+	}
+	return nil, err
+}
+
+// request returns a request whose body is the JSON of in, unless that is nil.
+func request(ctx context.Context, method, path string, in any) (*http.Request, error) {
 	var reqBody io.Reader
 	if in != nil {
 		text, err := json.Marshal(in)
@@ -143,22 +188,20 @@ func (c *Client) do(ctx context.Context, method, path string, in any) (*http.Res
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", path, err)
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, gone(ctx, err)
-	}
-	if resp.StatusCode < 400 {
-		return resp, nil
-	}
-	defer resp.Body.Close()
-	f := &Failure{Kind: KindInternal, Message: fmt.Sprintf("%s %s: %s", method, path, resp.Status)}
+	return req, nil
+}
+
+// failureOf returns the Failure of an answer that is one, or why it can't be
+// read.
+func failureOf(req *http.Request, resp *http.Response) error {
+	f := &Failure{Kind: KindInternal, Message: fmt.Sprintf("%s %s: %s", req.Method, req.URL.Path, resp.Status)}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxMessage))
 	if err != nil {
-		return nil, gone(ctx, err)
+		return err
 	}
 	// What is not a Failure leaves the status as its message.
 	_ = json.Unmarshal(text, f)
-	return nil, f
+	return f
 }
 
 // gone turns a failed exchange into the end of ctx, or else into ErrGone: on a

@@ -13,9 +13,32 @@
 //	POST /v1/signal            {"signal": N} to the running command
 //	POST /v1/stop              {"timeout_ms": N}; answers when it has ended: Ended
 //	POST /v1/kill              the same, at once
+//	POST /v1/ping              answers at once
+//	POST /v1/touch             keeps an idle sandbox alive: Touched
+//	POST /v1/drain             no new commands; ends with the last that runs
+//	POST /v1/detach            lets it outlive its creator
+//
+//	POST /v1/exec              Upgrade: sluice-exec/1; Command, then frames both ways
+//	GET  /v1/sftp              Upgrade: sftp; the guest's files
+//	POST /v1/dial              Upgrade: tcp; {"network", "address"} as the guest sees it
+//
 //	GET  /v1/ports             what is published: []Port
 //	POST /v1/ports             Port; answers with the address that was bound
 //	POST /v1/ports/remove      Port, whose guest_port doesn't matter
+//	GET  /v1/flows             those that are open: []Flow
+//	GET  /v1/stats             what the network has counted: Stats
+//	POST /v1/network           a new configuration's JSON: Updated
+//	POST /v1/explain           {"target": "https://example.com"}: Explanation
+//	GET  /v1/secrets           their names: []string
+//	PUT  /v1/secrets/NAME      {"value": "..."}
+//	DELETE /v1/secrets/NAME
+//
+//	GET  /v1/metrics           Metrics
+//	GET  /v1/logs?tail=N&since=TIME&until=TIME&sources=stdout,stderr&from=CURSOR&follow=true
+//	                           what commands wrote: LogEntry, JSON lines
+//
+// The frames of exec are described at execProtocol. sftp and dial carry bytes as
+// they are.
 //
 // An error is a status of 400 or above with a [Failure] as its body. To look by
 // hand: curl --unix-socket SOCKET http://sluice/v1/sandbox
@@ -25,7 +48,6 @@
 package control
 
 import (
-	"context"
 	"net/netip"
 	"time"
 )
@@ -42,6 +64,32 @@ type Info struct {
 	Events   string    `json:"events"`             // path of the file with its events
 	Denied   uint64    `json:"denied"`             // flows and queries denied so far, counted before any event is dropped
 	Ports    []Port    `json:"ports,omitempty"`    // published at the start
+
+	Status    string            `json:"status"`              // StatusRunning or StatusDraining
+	Detached  bool              `json:"detached,omitempty"`  // outlives its creator
+	Ephemeral bool              `json:"ephemeral,omitempty"` // leaves nothing when it ends
+	Labels    map[string]string `json:"labels,omitempty"`
+	Image     string            `json:"image,omitempty"` // digest; "" without one
+}
+
+// What a sandbox is doing, in [Info.Status] and in its state.
+const (
+	StatusRunning  = "running"
+	StatusDraining = "draining" // it ends with the last command
+	StatusStopped  = "stopped"  // it ended as it should
+	StatusCrashed  = "crashed"  // its process died
+)
+
+// A Pong answers a ping.
+type Pong struct {
+	Status string `json:"status"`
+}
+
+// A Touched answers a touch.
+type Touched struct {
+	// ActivitySeq counts what keeps an idle sandbox alive: touches, and the
+	// commands, sessions and connections that begin.
+	ActivitySeq uint64 `json:"activity_seq"`
 }
 
 // A Port is a service of the guest that is published on the host.
@@ -51,19 +99,6 @@ type Port struct {
 	GuestPort uint16         `json:"guest_port"`
 }
 
-// A Command is a program to run in the guest.
-type Command struct {
-	Args []string `json:"args"` // Args[0] is looked up in the guest's PATH
-	Env  []string `json:"env,omitempty"`
-	Dir  string   `json:"dir,omitempty"` // "" is the root
-}
-
-// An Exit says how a command ended.
-type Exit struct {
-	Code   int `json:"code"`             // -1 if a signal ended it
-	Signal int `json:"signal,omitempty"` // number of that signal
-}
-
 // What ended a sandbox, in [Ended.Source].
 const (
 	SourceStop    = "stop"    // Stop was called
@@ -71,6 +106,9 @@ const (
 	SourceCreator = "creator" // its creator ended, or let go of it
 	SourceGuest   = "guest"   // the guest's first process ended
 	SourceSignal  = "signal"  // its process was told to terminate
+	SourceDrain   = "drain"   // the last command of a draining sandbox ended
+	SourceLimit   = "limit"   // it had lived for its longest time
+	SourceIdle    = "idle"    // nothing happened for its idle time
 )
 
 // An Ended says how a sandbox ended.
@@ -79,31 +117,6 @@ type Ended struct {
 	Exit   Exit      `json:"exit"` // of the guest's first process
 	At     time.Time `json:"at"`
 	Denied uint64    `json:"denied"` // as Info.Denied, at the end
-}
-
-// A Sandbox is what a server serves. Its methods may be called concurrently;
-// their errors should be *[Failure].
-type Sandbox interface {
-	Info() Info
-	// Run runs a command; if ctx ends first, it kills the command.
-	Run(ctx context.Context, cmd Command) (Exit, error)
-	// Signal sends a signal to the command that Run runs.
-	Signal(signal int) error
-	// Stop asks the command to end, waits no longer than timeout for that,
-	// then ends the guest. Kill does so at once. Neither waits for the
-	// sandbox to have ended.
-	Stop(timeout time.Duration)
-	Kill()
-	// Wait waits for the sandbox's end.
-	Wait(ctx context.Context) (Ended, error)
-	// Ports, Publish and Unpublish concern the guest's services on the host.
-	Ports() []Port
-	Publish(p Port) (Port, error)
-	Unpublish(p Port) error
-	// Events calls write with lines of events, each ended by a line feed, from
-	// number from on, until the last one was written, ctx ends or write fails.
-	// from < 0 means the next one.
-	Events(ctx context.Context, from int64, write func(lines []byte) error) error
 }
 
 // A Failure is an error that crosses the process's border.

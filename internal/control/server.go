@@ -16,16 +16,19 @@ const maxBody = maxMessage
 
 // A Server serves one sandbox on one listener.
 type Server struct {
-	http http.Server
-	done chan struct{} // closed when Serve's goroutine has ended
+	http    http.Server
+	streams *streams
+	done    chan struct{} // closed when Serve's goroutine has ended
 }
 
 // Serve serves sb on l until Shutdown; it takes ownership of l. Connections of
 // other users, or from other namespaces, are closed at once (see [Listen]).
 func Serve(l net.Listener, sb Sandbox) *Server {
+	h := &handler{sb: sb, streams: newStreams()}
 	s := &Server{
+		streams: h.streams,
 		http: http.Server{
-			Handler: Handler(sb),
+			Handler: h.mux(),
 			// A header that is not whole by then is no curl and no Client.
 			ReadHeaderTimeout: 10 * time.Second,
 		},
@@ -41,18 +44,29 @@ func (s *Server) serve(l net.Listener) {
 	_ = s.http.Serve(l)
 }
 
-// Shutdown stops listening, waits for requests that are being answered until
-// ctx ends, then cuts them off. Afterwards nothing of the server runs.
+// Shutdown stops listening, waits for requests that are being answered and for
+// streams until ctx ends, then cuts them off. Afterwards nothing of the server
+// runs.
 func (s *Server) Shutdown(ctx context.Context) {
 	if s.http.Shutdown(ctx) != nil {
 		_ = s.http.Close() // cuts off; only double closing can fail
 	}
+	s.streams.shutdown(ctx)
 	<-s.done
 }
 
 // Handler returns the API of sb, without a listener.
 func Handler(sb Sandbox) http.Handler {
-	h := handler{sb}
+	return (&handler{sb: sb, streams: newStreams()}).mux()
+}
+
+// A handler answers requests.
+type handler struct {
+	sb      Sandbox
+	streams *streams
+}
+
+func (h *handler) mux() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/sandbox", h.info)
 	mux.HandleFunc("GET /v1/wait", h.wait)
@@ -64,17 +78,31 @@ func Handler(sb Sandbox) http.Handler {
 	mux.HandleFunc("GET /v1/ports", h.ports)
 	mux.HandleFunc("POST /v1/ports", h.publish)
 	mux.HandleFunc("POST /v1/ports/remove", h.unpublish)
+	mux.HandleFunc("POST /v1/ping", h.ping)
+	if sb, ok := h.sb.(Guest); ok {
+		h.serveGuest(mux, sb)
+	}
+	if sb, ok := h.sb.(Life); ok {
+		h.serveLife(mux, sb)
+	}
+	if sb, ok := h.sb.(Network); ok {
+		h.serveNetwork(mux, sb)
+	}
+	if sb, ok := h.sb.(SecretStore); ok {
+		h.serveSecrets(mux, sb)
+	}
+	if sb, ok := h.sb.(Records); ok {
+		h.serveRecords(mux, sb)
+	}
 	mux.HandleFunc("/", h.unknown)
 	return mux
 }
 
-type handler struct{ sb Sandbox }
-
-func (h handler) info(w http.ResponseWriter, _ *http.Request) {
+func (h *handler) info(w http.ResponseWriter, _ *http.Request) {
 	reply(w, h.sb.Info())
 }
 
-func (h handler) wait(w http.ResponseWriter, r *http.Request) {
+func (h *handler) wait(w http.ResponseWriter, r *http.Request) {
 	ended, err := h.sb.Wait(r.Context())
 	if err != nil {
 		fail(w, err)
@@ -83,7 +111,7 @@ func (h handler) wait(w http.ResponseWriter, r *http.Request) {
 	reply(w, ended)
 }
 
-func (h handler) events(w http.ResponseWriter, r *http.Request) {
+func (h *handler) events(w http.ResponseWriter, r *http.Request) {
 	from := int64(-1)
 	if text := r.FormValue("from"); text != "" {
 		var err error
@@ -105,13 +133,9 @@ func (h handler) events(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-func (h handler) run(w http.ResponseWriter, r *http.Request) {
+func (h *handler) run(w http.ResponseWriter, r *http.Request) {
 	var cmd Command
-	if !body(w, r, &cmd) {
-		return
-	}
-	if len(cmd.Args) == 0 || cmd.Args[0] == "" {
-		fail(w, &Failure{Kind: KindArgument, Message: "args: want at least the program"})
+	if !command(w, r, &cmd) {
 		return
 	}
 	exit, err := h.sb.Run(r.Context(), cmd)
@@ -126,13 +150,13 @@ type signalRequest struct {
 	Signal int `json:"signal"`
 }
 
-func (h handler) signal(w http.ResponseWriter, r *http.Request) {
+func (h *handler) signal(w http.ResponseWriter, r *http.Request) {
 	var req signalRequest
 	if !body(w, r, &req) {
 		return
 	}
-	if req.Signal < 1 || req.Signal > 64 {
-		fail(w, &Failure{Kind: KindArgument, Message: fmt.Sprintf("signal: %d: want 1 to 64", req.Signal)})
+	if err := checkSignal(req.Signal); err != nil {
+		fail(w, err)
 		return
 	}
 	if err := h.sb.Signal(req.Signal); err != nil {
@@ -142,14 +166,37 @@ func (h handler) signal(w http.ResponseWriter, r *http.Request) {
 	reply(w, struct{}{})
 }
 
+// checkSignal reports a number that is no signal's on Linux.
+func checkSignal(n int) error {
+	if n < 1 || n > 64 {
+		return &Failure{Kind: KindArgument, Message: fmt.Sprintf("signal: %d: want 1 to 64", n)}
+	}
+	return nil
+}
+
+// command decodes a request's body as a command.
+func command(w http.ResponseWriter, r *http.Request, cmd *Command) bool {
+	if !body(w, r, cmd) {
+		return false
+	}
+	if len(cmd.Args) == 0 || cmd.Args[0] == "" {
+		fail(w, &Failure{Kind: KindArgument, Message: "args: want at least the program"})
+		return false
+	}
+	return true
+}
+
+// A stopRequest is the body of stop and kill.
 type stopRequest struct {
 	TimeoutMs int64 `json:"timeout_ms"`
+	// NoWait answers at once, with an Ended that says nothing.
+	NoWait bool `json:"no_wait,omitempty"`
 }
 
 // maxStopTimeout keeps the arithmetic of a timeout sane; nobody waits a day.
 const maxStopTimeout = 24 * time.Hour
 
-func (h handler) stop(w http.ResponseWriter, r *http.Request) {
+func (h *handler) stop(w http.ResponseWriter, r *http.Request) {
 	var req stopRequest
 	if !body(w, r, &req) {
 		return
@@ -159,19 +206,37 @@ func (h handler) stop(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.sb.Stop(time.Duration(req.TimeoutMs) * time.Millisecond)
-	h.wait(w, r)
+	h.ending(w, r, req.NoWait)
 }
 
-func (h handler) kill(w http.ResponseWriter, r *http.Request) {
+func (h *handler) kill(w http.ResponseWriter, r *http.Request) {
+	var req stopRequest
+	if r.ContentLength != 0 && !body(w, r, &req) {
+		return
+	}
 	h.sb.Kill()
+	h.ending(w, r, req.NoWait)
+}
+
+// ending answers a request to end, when it has been done unless the client
+// doesn't want to wait.
+func (h *handler) ending(w http.ResponseWriter, r *http.Request, noWait bool) {
+	if noWait {
+		reply(w, Ended{})
+		return
+	}
 	h.wait(w, r)
 }
 
-func (h handler) ports(w http.ResponseWriter, _ *http.Request) {
+func (h *handler) ping(w http.ResponseWriter, _ *http.Request) {
+	reply(w, Pong{Status: h.sb.Info().Status})
+}
+
+func (h *handler) ports(w http.ResponseWriter, _ *http.Request) {
 	reply(w, h.sb.Ports())
 }
 
-func (h handler) publish(w http.ResponseWriter, r *http.Request) {
+func (h *handler) publish(w http.ResponseWriter, r *http.Request) {
 	var p Port
 	if !body(w, r, &p) {
 		return
@@ -188,7 +253,7 @@ func (h handler) publish(w http.ResponseWriter, r *http.Request) {
 	reply(w, bound)
 }
 
-func (h handler) unpublish(w http.ResponseWriter, r *http.Request) {
+func (h *handler) unpublish(w http.ResponseWriter, r *http.Request) {
 	var p Port
 	if !body(w, r, &p) {
 		return
@@ -200,7 +265,7 @@ func (h handler) unpublish(w http.ResponseWriter, r *http.Request) {
 	reply(w, struct{}{})
 }
 
-func (h handler) unknown(w http.ResponseWriter, r *http.Request) {
+func (h *handler) unknown(w http.ResponseWriter, r *http.Request) {
 	fail(w, &Failure{Kind: KindUnsupported, Message: fmt.Sprintf("%s %s: no such operation", r.Method, r.URL.Path)})
 }
 
@@ -237,6 +302,10 @@ func fail(w http.ResponseWriter, err error) {
 	if !ok {
 		status = http.StatusInternalServerError
 	}
+	failStatus(w, status, f)
+}
+
+func failStatus(w http.ResponseWriter, status int, f *Failure) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(f) // as in reply

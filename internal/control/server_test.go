@@ -224,11 +224,11 @@ func TestAPI(t *testing.T) {
 		status               int
 		want                 string
 	}{
-		{"GET", "/v1/sandbox", "", nil, 200, `{"name":"a","pid":0,"backend":"","created":"0001-01-01T00:00:00Z","events":"","denied":0}`},
+		{"GET", "/v1/sandbox", "", nil, 200, `{"name":"a","pid":0,"backend":"","created":"0001-01-01T00:00:00Z","events":"","denied":0,"status":""}`},
 		{"POST", "/v1/run", `{"args":["true"]}`, nil, 200, `{"code":0}`},
 		{"POST", "/v1/run", `{"args":["nosuch"]}`, notFound, 422, `{"kind":"exec failed","message":"nosuch: not found","code":127}`},
 		{"POST", "/v1/run", `{}`, nil, 400, `{"kind":"invalid argument","message":"args: want at least the program"}`},
-		{"POST", "/v1/run", `{"args":["x"],"tty":true}`, nil, 400, `{"kind":"invalid argument","message":"request: json: unknown field \"tty\""}`},
+		{"POST", "/v1/run", `{"args":["x"],"shell":true}`, nil, 400, `{"kind":"invalid argument","message":"request: json: unknown field \"shell\""}`},
 		{"POST", "/v1/run", `not JSON`, nil, 400, `{"kind":"invalid argument","message":"request: invalid character 'o' in literal null (expecting 'u')"}`},
 		{"POST", "/v1/run", ``, nil, 400, `{"kind":"invalid argument","message":"request: EOF"}`},
 		{"POST", "/v1/signal", `{"signal":9}`, nil, 200, `{}`},

@@ -1,0 +1,132 @@
+package control
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+)
+
+// serveGuest serves what concerns the guest: commands, files, connections.
+func (h *handler) serveGuest(mux *http.ServeMux, sb Guest) {
+	mux.HandleFunc("POST /v1/exec", func(w http.ResponseWriter, r *http.Request) { h.exec(w, r, sb) })
+	mux.HandleFunc("GET /v1/sftp", func(w http.ResponseWriter, r *http.Request) {
+		if !asks(w, r, sftpProtocol) {
+			return
+		}
+		inner, err := sb.SFTP(r.Context())
+		h.join(w, r, sftpProtocol, inner, err)
+	})
+	mux.HandleFunc("POST /v1/dial", func(w http.ResponseWriter, r *http.Request) {
+		var req dialRequest
+		if !asks(w, r, dialProtocol) || !body(w, r, &req) {
+			return
+		}
+		inner, err := sb.Dial(r.Context(), req.Network, req.Address)
+		h.join(w, r, dialProtocol, inner, err)
+	})
+}
+
+// join answers a request for a stream with inner, which it closes, or its error.
+func (h *handler) join(w http.ResponseWriter, r *http.Request, protocol string, inner io.ReadWriteCloser, err error) {
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	defer inner.Close()
+	s, ok := h.streams.accept(w, r, protocol)
+	if !ok {
+		return
+	}
+	defer h.streams.end(s)
+	splice(s, inner)
+}
+
+func (h *handler) serveLife(mux *http.ServeMux, sb Life) {
+	mux.HandleFunc("POST /v1/touch", func(w http.ResponseWriter, _ *http.Request) { reply(w, sb.Touch()) })
+	mux.HandleFunc("POST /v1/drain", func(w http.ResponseWriter, _ *http.Request) {
+		sb.Drain()
+		reply(w, struct{}{})
+	})
+	mux.HandleFunc("POST /v1/detach", func(w http.ResponseWriter, _ *http.Request) { done(w, sb.Detach()) })
+}
+
+func (h *handler) serveNetwork(mux *http.ServeMux, sb Network) {
+	mux.HandleFunc("GET /v1/flows", func(w http.ResponseWriter, _ *http.Request) { reply(w, sb.Flows()) })
+	mux.HandleFunc("GET /v1/stats", func(w http.ResponseWriter, _ *http.Request) { reply(w, sb.Stats()) })
+	mux.HandleFunc("POST /v1/network", func(w http.ResponseWriter, r *http.Request) {
+		var config json.RawMessage
+		if !body(w, r, &config) {
+			return
+		}
+		updated, err := sb.Update(config)
+		answer(w, updated, err)
+	})
+	mux.HandleFunc("POST /v1/explain", func(w http.ResponseWriter, r *http.Request) {
+		var req explainRequest
+		if !body(w, r, &req) {
+			return
+		}
+		e, err := sb.Explain(req.Target)
+		answer(w, e, err)
+	})
+}
+
+func (h *handler) serveSecrets(mux *http.ServeMux, sb SecretStore) {
+	mux.HandleFunc("GET /v1/secrets", func(w http.ResponseWriter, _ *http.Request) { reply(w, sb.Secrets()) })
+	mux.HandleFunc("PUT /v1/secrets/{name}", func(w http.ResponseWriter, r *http.Request) {
+		var req secretRequest
+		if !body(w, r, &req) {
+			return
+		}
+		done(w, sb.SetSecret(r.PathValue("name"), req.Value))
+	})
+	mux.HandleFunc("DELETE /v1/secrets/{name}", func(w http.ResponseWriter, r *http.Request) {
+		done(w, sb.RemoveSecret(r.PathValue("name")))
+	})
+}
+
+func (h *handler) serveRecords(mux *http.ServeMux, sb Records) {
+	mux.HandleFunc("GET /v1/metrics", func(w http.ResponseWriter, _ *http.Request) {
+		m, err := sb.Metrics()
+		answer(w, m, err)
+	})
+	mux.HandleFunc("GET /v1/logs", func(w http.ResponseWriter, r *http.Request) {
+		q, err := parseLogQuery(r.URL.Query())
+		if err != nil {
+			fail(w, err)
+			return
+		}
+		rc := http.NewResponseController(w)
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		var lines bytes.Buffer
+		encode := json.NewEncoder(&lines)
+		err = sb.Logs(r.Context(), q, func(entries []LogEntry) error {
+			lines.Reset()
+			for i := range entries {
+				if err := encode.Encode(&entries[i]); err != nil {
+					return err
+				}
+			}
+			if _, err := w.Write(lines.Bytes()); err != nil || !q.Follow {
+				return err
+			}
+			return rc.Flush()
+		})
+		if err != nil && r.Context().Err() == nil {
+			fail(w, err) // a status that comes too late is dropped; the line is no entry
+		}
+	})
+}
+
+// answer replies v, or the error.
+func answer(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	reply(w, v)
+}
+
+// done replies that what was asked for has been done, or the error.
+func done(w http.ResponseWriter, err error) { answer(w, struct{}{}, err) }
