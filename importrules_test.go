@@ -61,7 +61,11 @@ var allowed = map[string]map[string]string{
 	"mitm": {
 		"policy":           "decides each request",
 		"internal/sniff":   "finds a name in first bytes",
+		"mitm/secret":      "replaces placeholders, finds values",
 		"golang.org/x/net": "HTTP/2",
+	},
+	"mitm/secret": {
+		"policy": "names of hosts",
 	},
 	"hv": {
 		"vnet/link": "the format of a guest's card",

@@ -1,0 +1,215 @@
+package secret
+
+import (
+	"encoding/base64"
+	"unicode/utf8"
+)
+
+// A pattern is a text to look for, in all of its spellings.
+//
+// Of a placeholder or a value the pattern is the bytes. Of a value in Base64 it is
+// sextets, which stand for characters of both alphabets, and of the first and the
+// last sextet only those bits that are the value's:
+//
+//	bytes    p p p p p p p p  v v v v v v v v  v v v v v v v v  n n n n n n n n
+//	sextets  p p p p p p  p p v v v v  v v v v v v  v v v v v v  v v n n n n  …
+//	masks                 0 0 1 1 1 1  1 1 1 1 1 1  1 1 1 1 1 1  1 1 0 0 0 0
+type pattern struct {
+	subject int    // which placeholder or value this is a form of
+	text    []byte // bytes, or sextets where masks isn't nil
+	masks   []byte // which bits of each sextet count
+}
+
+// textPattern returns the pattern of a text's bytes.
+func textPattern(subject int, text string) pattern {
+	return pattern{subject: subject, text: []byte(text)}
+}
+
+// base64Patterns returns the patterns of a text in Base64 behind 0, 1 and 2 bytes
+// modulo 3, which is all that the bytes before it change.
+func base64Patterns(subject int, text string) []pattern {
+	patterns := make([]pattern, 3)
+	for before := range patterns {
+		bits := 8 * before
+		end := bits + 8*len(text)
+		encoded := base64.RawStdEncoding.EncodeToString(append(make([]byte, before), text...))
+		p := pattern{subject: subject}
+		for first := bits - bits%6; first < end; first += 6 {
+			mask := byte(0x3f)
+			if first < bits {
+				mask &= 0x3f >> (bits - first)
+			}
+			if first+6 > end {
+				mask &= 0x3f << (first + 6 - end)
+			}
+			p.text = append(p.text, sextets[encoded[first/6]]&mask)
+			p.masks = append(p.masks, mask)
+		}
+		patterns[before] = p
+	}
+	return patterns
+}
+
+// noSextet is what stands in sextets for a character of neither alphabet.
+const noSextet = 0xff
+
+// sextets gives the value of a character of Base64 or Base64url.
+var sextets = func() (table [256]byte) {
+	for i := range table {
+		table[i] = noSextet
+	}
+	for i, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/") {
+		table[c] = byte(i)
+	}
+	table['-'], table['_'] = table['+'], table['/']
+	return table
+}()
+
+// spelling returns how a text that p matches as s is spelled.
+func (p *pattern) spelling(s Spelling) Spelling {
+	if p.masks != nil {
+		return Base64
+	}
+	return s
+}
+
+// accepts reports whether c may stand at position k.
+func (p *pattern) accepts(k int, c byte) bool {
+	if p.masks == nil {
+		return p.text[k] == c
+	}
+	s := sextets[c]
+	return s != noSextet && s&p.masks[k] == p.text[k]
+}
+
+// A fit says how well data begins with a pattern.
+type fit uint8
+
+const (
+	fitsNot   fit = iota
+	fitsSoFar     // all of data is the beginning of it
+	fits
+)
+
+// at compares the beginning of data with p in each spelling, and returns the
+// number of bytes taken. With final nothing follows data, and it fits or not.
+func (p *pattern) at(data []byte, final bool) (n int, s Spelling, f fit) {
+	f = fitsNot
+	for _, read := range [...]struct {
+		as   Spelling
+		with func(*pattern, []byte, bool) (int, fit)
+	}{
+		{Raw, (*pattern).atRaw},
+		{Percent, (*pattern).atPercent},
+		{JSON, (*pattern).atJSON},
+	} {
+		switch n, g := read.with(p, data, final); g {
+		case fits:
+			return n, p.spelling(read.as), fits
+		case fitsSoFar:
+			f = fitsSoFar
+		}
+	}
+	if final {
+		f = fitsNot
+	}
+	return 0, Raw, f
+}
+
+// atRaw compares bytes.
+func (p *pattern) atRaw(data []byte, _ bool) (int, fit) {
+	for k := range p.text {
+		if k == len(data) {
+			return 0, fitsSoFar
+		}
+		if !p.accepts(k, data[k]) {
+			return 0, fitsNot
+		}
+	}
+	return len(p.text), fits
+}
+
+// atPercent compares data as the decoder of a query would read it.
+func (p *pattern) atPercent(data []byte, final bool) (int, fit) {
+	i := 0
+	for k := range p.text {
+		if i == len(data) {
+			return 0, fitsSoFar
+		}
+		u, whole := readPercent(data[i:])
+		switch {
+		case !whole && !final:
+			return 0, fitsSoFar
+		case !whole:
+			u = literal(data[i])
+		case data[i] == '+' && !p.accepts(k, '+'):
+			u.stands[0] = ' '
+		}
+		if !p.accepts(k, u.stands[0]) {
+			return 0, fitsNot
+		}
+		i += u.width
+	}
+	return i, fits
+}
+
+// atJSON compares data as the decoder of a JSON string would read it.
+func (p *pattern) atJSON(data []byte, final bool) (int, fit) {
+	i := 0
+	for k := 0; k < len(p.text); {
+		if i == len(data) {
+			return 0, fitsSoFar
+		}
+		u, whole := readJSON(data[i:])
+		if !whole {
+			if !final {
+				return 0, fitsSoFar
+			}
+			u = literal(data[i])
+		}
+		for _, c := range u.stands[:u.n] {
+			if k == len(p.text) || !p.accepts(k, c) {
+				return 0, fitsNot
+			}
+			k++
+		}
+		i += u.width
+	}
+	return i, fits
+}
+
+// openings calls yield with the first bytes of every form of p: as many as there
+// are of them, or the length of buf, whichever is less. It is the counterpart of
+// at, which accepts a text only if it begins with one of them.
+func (p *pattern) openings(buf []byte, yield func(opening []byte)) {
+	for _, s := range [...]Spelling{Raw, Percent, JSON} {
+		p.open(buf[:0], 0, s, yield)
+	}
+}
+
+// open extends an opening, whose capacity is its full length, by the forms of p's
+// text from position k on.
+func (p *pattern) open(opening []byte, k int, s Spelling, yield func([]byte)) {
+	if len(opening) == cap(opening) || k == len(p.text) {
+		yield(opening)
+		return
+	}
+	extend := func(form string, next int) {
+		p.open(append(opening, form[:min(len(form), cap(opening)-len(opening))]...), next, s, yield)
+	}
+	for c := range 256 {
+		if !p.accepts(k, byte(c)) {
+			continue
+		}
+		for _, form := range byteForms(byte(c), s) {
+			extend(form, k+1)
+		}
+	}
+	if p.masks == nil && s == JSON {
+		if r, size := utf8.DecodeRune(p.text[k:]); r >= utf8.RuneSelf && size > 1 {
+			for _, form := range runeForms(r) {
+				extend(form, k+size)
+			}
+		}
+	}
+}
