@@ -16,12 +16,12 @@ func newPolicyExplain(c *console) *cobra.Command {
 	var f networkFlags
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "explain [FLAGS] TARGET",
+		Use:   "explain [flags] TARGET",
 		Short: "Say rule by rule how a policy comes to its verdict",
 		Long: `Say rule by rule how a policy comes to its verdict about a target, stage by
 stage: the query for its name, the first packet to its address, and the name in
-its first bytes. A rule is marked > where it decides. The last line of a stage is
-the smallest rule that would turn its verdict round.
+its first bytes. A rule is marked > where it decides. The last line of a stage
+is the smallest rule that would turn its verdict round.
 
 Targets and exit codes are those of policy check.`,
 		Example: `  sluice policy explain --network public-only https://10.0.0.5/`,
@@ -186,7 +186,7 @@ func (s explainedStage) print(c *console) error {
 func newPolicyLint(c *console) *cobra.Command {
 	var f networkFlags
 	cmd := &cobra.Command{
-		Use:   "lint [FLAGS]",
+		Use:   "lint [flags]",
 		Short: "Find rules that never decide anything, and openings that surprise",
 		Long: `Find rules that never decide anything, and openings that surprise. The exit code
 is 0 if there is nothing to say, 1 if there are warnings, 2 if the policy can't

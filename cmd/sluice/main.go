@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -63,6 +64,9 @@ func (e *exitError) Error() string {
 // Unwrap returns err.
 func (e *exitError) Unwrap() error { return e.err }
 
+// helpWidth is how wide help is, in columns: what a terminal has at least.
+const helpWidth = 80
+
 // newRoot returns the command line's root.
 func newRoot(c *console) *cobra.Command {
 	root := &cobra.Command{
@@ -74,6 +78,7 @@ func newRoot(c *console) *cobra.Command {
 	root.SetIn(c.in)
 	root.SetOut(c.out)
 	root.SetErr(c.err)
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", helpWidth)))
 	root.AddCommand(newRun(c), newPolicy(c), newDoctor(c), newVersion(c))
 	return root
 }

@@ -36,17 +36,17 @@ var presets = map[string]m.NetworkPolicyPreset{
 }
 
 func (f *networkFlags) register(flags *pflag.FlagSet) {
-	flags.StringVar(&f.preset, "network", "", "none, public-only (public), non-local or allow-all (all)")
-	flags.Var(&targets{&f.rules, m.PolicyActionAllow}, "allow", "HOST[:PORT][,…] that may be reached; HOST is a name, .suffix, address, CIDR or group")
-	flags.Var(&targets{&f.denials, m.PolicyActionDeny}, "deny", "HOST[:PORT][,…] that may not, before everything else")
-	flags.Var(&ruleTexts{&f.rules}, "rule", "a rule such as 'allow egress api.example.com tcp 443'; repeatable")
-	flags.StringVar(&f.file, "policy", "", "file with the network's configuration (YAML)")
-	flags.StringVar(&f.denyResponse, "deny-response", "", "what the guest gets on a denial: drop or reject (default drop)")
-	flags.Var(&f.maxConnections, "max-connections", "TCP flows at once (default 4096)")
-	flags.StringSliceVar(&f.dns, "dns", nil, "nameservers to ask instead of this host's: IP, IP:PORT, HOST or HOST:PORT")
-	flags.StringArrayVarP(&f.publish, "publish", "p", nil, "[ADDR:][HOSTPORT]:PORT[/udp] that is published on this host; repeatable")
-	flags.StringVar(&f.pool4, "ipv4-pool", "", "prefix that the guest's IPv4 address is taken from (default 172.16.0.0/12)")
-	flags.StringVar(&f.pool6, "ipv6-pool", "", "prefix that the guest's IPv6 address is taken from (default fd42:6d73:62::/48)")
+	flags.StringVar(&f.preset, "network", "", "`PRESET` is none, public-only (public), non-local or allow-all (all)")
+	flags.Var(&targets{&f.rules, m.PolicyActionAllow}, "allow", "`TARGET` that may be reached, HOST[:PORT][,…]; HOST is a name, .suffix, address, CIDR or group")
+	flags.Var(&targets{&f.denials, m.PolicyActionDeny}, "deny", "`TARGET` that may not, before everything else")
+	flags.Var(&ruleTexts{&f.rules}, "rule", "a `RULE` such as 'allow egress api.example.com tcp 443'; repeatable")
+	flags.StringVar(&f.file, "policy", "", "`FILE` with the network's configuration (YAML)")
+	flags.StringVar(&f.denyResponse, "deny-response", "", "what the guest gets on a denial; `HOW` is drop or reject (default drop)")
+	flags.Var(&f.maxConnections, "max-connections", "at most `N` TCP flows at once (default 4096)")
+	flags.StringSliceVar(&f.dns, "dns", nil, "nameserver `HOST[:PORT]` to ask instead of this host's; repeatable")
+	flags.StringArrayVarP(&f.publish, "publish", "p", nil, "publish `PORT` on this host: [ADDR:][HOSTPORT]:PORT[/udp]; repeatable")
+	flags.StringVar(&f.pool4, "ipv4-pool", "", "`PREFIX` that the guest's IPv4 address is taken from (default 172.16.0.0/12)")
+	flags.StringVar(&f.pool6, "ipv6-pool", "", "`PREFIX` that the guest's IPv6 address is taken from (default fd42:6d73:62::/48)")
 }
 
 // config returns the configuration that the flags describe; nil if they leave it

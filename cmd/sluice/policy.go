@@ -59,7 +59,7 @@ func newPolicyShow(c *console) *cobra.Command {
 	var f networkFlags
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "show [FLAGS]",
+		Use:   "show [flags]",
 		Short: "Print the rules in the order in which they are evaluated",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
@@ -98,7 +98,7 @@ func showPolicy(c *console, p *policy.Policy, asJSON bool) error {
 func newPolicyCheck(c *console) *cobra.Command {
 	var f networkFlags
 	cmd := &cobra.Command{
-		Use:   "check [FLAGS] TARGET…",
+		Use:   "check [flags] TARGET…",
 		Short: "Say what a policy does with targets",
 		Long: `Say what a policy does with targets: https://host/, http://host:8080/,
 tcp://HOST:PORT, udp://HOST:PORT, icmp://HOST, dns://NAME, in://ADDR:GUESTPORT.

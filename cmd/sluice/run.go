@@ -39,7 +39,7 @@ type runFlags struct {
 func newRun(c *console) *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
-		Use:   "run [FLAGS] [IMAGE] -- COMMAND [ARG…]",
+		Use:   "run [flags] [IMAGE] -- COMMAND [ARG…]",
 		Short: "Run a command in a sandbox of its own",
 		Long: `Run a command in a sandbox of its own, which ends with it.
 
@@ -70,16 +70,16 @@ it, 125 if sluice failed, 126 if the command can't be run, 127 if there is none,
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	f.network.register(flags)
-	flags.StringVar(&f.name, "name", "", "name of the sandbox (default: one made up)")
-	flags.StringVar(&f.backend, "backend", "", "hypervisor: auto, or one that sluice doctor lists (default $SLUICE_BACKEND)")
-	flags.StringVar(&f.rootfs, "rootfs", "", "directory that becomes the root")
-	flags.StringVarP(&f.workdir, "workdir", "w", "", "directory to start in; . is this one")
-	flags.StringVar(&f.hostname, "hostname", "", "the guest's own name (default: the sandbox's)")
-	flags.StringArrayVarP(&f.env, "env", "e", nil, "NAME=VALUE, or NAME for this shell's value; repeatable")
-	flags.Uint8VarP(&f.cpus, "cpus", "c", 0, "processors")
-	flags.Uint32VarP(&f.memory, "memory", "m", 0, "memory in MiB")
-	flags.StringVar(&f.events, "events", "", "file for the events, as JSON lines; - is standard output")
-	flags.StringVar(&f.summary, "summary", "", "print a summary of all flows at the end: text, md or json")
+	flags.StringVar(&f.name, "name", "", "`NAME` of the sandbox (default: one made up)")
+	flags.StringVar(&f.backend, "backend", "", "hypervisor: auto, or a `NAME` that sluice doctor lists (default $SLUICE_BACKEND)")
+	flags.StringVar(&f.rootfs, "rootfs", "", "`DIR` that becomes the root")
+	flags.StringVarP(&f.workdir, "workdir", "w", "", "`DIR` to start in; . is this one")
+	flags.StringVar(&f.hostname, "hostname", "", "the guest's own `NAME` (default: the sandbox's)")
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "`VAR`=VALUE, or VAR for this shell's value; repeatable")
+	flags.Uint8VarP(&f.cpus, "cpus", "c", 0, "`N` processors")
+	flags.Uint32VarP(&f.memory, "memory", "m", 0, "memory in `MiB`")
+	flags.StringVar(&f.events, "events", "", "`FILE` for the events, as JSON lines; - is standard output")
+	flags.StringVar(&f.summary, "summary", "", "print a summary of all flows at the end; `FORMAT` is text, md or json")
 	flags.Lookup("summary").NoOptDefVal = "text"
 	flags.BoolVar(&f.failOnDeny, "fail-on-deny", false, "exit with 77 if the command succeeded but something was denied")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print errors only")
