@@ -2,11 +2,7 @@ package vnet
 
 import (
 	"context"
-	"errors"
 	"net/netip"
-	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/sluicenet/sluice/internal/sniff"
@@ -25,31 +21,6 @@ type rules struct {
 	host       *policy.Host
 	generation uint64
 	proxied    bool // there is a DNS proxy
-}
-
-// SetPolicy replaces the policy. Flows that the new one denies are cut.
-func (n *Network) SetPolicy(p *policy.Policy) {
-	n.setRules(func(r *rules) { r.policy = p })
-}
-
-// SetHost replaces what is known of the host's addresses. Flows that are now
-// denied are cut.
-func (n *Network) SetHost(h *policy.Host) {
-	n.setRules(func(r *rules) { r.host = h })
-}
-
-func (n *Network) setRules(change func(*rules)) {
-	n.rulesMu.Lock()
-	defer n.rulesMu.Unlock()
-	next := *n.rules.Load()
-	change(&next)
-	next.generation++
-	n.rules.Store(&next)
-	now := time.Now()
-	n.tcp.each(func(f *tcpFlow) { n.reviewTCP(f, now) })
-	n.udp.recheck(now)
-	n.icmp.recheck(now)
-	n.inbound.recheck(&next, now)
 }
 
 // generation returns the number of the rules of this moment.
@@ -78,7 +49,9 @@ func (n *Network) decideFlight(f *tcpFlow, seen sniff.Result, first bool, now ti
 	f.mu.Lock()
 	r := n.rules.Load()
 	v := r.decide(f.askedLocked(), ev)
-	f.noteStreamLocked(seen)
+	if seen.Kind == sniff.HTTP2 {
+		f.noteStreamLocked(seen.Name)
+	}
 	f.evidence, f.nameFrom, f.decided, f.generation, f.stage = ev, nameSource(seen), v, r.generation, ev.Stage
 	follow = isHTTP(seen.Kind) && v.PerRequest
 	f.spliced = f.spliced || first && isHTTP(seen.Kind) && !follow
@@ -97,23 +70,55 @@ func (n *Network) decideFlight(f *tcpFlow, seen sniff.Result, first bool, now ti
 // decideTarget decides the target of a CONNECT request, which the flow is about
 // from here on. A name can't be decided: nobody has resolved it yet.
 func (n *Network) decideTarget(f *tcpFlow, c sniff.Result, first bool, now time.Time) (follow, ok bool) {
-	ev := policy.Evidence{Stage: policy.StageNoName}
 	if c.Addr.IsValid() {
-		ev.Names = n.namesOf(c.Addr, now)
+		target := netip.AddrPortFrom(c.Addr, c.Port)
+		v, generation := n.decideConnect(f, target, now)
+		f.mu.Lock()
+		follow = n.rules.Load().decide(f.askedLocked(), policy.Evidence{Names: f.evidence.Names}).NeedsName
+		f.spliced = first && !follow
+		f.mu.Unlock()
+		return follow, n.allowedOrRecorded(f, v, generation, now)
 	}
 	f.mu.Lock()
 	r := n.rules.Load()
 	v := policy.Verdict{Rule: -1, Source: "connect", Reason: "the target of CONNECT is a name"}
-	if c.Addr.IsValid() {
-		f.target = netip.AddrPortFrom(c.Addr, c.Port)
-		v = r.decide(f.askedLocked(), ev)
-		follow = r.decide(f.askedLocked(), policy.Evidence{Names: ev.Names}).NeedsName
-	} else {
-		ev.Name, f.nameFrom = c.Name, "http" // for the record
-	}
-	f.evidence, f.decided, f.generation, f.spliced, f.stage = ev, v, r.generation, first && !follow, ev.Stage
+	ev := policy.Evidence{Stage: policy.StageNoName, Name: c.Name} // for the record
+	f.evidence, f.nameFrom, f.decided, f.generation, f.stage = ev, "http", v, r.generation, ev.Stage
 	f.mu.Unlock()
-	return follow, n.allowedOrRecorded(f, v, r.generation, now)
+	return false, n.allowedOrRecorded(f, v, r.generation, now)
+}
+
+// decideConnect decides the address that a CONNECT request names, and makes it
+// what the flow is about.
+func (n *Network) decideConnect(f *tcpFlow, target netip.AddrPort, now time.Time) (policy.Verdict, uint64) {
+	ev := policy.Evidence{Stage: policy.StageNoName, Names: n.namesOf(target.Addr(), now)}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := n.rules.Load()
+	f.target = target
+	v := r.decide(f.askedLocked(), ev)
+	f.evidence, f.decided, f.generation, f.stage = ev, v, r.generation, ev.Stage
+	return v, r.generation
+}
+
+// decideShown decides an inspected flow by what it has shown, and returns the
+// verdict and the generation that gave it. A denial stays out of the record of a
+// flow that goes on for the sake of other names.
+func (n *Network) decideShown(f *tcpFlow, ev policy.Evidence, from string, now time.Time) (policy.Verdict, uint64) {
+	ev.Names = n.namesOf(f.peer().Addr(), now)
+	f.mu.Lock()
+	r := n.rules.Load()
+	v := r.decide(f.askedLocked(), ev)
+	if v.Action != policy.Allow && f.evidence.Stage != policy.StageAddress && f.decided.Action == policy.Allow {
+		f.mu.Unlock()
+		return v, r.generation
+	}
+	f.noteStreamLocked(ev.Name)
+	f.evidence, f.nameFrom, f.decided, f.generation, f.stage = ev, from, v, r.generation, ev.Stage
+	addr := f.askedLocked().Peer.Addr()
+	f.mu.Unlock()
+	f.keepNames(n, addr, ev.Names, now)
+	return v, r.generation
 }
 
 // noteTCP keeps what the first bytes of a flow were that nobody held, and
@@ -128,51 +133,21 @@ func (n *Network) noteTCP(f *tcpFlow, seen sniff.Result, now time.Time) bool {
 	return n.reviewTCP(f, now)
 }
 
-// reviewTCP decides f again if its verdict is not of this moment's rules, by the
-// evidence that it has, and reports whether it may go on. If not, that is
-// recorded, and the flow is cut.
-//
-// Evidence changes, and is read here, under the flow's lock, and the rules are
-// loaded under it. So either this finds the evidence of who came before, or that
-// one finds the new rules.
-func (n *Network) reviewTCP(f *tcpFlow, now time.Time) bool {
-	if f.port == nil && n.isDNS(f) {
-		return true
-	}
-	f.mu.Lock()
-	r := n.rules.Load()
-	if goesOn := f.goesOnLocked(); !goesOn || f.generation == r.generation {
-		f.mu.Unlock()
-		return goesOn
-	}
-	f.decided, f.generation, f.stage = f.decideAgainLocked(r), r.generation, f.evidence.Stage
-	ok, v, unclassified := f.goesOnLocked(), f.decided, f.evidence.Stage == policy.StageAddress
-	f.mu.Unlock()
-	if !ok {
-		n.allowedOrRecorded(f, v, r.generation, now)
-		f.cut(endDenied)
-		return false
-	}
-	if unclassified {
-		select {
-		case f.reviewed <- struct{}{}:
-		default: // its gate has not looked since the last time
-		}
-	}
-	return true
-}
-
 // allowedOrRecorded reports whether v allows f to go on after its handshake. If
 // not, that is recorded: the guest will see a reset.
 func (n *Network) allowedOrRecorded(f *tcpFlow, v policy.Verdict, generation uint64, now time.Time) bool {
 	if v.Action == policy.Allow {
 		return true
 	}
+	n.denied(f.info(), v, generation, now)
+	return false
+}
+
+// denied records that a flow was denied after its handshake.
+func (n *Network) denied(info FlowInfo, v policy.Verdict, generation uint64, now time.Time) {
 	n.counters.drop(dropDenied)
-	info := f.info()
 	info.Response = "rst"
 	n.event(Event{Type: "flow.deny", Time: now, Generation: generation, Flow: info, Verdict: v})
-	return false
 }
 
 // namesOf returns P(A), the names that the configured resolver gave for addr.
@@ -218,18 +193,21 @@ func (n *Network) admitTCP(guest, dst netip.AddrPort, now time.Time) (*tcpFlow, 
 		return nil, answerNothing
 	}
 	f := &tcpFlow{key: key, id: n.nextID.Add(1), opened: now, dialed: n.target(dst), reviewed: make(chan struct{}, 1)}
+	f.inspected = n.inspects(f)
 	for {
 		n.decideAddress(f, now)
 		if !f.goesOnLocked() {
 			return nil, n.denyTCP(f, now)
 		}
-		f.nameFirst = f.decided.Action != policy.Allow
+		f.nameFirst, f.told = f.decided.Action != policy.Allow, f.decided.Action == policy.Allow
 		f.ctx, f.cancel = context.WithCancelCause(n.ctx)
 		// From the table on, a new policy may change the record.
 		opened := Event{Type: "flow.open", Time: now, Generation: f.generation, Flow: f.info(), Verdict: f.decided}
 		result := n.tcp.add(f, n.cfg.Limits.tcpFlows(), n.cfg.Limits.heldFlows(), n.generation)
 		if result == tableAdded {
-			n.event(opened)
+			if !f.nameFirst { // else its name has yet to open it
+				n.event(opened)
+			}
 			f.keepNames(n, dst.Addr(), f.evidence.Names, now)
 			return f, answerDial
 		}
@@ -268,7 +246,7 @@ func (n *Network) admitInbound(p *published, peer netip.AddrPort, now time.Time)
 		}
 		f.ctx, f.cancel = context.WithCancelCause(n.ctx)
 		opened := Event{Type: "flow.open", Time: now, Generation: f.generation, Flow: f.info(), Verdict: f.decided}
-		if n.tcp.addInbound(f, n.generation) {
+		if f.told = true; n.tcp.addInbound(f, n.generation) {
 			n.event(opened)
 			return f, true
 		}
@@ -288,21 +266,17 @@ func (n *Network) admitDatagram(f natFlow, now time.Time) admission {
 	}
 	asked := policy.Flow{Direction: policy.Egress, Protocol: f.proto, Peer: f.remote}
 	v := r.decide(asked, policy.Evidence{Stage: policy.StageNoName, Names: names})
-	a := admission{allow: v.Action == policy.Allow, generation: r.generation, refuse: v.Refuse}
+	a := admission{allow: v.Action == policy.Allow, generation: r.generation, refuse: v.Refuse, verdict: v}
 	switch {
 	case a.allow && v.Refuse == policy.RefuseAll:
 		a.allow, a.answer, info.Response = false, icmpPortUnreach, "port-unreachable"
 		v.Reason = reasonQUIC
+		a.verdict = v
 	case a.allow:
 		if f.before != pastAdmitted {
 			info.ID = n.nextID.Add(1)
 			n.event(Event{Type: "flow.open", Time: now, Generation: r.generation, Flow: info, Verdict: v})
-			release := n.hold(f.remote.Addr(), names, now)
-			a.end = func(out, in uint64, how string, end time.Time) {
-				release(end)
-				info.BytesOut, info.BytesIn, info.Duration, info.End = out, in, end.Sub(now), how
-				n.event(Event{Type: "flow.close", Time: end, Generation: r.generation, Flow: info, Verdict: v})
-			}
+			a.record = &natRecord{info: info, opened: now, release: n.hold(f.remote.Addr(), names, now)}
 		}
 		return a
 	case n.cfg.Reject:
@@ -315,6 +289,14 @@ func (n *Network) admitDatagram(f natFlow, now time.Time) admission {
 		n.event(Event{Type: "flow.deny", Time: now, Generation: r.generation, Flow: info, Verdict: v})
 	}
 	return a
+}
+
+// endDatagrams records the end of an admitted UDP or ICMP flow.
+func (n *Network) endDatagrams(e natEnd, now time.Time) {
+	e.record.release(now)
+	info := e.record.info
+	info.BytesOut, info.BytesIn, info.Duration, info.End = e.out, e.in, now.Sub(e.record.opened), e.how
+	n.event(Event{Type: "flow.close", Time: now, Generation: e.generation, Flow: info, Verdict: e.verdict})
 }
 
 // reasonQUIC is why a datagram is refused whose flow is allowed.
@@ -362,16 +344,33 @@ func (n *Network) denyTCP(f *tcpFlow, now time.Time) answer {
 	return a
 }
 
-// endTCP takes a flow out of the table and records its end.
+// openTCP records that a flow goes on which had to show its name first. It does
+// nothing for others, and once is enough.
+func (n *Network) openTCP(f *tcpFlow, now time.Time) {
+	f.mu.Lock()
+	told, v, generation := f.told || f.over, f.decided, f.generation
+	f.told = true
+	f.mu.Unlock()
+	if !told {
+		n.event(Event{Type: "flow.open", Time: now, Generation: generation, Flow: f.info(), Verdict: v})
+	}
+}
+
+// endTCP takes a flow out of the table and records its end. One that left before
+// its name was known has an end without a beginning.
 func (n *Network) endTCP(f *tcpFlow, how string, now time.Time) {
 	n.tcp.remove(f)
 	f.cancel(nil)
-	f.keepNames(n, netip.Addr{}, nil, now)
 	info := f.info()
-	info.BytesOut, info.BytesIn = f.bytesOut.Load(), f.bytesIn.Load()
 	info.Duration, info.End = now.Sub(f.opened), how
-	v, gen := f.verdict()
-	n.event(Event{Type: "flow.close", Time: now, Generation: gen, Flow: info, Verdict: v})
+	f.mu.Lock()
+	v, generation, release := f.decided, f.generation, f.release
+	f.over, f.release = true, nil
+	f.mu.Unlock()
+	if release != nil {
+		release(now)
+	}
+	n.event(Event{Type: "flow.close", Time: now, Generation: generation, Flow: info, Verdict: v})
 }
 
 // limitHit records that f found a bound.
@@ -383,175 +382,4 @@ func (n *Network) event(e Event) {
 	if n.cfg.Events != nil {
 		n.cfg.Events(e)
 	}
-}
-
-// flowKey identifies a TCP flow: who in the guest, and where to.
-type flowKey struct{ guest, remote netip.AddrPort }
-
-// A tcpFlow is one TCP flow, from its SYN, or from the accept on a published
-// port, until both sides are closed.
-type tcpFlow struct {
-	key       flowKey
-	port      *published // where it came in; nil for a flow of the guest's
-	id        uint64
-	opened    time.Time
-	dialed    netip.AddrPort // where the host's socket goes
-	nameFirst bool           // the name must allow the dial
-	syn       []byte         // the SYN's IP packet, to quote in an ICMP error; nil once dialled
-
-	mu         sync.Mutex // guards the following fields once the flow is in the table
-	decided    policy.Verdict
-	generation uint64       // that decided
-	stage      policy.Stage // of the decision; evidence may have come since
-	evidence   policy.Evidence
-	nameFrom   string         // sni, http; "" without a name
-	target     netip.AddrPort // what the flow is about since a CONNECT; zero without one
-	streams    []string       // names of HTTP/2 requests before the last: each may still be open
-	spliced    bool           // HTTP whose next request nobody looks at
-
-	reviewed chan struct{} // holds one element when its gate must look at new rules; nil for inbound flows
-
-	bytesOut, bytesIn atomic.Uint64 // from and to the guest
-
-	release func(time.Time) // lets go of the names that decided; owned by who serves the flow
-
-	ctx    context.Context // done when the flow is cut, or has ended
-	cancel context.CancelCauseFunc
-}
-
-// How a flow ended, for its record.
-const (
-	endFIN         = "fin"
-	endReset       = "rst"
-	endTimeout     = "timeout"
-	endRefused     = "refused"
-	endUnreachable = "unreachable"
-	endDenied      = "denied"
-	endClosed      = "closed" // the network was
-	endFailed      = "failed" // the host had no socket for it
-)
-
-// cutError is the cause of a flow's context when somebody cut it: its end.
-type cutError string
-
-func (e cutError) Error() string { return "flow cut: " + string(e) }
-
-// cut ends the flow from outside, with a reset to both sides. The first reason
-// stays.
-func (f *tcpFlow) cut(why string) { f.cancel(cutError(why)) }
-
-// cutReason returns why the flow was cut, or "" if it was not.
-func (f *tcpFlow) cutReason() string {
-	var e cutError
-	if errors.As(context.Cause(f.ctx), &e) {
-		return string(e)
-	}
-	return ""
-}
-
-// maxStreams bounds the names that one HTTP/2 connection is remembered with; a
-// client that asks for more hosts over one connection than this is not one.
-const maxStreams = 64
-
-// noteStreamLocked is called before what was seen becomes the flow's evidence.
-func (f *tcpFlow) noteStreamLocked(seen sniff.Result) {
-	name := f.evidence.Name
-	if seen.Kind != sniff.HTTP2 || f.nameFrom != "http" || name == "" || name == seen.Name || slices.Contains(f.streams, name) {
-		return
-	}
-	if f.streams = append(f.streams, name); len(f.streams) > maxStreams {
-		f.streams, f.spliced = f.streams[:maxStreams], true // as if nobody had looked
-	}
-}
-
-// keepNames holds the names that have decided the flow, in place of earlier
-// ones, until it ends.
-func (f *tcpFlow) keepNames(n *Network, addr netip.Addr, names []string, now time.Time) {
-	before := f.release
-	f.release = n.hold(addr, names, now)
-	if before != nil {
-		before(now)
-	}
-}
-
-// goesOnLocked reports whether the flow's verdict lets it go on, be it to show
-// its name.
-func (f *tcpFlow) goesOnLocked() bool {
-	return f.decided.Action == policy.Allow || f.decided.NeedsName
-}
-
-// decideAgainLocked decides the flow under r, judged by the evidence that it has.
-func (f *tcpFlow) decideAgainLocked(r *rules) policy.Verdict {
-	v := r.decide(f.askedLocked(), f.evidence)
-	if f.evidence.Stage == policy.StageAddress {
-		return v // it goes on under the new rules' cases
-	}
-	for _, name := range f.streams {
-		if v.Action != policy.Allow {
-			return v
-		}
-		ev := policy.Evidence{Stage: policy.StageName, Name: name, Names: f.evidence.Names}
-		v = r.decide(f.askedLocked(), ev)
-	}
-	if f.spliced && v.Action == policy.Allow &&
-		r.decide(f.askedLocked(), policy.Evidence{Names: f.evidence.Names}).NeedsName {
-		v.Action, v.Reason = policy.Deny, reasonSpliced
-	}
-	return v
-}
-
-// reasonSpliced is why a flow is cut that the new rules allow.
-const reasonSpliced = "its requests must be read under these rules, and were not before"
-
-// verdict returns the flow's verdict at this moment, and the generation that
-// gave it.
-func (f *tcpFlow) verdict() (policy.Verdict, uint64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.decided, f.generation
-}
-
-// peer returns the address that the flow is about.
-func (f *tcpFlow) peer() netip.AddrPort {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.askedLocked().Peer
-}
-
-// asked is the flow in the policy's terms.
-func (f *tcpFlow) asked() policy.Flow {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.askedLocked()
-}
-
-func (f *tcpFlow) askedLocked() policy.Flow {
-	switch {
-	case f.port != nil:
-		return policy.Flow{Direction: policy.Ingress, Protocol: policy.TCP, Peer: f.key.remote, GuestPort: f.key.guest.Port()}
-	case f.target.IsValid():
-		return policy.Flow{Direction: policy.Egress, Protocol: policy.TCP, Peer: f.target}
-	}
-	return policy.Flow{Direction: policy.Egress, Protocol: policy.TCP, Peer: f.key.remote}
-}
-
-// info describes the flow for an event.
-func (f *tcpFlow) info() FlowInfo {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	i := FlowInfo{
-		ID: f.id, Direction: policy.Egress, Protocol: policy.TCP,
-		Src: f.key.guest, Dst: f.key.remote, Dialed: f.dialed,
-		Name: f.evidence.Name, NameFrom: f.nameFrom, Stage: f.stage,
-	}
-	switch {
-	case f.port != nil:
-		i.Direction, i.Src, i.Dst = policy.Ingress, f.key.remote, f.key.guest
-	case f.target.IsValid():
-		i.Dst = f.target
-	}
-	if i.Name == "" && len(f.evidence.Names) > 0 {
-		i.Name, i.NameFrom = f.evidence.Names[0], "dns"
-	}
-	return i
 }

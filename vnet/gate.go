@@ -37,6 +37,8 @@ type gate struct {
 	owed       int             // bytes of a decided head that are still to be forwarded
 	looked     int             // withheld bytes that requests has seen
 	deadline   time.Time       // when a held flight is given up; zero before its first byte
+	handOver   bool            // plain HTTP: the inspector is to have the flow, of which nothing was forwarded
+	declined   bool            // it can't
 }
 
 // gateState is what a gate does with bytes. Their order is the order in which
@@ -149,6 +151,10 @@ func (g *gate) hold(b []byte, closed bool, now time.Time) (int, bool) {
 		}
 		r = sniff.Result{Kind: sniff.Malformed, Reason: "first flight not finished in time"}
 	}
+	if isHTTP(r.Kind) && g.noted == nil && !g.declined && g.n.inspectsHTTP() {
+		g.handOver = true
+		return 0, false
+	}
 	// The preface of HTTP/2 names nothing: what passes before the first request is
 	// for the verdict without a name to say.
 	if r.Kind != sniff.HTTP2 {
@@ -167,6 +173,11 @@ func (g *gate) hold(b []byte, closed bool, now time.Time) (int, bool) {
 	g.owed = r.Len - len(g.noted)
 	g.noted = nil
 	return g.follow(b, closed, now)
+}
+
+// decline goes on without the inspector.
+func (g *gate) decline() {
+	g.handOver, g.declined = false, true
 }
 
 // follow forwards requests whose heads were decided, and decides the next.

@@ -24,6 +24,8 @@ type natConfig struct {
 	// admit decides about a flow and records the decision, unless f.before says
 	// that the record has it.
 	admit func(f natFlow, now time.Time) admission
+	// ended records the end of an admitted flow.
+	ended func(e natEnd, now time.Time)
 	// generation is the policy's, to be compared with an admission's.
 	generation func() uint64
 	// target says where the host's socket goes for a flow to remote: the one
@@ -62,14 +64,30 @@ const (
 type admission struct {
 	allow      bool
 	generation uint64 // of the policy that decided
+	verdict    policy.Verdict
 	// answer is what the guest is told of a denied flow; icmpNone is silence.
 	answer icmpError
 	// refuse says which datagrams of an admitted flow get port unreachable, so
 	// that clients fall back to TCP.
 	refuse policy.Refusal
-	// end records the end of an admitted flow, with the bytes of payload from
-	// and to the guest. It is nil if the flow was admitted before.
-	end func(bytesOut, bytesIn uint64, how string, now time.Time)
+	// record is what the flow's end will say; nil if the flow was admitted before.
+	record *natRecord
+}
+
+// A natRecord is what the events of an admitted flow say. It is immutable.
+type natRecord struct {
+	info    FlowInfo
+	opened  time.Time
+	release func(time.Time) // lets go of the names that decided
+}
+
+// A natEnd is the end of an admitted flow, under the rules that decided it last.
+type natEnd struct {
+	record     *natRecord
+	verdict    policy.Verdict
+	generation uint64
+	out, in    uint64 // bytes of payload from and to the guest
+	how        string
 }
 
 // A nat keeps the sessions of one protocol: one unconnected host socket for
@@ -224,6 +242,7 @@ func (n *nat) refuse(t *transit, s *session, a admission) {
 		n.mu.Lock()
 		var ends []func()
 		if pe := s.peers.find(t.to); pe != nil {
+			pe.value.decideLocked(a)
 			ends = n.removePeer(ends, s, pe, endDenied, t.now)
 		}
 		n.mu.Unlock()
@@ -250,14 +269,14 @@ func (n *nat) refuseDatagram(t *transit, generation uint64) {
 func (n *nat) join(t *transit, a admission) (*session, drop) {
 	if n.bounds.sessions <= 0 || n.bounds.peers <= 0 {
 		n.hit(n.bounds.sessionsName, t)
-		endUnused(a, t.now)
+		n.endUnused(a, t.now)
 		return nil, n.noSocket
 	}
 	var fresh *session
 	if !n.has(t.flow.guest) {
 		socket, err := n.open(t)
 		if err != nil {
-			endUnused(a, t.now)
+			n.endUnused(a, t.now)
 			return nil, n.noSocket
 		}
 		fresh = &session{guest: t.flow.guest, socket: socket}
@@ -268,9 +287,9 @@ func (n *nat) join(t *transit, a admission) (*session, drop) {
 }
 
 // endUnused records the end of a flow that was admitted for nothing.
-func endUnused(a admission, now time.Time) {
-	if a.end != nil {
-		a.end(0, 0, endFailed, now)
+func (n *nat) endUnused(a admission, now time.Time) {
+	if a.record != nil {
+		n.cfg.ended(natEnd{record: a.record, verdict: a.verdict, generation: a.generation, how: endFailed}, now)
 	}
 }
 

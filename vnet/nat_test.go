@@ -51,6 +51,7 @@ func newNATLab(t testing.TB, change ...func(*natConfig)) *natLab {
 		builder:    b,
 		reporter:   &reporter{builder: b, limiter: rate.NewLimiter(1000, 1000), send: l.send, drop: l.drop},
 		admit:      l.admit,
+		ended:      l.ended,
 		generation: l.gen.Load,
 		target:     l.target,
 		limitHit:   func(limit string, f natFlow, _ time.Time) { l.event("limit %s", limit) },
@@ -112,9 +113,13 @@ func (l *natLab) admit(f natFlow, _ time.Time) admission {
 		l.event("deny %v", f.remote)
 	case !denied && f.before != pastAdmitted:
 		l.event("open %v", f.remote)
-		a.end = func(out, in uint64, how string, _ time.Time) { l.event("close %v %d %d %s", f.remote, out, in, how) }
+		a.record = &natRecord{info: FlowInfo{Dst: f.remote}}
 	}
 	return a
+}
+
+func (l *natLab) ended(e natEnd, _ time.Time) {
+	l.event("close %v %d %d %s", e.record.info.Dst, e.out, e.in, e.how)
 }
 
 // target maps the gateway to loopback, as the Network does, and what a test

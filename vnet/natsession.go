@@ -25,12 +25,18 @@ func (s *session) close() {
 // A peer is somebody whom the guest wrote to. It is guarded by nat.mu.
 type peer struct {
 	flow       natFlow
-	generation uint64 // that admitted it last
+	generation uint64 // that decided it last
+	verdict    policy.Verdict
 	refuse     policy.Refusal
+	record     *natRecord
 	used       time.Time
 	replied    bool
 	out, in    uint64 // bytes of payload from and to the guest
-	end        func(bytesOut, bytesIn uint64, how string, now time.Time)
+}
+
+// decideLocked notes how the peer was decided. The caller holds nat.mu.
+func (p *peer) decideLocked(a admission) {
+	p.generation, p.verdict, p.refuse = a.generation, a.verdict, a.refuse
 }
 
 // sentLocked counts a packet to a peer. The caller holds nat.mu.
@@ -68,13 +74,13 @@ func (n *nat) insert(t *transit, a admission, fresh *session) (s *session, reaso
 	}
 	switch {
 	case n.closed:
-		return nil, dropNATClosed, abandon(t, a, fresh)
+		return nil, dropNATClosed, n.abandon(t, a, fresh)
 	case se == nil && fresh == nil, pe == nil && t.flow.before == pastAdmitted:
-		return nil, dropNone, abandon(t, a, fresh) // it has just expired
+		return nil, dropNone, n.abandon(t, a, fresh) // it has just expired
 	// Whoever replaces the policy decides the peers that are here again, so one
 	// that an older policy admitted must not come in after that.
 	case a.generation != n.cfg.generation():
-		return nil, dropNone, abandon(t, a, fresh)
+		return nil, dropNone, n.abandon(t, a, fresh)
 	}
 	if se == nil {
 		if n.sessions.len() >= n.bounds.sessions {
@@ -91,20 +97,20 @@ func (n *nat) insert(t *transit, a admission, fresh *session) (s *session, reaso
 	if pe == nil {
 		ends = n.makeRoom(ends, s, t)
 		n.allPeers++
-		pe = s.peers.insert(t.to, &peer{flow: t.flow, end: a.end})
+		pe = s.peers.insert(t.to, &peer{flow: t.flow, record: a.record})
 	}
-	pe.value.generation, pe.value.refuse = a.generation, a.refuse
+	pe.value.decideLocked(a)
 	s.sentLocked(pe, t)
 	return s, dropNone, ends
 }
 
 // abandon returns what undoes an admission that came too late.
-func abandon(t *transit, a admission, fresh *session) (ends []func()) {
+func (n *nat) abandon(t *transit, a admission, fresh *session) (ends []func()) {
 	if fresh != nil {
 		ends = append(ends, fresh.close)
 	}
 	now := t.now
-	return append(ends, func() { endUnused(a, now) })
+	return append(ends, func() { n.endUnused(a, now) })
 }
 
 // makeRoom evicts, if need be, so that s may have another peer. The caller holds
@@ -130,10 +136,9 @@ func (n *nat) removePeer(ends []func(), s *session, pe *lruEntry[netip.AddrPort,
 	s.peers.remove(pe)
 	n.allPeers--
 	p := pe.value
-	if p.end == nil {
-		return ends
-	}
-	return append(ends, func() { p.end(p.out, p.in, how, now) })
+	return append(ends, func() {
+		n.cfg.ended(natEnd{p.record, p.verdict, p.generation, p.out, p.in, how}, now)
+	})
 }
 
 // removeSession takes a session out, with its peers, and appends to ends what
@@ -217,7 +222,7 @@ func (n *nat) recheck(now time.Time) {
 		n.mu.Lock()
 		var ends []func()
 		if pe := m.s.peers.find(m.to); pe != nil {
-			if pe.value.generation, pe.value.refuse = a.generation, a.refuse; !a.allow {
+			if pe.value.decideLocked(a); !a.allow {
 				ends = n.removePeer(nil, m.s, pe, endDenied, now)
 			}
 		}
@@ -241,6 +246,21 @@ func (n *nat) close() {
 	n.mu.Unlock()
 	run(ends)
 	n.goroutines.Wait()
+}
+
+// appendFlows appends what is known of the peers of this moment.
+func (n *nat) appendFlows(all []FlowInfo, now time.Time) []FlowInfo {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for se := range n.sessions.all {
+		for pe := range se.value.peers.all {
+			p := pe.value
+			info := p.record.info
+			info.BytesOut, info.BytesIn, info.Duration = p.out, p.in, now.Sub(p.record.opened)
+			all = append(all, info)
+		}
+	}
+	return all
 }
 
 // count returns the sessions and their peers at this moment.

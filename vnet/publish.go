@@ -215,7 +215,7 @@ func (n *Network) serveInbound(f *tcpFlow, c *net.TCPConn) string {
 		return cmp.Or(f.cutReason(), endRefused)
 	}
 	r := &relay{flow: f, ep: ep, wq: wq, host: c, gate: &gate{state: gateOpen}}
-	defer wq.EventUnregister(r.watch())
+	defer wq.EventUnregister(watch(f, ep, wq))
 	return r.run()
 }
 
@@ -238,7 +238,9 @@ func (n *Network) DialGuest(ctx context.Context, port uint16) (net.Conn, error) 
 	if err != nil {
 		return nil, err
 	}
-	return newGuestConn(wq, ep), nil
+	// A flow that is in no table: nobody cuts it.
+	f := &tcpFlow{ctx: n.ctx, key: flowKey{guest: netip.AddrPortFrom(n.cfg.Block.Guest4, port), remote: netip.AddrPortFrom(n.cfg.Block.Gateway4, 0)}}
+	return newGuestConn(f, ep, wq), nil
 }
 
 // dialGuest tries the guest's IPv4 address, then its IPv6 one.

@@ -321,6 +321,18 @@ func (u *inboundUDP) end(p *published, from netip.AddrPort, how string, now time
 	u.drop(now, how, func(pe *inboundPeer) bool { return pe.port == p && pe.from == from })
 }
 
+// appendFlows appends what is known of the peers of this moment.
+func (u *inboundUDP) appendFlows(all []FlowInfo, now time.Time) []FlowInfo {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, pe := range u.ports {
+		info := pe.info
+		info.Duration = now.Sub(pe.opened)
+		all = append(all, info)
+	}
+	return all
+}
+
 func (u *inboundUDP) removeLocked(p *published, e *lruEntry[netip.AddrPort, *inboundPeer]) *inboundPeer {
 	p.udp.peers.remove(e)
 	delete(u.ports, e.value.gateway)

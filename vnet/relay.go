@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,8 +36,10 @@ type relay struct {
 	wq   *waiter.Queue
 	host net.Conn // nil until await has allowed the dial
 
-	ended atomic.Bool // the host's end of stream was passed on
-	done  atomic.Bool // the guest's end of stream was, or the flow is cut
+	done    atomic.Bool // the guest's end of stream was passed on, or the flow is cut
+	handing atomic.Bool // the inward direction is to stop at the host's deadline, for somebody else
+
+	src *source // owned by the goroutine of the inward direction
 
 	// Owned by the goroutine of the outward direction.
 	gate    *gate
@@ -63,6 +66,8 @@ func (r *relay) await() string {
 		switch {
 		case denied:
 			return endDenied
+		case r.gate.handOver:
+			return ""
 		case r.gate.dial:
 			r.passed = n
 			return ""
@@ -77,42 +82,37 @@ func (r *relay) await() string {
 	}
 }
 
-// watch cuts the flow when the guest resets it, which both directions may be too
-// busy with the host to see. The caller unregisters the entry.
-func (r *relay) watch() *waiter.Entry {
-	entry := waiter.NewFunctionEntry(waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) {
-		switch tcp.EndpointState(r.ep.State()) {
-		case tcp.StateError:
-			r.flow.cut(endReset)
-		case tcp.StateClose: // a reset behind the guest's end of stream; else we have ended too
-			if !r.ended.Load() {
-				r.flow.cut(endReset)
-			}
-		}
-	})
-	r.wq.EventRegister(&entry)
-	return &entry
-}
-
 // run relays until both directions have ended and the guest has all of it,
 // closes both ends and returns how the flow ended.
 func (r *relay) run() string {
 	// A cut wakes both directions: deadlines do it on the host's side, the
 	// flow's context on the endpoint's.
 	stop := context.AfterFunc(r.flow.ctx, func() { r.host.SetDeadline(time.Unix(1, 0)) })
+	r.src = newSource(r.host)
 	var in sync.WaitGroup
 	in.Go(r.inward)
 	r.outward()
+	for r.gate.handOver {
+		if r.takeOver(&in, stop) {
+			r.src.release()
+			return r.gate.n.inspect(r.flow, r.ep, r.wq, r.host)
+		}
+		r.gate.decline()
+		stop = context.AfterFunc(r.flow.ctx, func() { r.host.SetDeadline(time.Unix(1, 0)) })
+		in.Go(r.inward)
+		r.outward()
+	}
 	// Then a host that has ended too is waited for no longer.
-	if r.done.Store(true); r.ended.Load() {
+	if r.done.Store(true); r.flow.ended.Load() {
 		r.host.SetReadDeadline(time.Unix(1, 0))
 	}
 	in.Wait()
 	// From here on nobody uses the endpoint's memory: closing may free it.
 	stop()
+	r.src.release()
 	if r.flow.cutReason() == "" {
 		r.host.Close()
-		r.settle()
+		settle(r.flow, r.ep, r.wq)
 	}
 	why := r.flow.cutReason()
 	if why != "" {
@@ -125,21 +125,36 @@ func (r *relay) run() string {
 	return endFIN
 }
 
+// takeOver stops both directions, so that the inspector may have both ends, and
+// reports whether it may: not if the host has spoken first, which no server of
+// HTTP does. Then they are to go on.
+func (r *relay) takeOver(in *sync.WaitGroup, stop func() bool) bool {
+	stop()
+	r.handing.Store(true)
+	r.host.SetReadDeadline(time.Unix(1, 0))
+	in.Wait()
+	r.handing.Store(false)
+	if r.flow.cutReason() == "" {
+		r.host.SetReadDeadline(time.Time{})
+	}
+	return r.flow.bytesIn.Load() == 0 && !r.flow.ended.Load() && r.flow.cutReason() == ""
+}
+
 // settle waits until the guest has acknowledged everything. Until then the
 // endpoint holds the bytes, so the flow counts: or a guest that never reads
 // could leave any number of them behind.
-func (r *relay) settle() {
+func settle(f *tcpFlow, ep tcpip.Endpoint, wq *waiter.Queue) {
 	entry, changed := waiter.NewChannelEntry(waiter.EventHUp | waiter.EventErr)
-	r.wq.EventRegister(&entry)
-	defer r.wq.EventUnregister(&entry)
+	wq.EventRegister(&entry)
+	defer wq.EventUnregister(&entry)
 	for {
-		switch tcp.EndpointState(r.ep.State()) {
+		switch tcp.EndpointState(ep.State()) {
 		case tcp.StateTimeWait, tcp.StateClose, tcp.StateError:
 			return
 		}
 		select {
 		case <-changed:
-		case <-r.flow.ctx.Done():
+		case <-f.ctx.Done():
 			return
 		}
 	}
@@ -172,7 +187,10 @@ func (r *relay) outward() {
 			r.flow.cut(endReset)
 			return
 		}
-		if more {
+		switch {
+		case r.gate.handOver:
+			return
+		case more:
 			continue
 		}
 		select {
@@ -332,16 +350,17 @@ func (r *relay) inward() {
 	entry, writable := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
 	r.wq.EventRegister(&entry)
 	defer r.wq.EventUnregister(&entry)
-	src := newSource(r.host)
 	for {
-		n, full, err := src.transfer(r.ep)
+		n, full, err := r.src.transfer(r.ep)
 		r.flow.bytesIn.Add(uint64(n))
 		switch {
 		case err == io.EOF:
-			r.ended.Store(true)
-			if r.ep.Shutdown(tcpip.ShutdownWrite) != nil || !r.done.Load() && src.linger() {
+			r.flow.ended.Store(true)
+			if r.ep.Shutdown(tcpip.ShutdownWrite) != nil || !r.done.Load() && r.src.linger() {
 				r.flow.cut(endReset)
 			}
+			return
+		case err != nil && r.handing.Load() && errors.Is(err, os.ErrDeadlineExceeded):
 			return
 		case err != nil:
 			r.flow.cut(endReset)

@@ -3,7 +3,9 @@
 package vnet
 
 import (
+	"errors"
 	"net"
+	"os"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 )
@@ -25,6 +27,9 @@ func newSource(c net.Conn) *source {
 // told here.
 func (s *source) linger() (reset bool) { return false }
 
+// release has nothing to give back.
+func (s *source) release() {}
+
 // transfer waits for the host's bytes and moves some to ep. full reports that
 // ep must become writable first; err is io.EOF at the end of the stream.
 func (s *source) transfer(ep tcpip.Endpoint) (n int, full bool, err error) {
@@ -33,6 +38,9 @@ func (s *source) transfer(ep tcpip.Endpoint) (n int, full bool, err error) {
 			return 0, false, s.err
 		}
 		k, err := s.host.Read(s.buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) && k == 0 {
+			return 0, false, err // a later transfer may go on
+		}
 		s.rest, s.err = s.buf[:k], err
 	}
 	p := byteReader{s.rest}

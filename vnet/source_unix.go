@@ -66,18 +66,15 @@ func (s *source) linger() (reset bool) {
 }
 
 // transfer waits for the host's bytes and moves some to ep. full reports that
-// ep must become writable first; err is io.EOF at the end of the stream.
+// ep must become writable first; err is io.EOF at the end of the stream. Behind
+// the connection's deadline a later transfer may go on.
 func (s *source) transfer(ep tcpip.Endpoint) (n int, full bool, err error) {
 	if s.err != nil {
 		return 0, false, s.err
 	}
 	s.ep, s.n, s.full = ep, 0, false
 	if err := s.raw.Read(s.step); err != nil {
-		s.release()
 		return s.n, false, err
-	}
-	if s.err != nil {
-		s.release()
 	}
 	return s.n, s.full, s.err
 }
@@ -128,7 +125,7 @@ func (s *source) flush() {
 	}
 }
 
-// release gives the buffer back.
+// release gives the buffer back, when nobody will transfer any more.
 func (s *source) release() {
 	if s.buf != nil {
 		smallBuffers.Put(s.buf)

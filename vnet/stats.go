@@ -1,6 +1,11 @@
 package vnet
 
-import "sync/atomic"
+import (
+	"cmp"
+	"slices"
+	"sync/atomic"
+	"time"
+)
 
 // counters counts frames and bytes at the edge to the guest, and what was
 // dropped, by reason. Any goroutine may add.
@@ -43,4 +48,21 @@ func (n *Network) Stats() Stats {
 	}
 	s.TCPFlows, s.HeldFlows = n.tcp.counts()
 	return s
+}
+
+// Flows returns the flows of this moment, oldest first, with their bytes and
+// duration so far.
+func (n *Network) Flows() []FlowInfo {
+	now := time.Now()
+	var all []FlowInfo
+	n.tcp.each(func(f *tcpFlow) {
+		info := f.info()
+		info.Duration = now.Sub(f.opened)
+		all = append(all, info)
+	})
+	all = n.udp.appendFlows(all, now)
+	all = n.icmp.local.appendFlows(n.icmp.remote.appendFlows(all, now), now)
+	all = n.inbound.appendFlows(all, now)
+	slices.SortFunc(all, func(a, b FlowInfo) int { return cmp.Compare(a.ID, b.ID) })
+	return all
 }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -39,7 +38,6 @@ func (n *Network) onTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 	n.flows.Add(1)
 	if !n.forwarder.HandlePacket(id, pkt) {
 		n.flows.Done()
-		n.tcp.established()
 		n.endTCP(f, endFailed, now)
 		return false
 	}
@@ -56,6 +54,8 @@ func (n *Network) serveTCP(r *tcp.ForwarderRequest) {
 	switch {
 	case n.isDNS(f):
 		how = n.serveDNS(f, r)
+	case f.inspected:
+		how = n.serveInspected(f, r)
 	case f.nameFirst:
 		how = n.serveNamed(f, r)
 	default:
@@ -67,22 +67,32 @@ func (n *Network) serveTCP(r *tcp.ForwarderRequest) {
 // serveDialed dials, then accepts the guest's handshake, then relays: cases a
 // and b of the contract.
 func (n *Network) serveDialed(f *tcpFlow, r *tcp.ForwarderRequest) string {
-	host, err := n.dial(f)
+	host, ep, wq, how := n.connect(f, r)
+	if how != "" {
+		return how
+	}
+	rl := &relay{flow: f, ep: ep, wq: wq, host: host, gate: newGate(n, f)}
+	defer wq.EventUnregister(watch(f, ep, wq))
+	return rl.run()
+}
+
+// connect dials the host and accepts the guest's handshake, or says how the flow
+// has ended.
+func (n *Network) connect(f *tcpFlow, r *tcp.ForwarderRequest) (host net.Conn, ep tcpip.Endpoint, wq *waiter.Queue, how string) {
+	host, err := n.dial(f.ctx, f)
 	if err != nil {
-		n.tcp.established()
-		return n.refuse(f, r, err)
+		n.tcp.established(f)
+		return nil, nil, nil, n.refuse(f, r, err)
 	}
 	f.syn = nil
 	ep, wq, ok := n.accept(f, r)
-	n.tcp.established()
+	n.tcp.established(f)
 	if !ok {
 		reset(host)
 		host.Close()
-		return cmp.Or(f.cutReason(), endReset)
+		return nil, nil, nil, cmp.Or(f.cutReason(), endReset)
 	}
-	rl := &relay{flow: f, ep: ep, wq: wq, host: host, gate: newGate(n, f)}
-	defer wq.EventUnregister(rl.watch())
-	return rl.run()
+	return host, ep, wq, ""
 }
 
 // serveNamed accepts the guest's handshake and dials only when the name has
@@ -90,24 +100,44 @@ func (n *Network) serveDialed(f *tcpFlow, r *tcp.ForwarderRequest) string {
 func (n *Network) serveNamed(f *tcpFlow, r *tcp.ForwarderRequest) string {
 	ep, wq, ok := n.accept(f, r)
 	if !ok {
-		n.tcp.established()
 		return cmp.Or(f.cutReason(), endReset)
 	}
+	defer wq.EventUnregister(watch(f, ep, wq))
 	rl := &relay{flow: f, ep: ep, wq: wq, gate: newGate(n, f)}
-	defer wq.EventUnregister(rl.watch())
 	why := rl.await()
-	n.tcp.established() // a flow is held until here
 	if why != "" {
 		ep.Abort()
 		return why
 	}
-	host, err := n.dial(f)
+	if rl.gate.handOver {
+		return n.inspect(f, ep, wq, nil)
+	}
+	n.tcp.established(f) // a flow is held until here
+	n.openTCP(f, time.Now())
+	host, err := n.dial(f.ctx, f)
 	if err != nil {
 		ep.Abort() // the handshake is over: a reset is all that can be said
 		return cmp.Or(f.cutReason(), n.dialFailed(f, err))
 	}
 	rl.host = host
 	return rl.run()
+}
+
+// watch cuts the flow when the guest resets it, which both directions may be too
+// busy with the host to see. The caller unregisters the entry.
+func watch(f *tcpFlow, ep tcpip.Endpoint, wq *waiter.Queue) *waiter.Entry {
+	entry := waiter.NewFunctionEntry(waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) {
+		switch tcp.EndpointState(ep.State()) {
+		case tcp.StateError:
+			f.cut(endReset)
+		case tcp.StateClose: // a reset behind the guest's end of stream; else we have ended too
+			if !f.ended.Load() {
+				f.cut(endReset)
+			}
+		}
+	})
+	wq.EventRegister(&entry)
+	return &entry
 }
 
 // isDNS reports whether the DNS proxy serves f.
@@ -118,19 +148,12 @@ func (n *Network) isDNS(f *tcpFlow) bool {
 // serveDNS gives a flow to port 53 to the DNS proxy.
 func (n *Network) serveDNS(f *tcpFlow, r *tcp.ForwarderRequest) string {
 	ep, wq, ok := n.accept(f, r)
-	n.tcp.established()
+	n.tcp.established(f)
 	if !ok {
 		return cmp.Or(f.cutReason(), endReset)
 	}
-	c := newGuestConn(wq, ep)
-	stop := context.AfterFunc(f.ctx, func() { c.Close() })
-	n.cfg.DNS.ServeConn(c)
-	stop()
-	return cmp.Or(f.cutReason(), endFIN)
+	return newGuestConn(f, ep, wq).serve(n.cfg.DNS.ServeConn)
 }
-
-// newGuestConn makes an endpoint a net.Conn, for those who want one.
-func newGuestConn(wq *waiter.Queue, ep tcpip.Endpoint) net.Conn { return gonet.NewTCPConn(wq, ep) }
 
 // handshakeTimeout bounds the guest's part of the handshake. gVisor would repeat
 // its SYN-ACK for two minutes; the guest is next door.
@@ -227,9 +250,9 @@ func (n *Network) window() int64 {
 	return min(max(size, minWindow), maxWindow)
 }
 
-// dial opens the host's side. A flow that is cut meanwhile fails.
-func (n *Network) dial(f *tcpFlow) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
+// dial opens the host's side, for as long as ctx allows.
+func (n *Network) dial(ctx context.Context, f *tcpFlow) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	c, err := n.cfg.Dialer.DialTCP(ctx, f.dialed)
 	if err == nil || f.dialed == f.key.remote {

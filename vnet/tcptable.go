@@ -70,15 +70,23 @@ func (t *tcpTable) add(f *tcpFlow, maxFlows, maxHeld int, current func() uint64)
 		return tableHeld
 	}
 	t.flows[f.key] = f
+	f.held = true
 	t.held++
 	return tableAdded
 }
 
-// established notes that the flow's handshake is over, one way or the other.
-func (t *tcpTable) established() {
+// established notes that the flow is no longer held, once.
+func (t *tcpTable) established(f *tcpFlow) {
 	t.mu.Lock()
-	t.held--
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	t.releaseLocked(f)
+}
+
+func (t *tcpTable) releaseLocked(f *tcpFlow) {
+	if f.held {
+		f.held = false
+		t.held--
+	}
 }
 
 // addInbound is add for a flow of a published port, which has limits of its own.
@@ -96,6 +104,7 @@ func (t *tcpTable) addInbound(f *tcpFlow, current func() uint64) bool {
 func (t *tcpTable) remove(f *tcpFlow) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.releaseLocked(f)
 	if f.port != nil {
 		delete(t.inbound, f.id)
 	} else {

@@ -44,6 +44,8 @@ type Config struct {
 	DNS DNS
 	// Names tells which names gave an address; nil knows none.
 	Names Names
+	// Inspector serves flows instead of the relay; nil serves none.
+	Inspector Inspector
 	// Events is told what happens. It must not block; nil tells nobody.
 	Events func(Event)
 	// Limits bounds what the guest may use; its zero value means the defaults.
@@ -114,7 +116,7 @@ type Event struct {
 	Text string
 }
 
-// FlowInfo describes a flow in an event.
+// FlowInfo describes a flow, in an event or at this moment.
 type FlowInfo struct {
 	ID        uint64
 	Direction policy.Direction
@@ -125,10 +127,10 @@ type FlowInfo struct {
 	NameFrom  string         // dns, sni, http
 	Stage     policy.Stage   // how much of the flow had been seen when it was decided
 	Response  string         // what the guest got on deny: drop, rst, icmp
-	// Valid in flow.close only:
+	// Valid in flow.close, and so far in Network.Flows:
 	BytesOut, BytesIn uint64 // from and to the guest
 	Duration          time.Duration
-	End               string // fin, rst, timeout, refused, unreachable, denied, closed
+	End               string // in flow.close: fin, rst, timeout, refused, unreachable, denied, closed
 }
 
 // A Network serves one guest's card. Its methods may be called by several
@@ -221,7 +223,7 @@ func (n *Network) startNATs() {
 	n.reporter = &reporter{builder: n.builder, limiter: newICMPLimiter(n.cfg.Limits), send: n.send, drop: n.counters.drop}
 	cfg := &natConfig{
 		dialer: n.cfg.Dialer, builder: n.builder, reporter: n.reporter, limits: n.cfg.Limits, dns: n.cfg.DNS,
-		admit: n.admitDatagram, refused: n.refusedQUIC,
+		admit: n.admitDatagram, ended: n.endDatagrams, refused: n.refusedQUIC,
 		generation: func() uint64 { return n.rules.Load().generation },
 		target:     n.target, limitHit: n.natLimitHit, warn: n.warn, send: n.send, drop: n.counters.drop,
 	}
