@@ -65,11 +65,11 @@ type Info struct {
 	Denied   uint64    `json:"denied"`             // flows and queries denied so far, counted before any event is dropped
 	Ports    []Port    `json:"ports,omitempty"`    // published at the start
 
-	Status    string            `json:"status"`              // StatusRunning or StatusDraining
-	Detached  bool              `json:"detached,omitempty"`  // outlives its creator
-	Ephemeral bool              `json:"ephemeral,omitempty"` // leaves nothing when it ends
-	Labels    map[string]string `json:"labels,omitempty"`
-	Image     string            `json:"image,omitempty"` // digest; "" without one
+	Status   string            `json:"status"`             // StatusRunning or StatusDraining
+	Detached bool              `json:"detached,omitempty"` // outlives its creator
+	Keep     bool              `json:"keep,omitempty"`     // its directory stays when it ends
+	Labels   map[string]string `json:"labels,omitempty"`
+	Image    string            `json:"image,omitempty"` // digest; "" without one
 }
 
 // What a sandbox is doing, in [Info.Status] and in its state.
@@ -133,15 +133,19 @@ type Failure struct {
 
 // The kinds that a sandbox's process itself reports; sdk has all of them.
 const (
-	KindExists      = "sandbox already exists"
-	KindNotRunning  = "sandbox not running"
-	KindExecFailed  = "exec failed"
-	KindInvalid     = "invalid config"
-	KindArgument    = "invalid argument"
-	KindUnsupported = "unsupported operation"
-	KindIO          = "i/o"
-	KindCancelled   = "cancelled"
-	KindInternal    = "internal"
+	KindExists        = "sandbox already exists"
+	KindNotFound      = "sandbox not found"
+	KindNotRunning    = "sandbox not running"
+	KindStillRunning  = "sandbox still running"
+	KindPatchFailed   = "patch failed"
+	KindImageNotFound = "image not found"
+	KindExecFailed    = "exec failed"
+	KindInvalid       = "invalid config"
+	KindArgument      = "invalid argument"
+	KindUnsupported   = "unsupported operation"
+	KindIO            = "i/o"
+	KindCancelled     = "cancelled"
+	KindInternal      = "internal"
 )
 
 // Error returns message and hint.

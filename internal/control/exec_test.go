@@ -212,8 +212,11 @@ func TestExec(t *testing.T) {
 		"true": func(context.Context, *fakeProcess) Exit { return Exit{} },
 		"speak": func(_ context.Context, p *fakeProcess) Exit {
 			fmt.Fprint(p.outW, "one")
-			fmt.Fprint(p.errW, "two")
 			return Exit{Code: 7}
+		},
+		"complain": func(_ context.Context, p *fakeProcess) Exit {
+			fmt.Fprint(p.errW, "two")
+			return Exit{Code: 8}
 		},
 		"die": func(context.Context, *fakeProcess) Exit { return Exit{Code: -1, Signal: 11} },
 	}
@@ -223,7 +226,8 @@ func TestExec(t *testing.T) {
 		want    string
 	}{
 		{"true", nil, "started 42\nexit 0 0\n"},
-		{"speak", nil, "started 42\nout one\nerr two\nexit 7 0\n"},
+		{"speak", nil, "started 42\nout one\nexit 7 0\n"},
+		{"complain", nil, "started 42\nerr two\nexit 8 0\n"},
 		{"die", nil, "started 42\nexit -1 11\n"},
 		{"nosuch", nil, "failed nosuch: not found 127\n"},
 		{"true", &Failure{Kind: KindNotRunning, Message: "the guest died"}, "started 42\nfailed the guest died 0\n"},

@@ -19,6 +19,8 @@ type Spec struct {
 	Name    string `json:"name"`
 	Home    string `json:"home"`    // directory of states
 	Runtime string `json:"runtime"` // directory of sockets
+	// Again starts the sandbox of that name again, which has ended and was kept.
+	Again bool `json:"again,omitempty"`
 	// Config is the creator's configuration. Only package sdk reads it.
 	Config json.RawMessage `json:"config"`
 }

@@ -10,13 +10,57 @@ import (
 	"github.com/sluicenet/sluice/internal/guest"
 )
 
-var _ control.Sandbox = (*Sandbox)(nil)
+var (
+	_ control.Sandbox = (*Sandbox)(nil)
+	_ control.Life    = (*Sandbox)(nil)
+)
 
 // Info implements control.Sandbox.
 func (s *Sandbox) Info() control.Info {
 	info := s.info
 	info.Denied = s.events.denied.Load()
+	if s.activity.isDraining() {
+		info.Status = control.StatusDraining
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	info.Detached = s.claim.state.Detached
 	return info
+}
+
+// Touch implements control.Life.
+func (s *Sandbox) Touch() control.Touched {
+	return control.Touched{ActivitySeq: s.activity.touch(time.Now())}
+}
+
+// Drain implements control.Life.
+func (s *Sandbox) Drain() {
+	s.activity.drain()
+	if err := s.note(func(st *Found) { st.Status = control.StatusDraining }); err != nil {
+		s.log.Warn("write state", "error", err)
+	}
+}
+
+// Detach implements control.Life.
+func (s *Sandbox) Detach() error {
+	if s.leash == nil {
+		return &control.Failure{Kind: control.KindUnsupported, Message: "the sandbox runs in its creator's process, and ends with it"}
+	}
+	if err := s.note(func(st *Found) { st.Detached = true }); err != nil {
+		return ioFailure(err)
+	}
+	s.leash.cut()
+	return nil
+}
+
+// note changes what the sandbox's directory says of it, unless it has ended.
+func (s *Sandbox) note(change func(*Found)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.claim.lock == nil {
+		return nil
+	}
+	return s.claim.update(time.Now(), change)
 }
 
 // Run implements control.Sandbox. The guest runs one command in its life, and

@@ -22,6 +22,19 @@ type Config struct {
 	Hostname  string
 	Network   *Network // nil gives the guest no card
 	Warnings  []string // for the record
+
+	// Keep lets the sandbox's directory stay when it has ended, so that it can
+	// be started again; without, nothing stays.
+	Keep bool
+	// Detached lets it outlive its creator.
+	Detached bool
+	// MaxDuration ends it after so long, IdleTimeout after so long without
+	// activity; 0 is never.
+	MaxDuration, IdleTimeout time.Duration
+	Labels                   map[string]string
+	// ConfigJSON is what its directory says it was made from. It holds no value
+	// of a secret.
+	ConfigJSON json.RawMessage
 }
 
 // A Network describes the guest's network.
@@ -56,4 +69,6 @@ type Options struct {
 	Stdio [3]*os.File
 	// Logger gets the sandbox's remarks beside its events; nil is silent.
 	Logger *slog.Logger
+
+	leash *leash // of a process of its own; nil in the caller's
 }

@@ -96,14 +96,14 @@ func TestClaimName(t *testing.T) {
 	t.Parallel()
 	d := testDirs(t)
 	now := time.Now()
-	c, err := d.claimName("a", 1, now)
+	c, err := d.claimName(Found{Name: "a", PID: 1, Updated: now}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.claimName("a", 2, now); !errors.Is(err, errHeld) {
+	if _, err := d.claimName(Found{Name: "a", PID: 2, Updated: now}, false); !errors.Is(err, errHeld) {
 		t.Errorf("the same name: %v", err)
 	}
-	b, err := d.claimName("b", 3, now)
+	b, err := d.claimName(Found{Name: "b", PID: 3, Updated: now}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestClaimName(t *testing.T) {
 		}
 	}
 	for range 2 {
-		if err := c.release(); err != nil {
+		if err := c.remove(); err != nil {
 			t.Error(err)
 		}
 	}
@@ -122,9 +122,9 @@ func TestClaimName(t *testing.T) {
 			t.Errorf("%s is left: %v", path, err)
 		}
 	}
-	if again, err := d.claimName("a", 4, now); err != nil {
+	if again, err := d.claimName(Found{Name: "a", PID: 4, Updated: now}, false); err != nil {
 		t.Error(err)
-	} else if err := errors.Join(again.release(), b.release()); err != nil {
+	} else if err := errors.Join(again.remove(), b.remove()); err != nil {
 		t.Error(err)
 	}
 }
@@ -144,7 +144,7 @@ func TestDeadSandbox(t *testing.T) {
 	t.Parallel()
 	d := testDirs(t)
 	for _, name := range []string{"dead", "reused", "alive"} {
-		c, err := d.claimName(name, 1, time.Now())
+		c, err := d.claimName(Found{Name: name, PID: 1, Updated: time.Now()}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,14 +156,14 @@ func TestDeadSandbox(t *testing.T) {
 		if name != "alive" {
 			c.die(t)
 		} else {
-			defer c.release()
+			defer c.remove()
 		}
 	}
-	c, err := d.claimName("reused", 2, time.Now())
+	c, err := d.claimName(Found{Name: "reused", PID: 2, Updated: time.Now()}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.release()
+	defer c.remove()
 	if _, err := os.Stat(c.path("events.jsonl")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the dead sandbox's events are its successor's: %v", err)
 	}
@@ -193,7 +193,7 @@ func TestClaimsRace(t *testing.T) {
 	for worker := range 4 {
 		wg.Go(func() {
 			for i := range 200 {
-				c, err := d.claimName("a", worker, time.Now())
+				c, err := d.claimName(Found{Name: "a", PID: worker, Updated: time.Now()}, false)
 				if errors.Is(err, errHeld) {
 					if _, err := d.Sweep(); err != nil {
 						t.Error(err)
@@ -214,7 +214,7 @@ func TestClaimsRace(t *testing.T) {
 				holders.Add(-1)
 				if i%3 == 0 {
 					c.die(t)
-				} else if err := c.release(); err != nil {
+				} else if err := c.remove(); err != nil {
 					t.Error(err)
 				}
 			}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluicenet/sluice/internal/control"
@@ -16,8 +17,10 @@ import (
 
 // A Launch describes a sandbox that is to run in a process of its own.
 type Launch struct {
-	Dirs   Dirs
-	Name   string          // checked by the caller: it can't lead out of a directory
+	Dirs Dirs
+	Name string // checked by the caller: it can't lead out of a directory
+	// Again starts the sandbox of that name again, which has ended and was kept.
+	Again  bool
 	Config json.RawMessage // for the Compile function over there
 	// Stdio are the standard files of the guest's command; nil entries are the
 	// null device. They stay the caller's.
@@ -38,6 +41,7 @@ type Process struct {
 	talked   chan struct{}  // closed by StartProcess when it reads conn no more
 	exited   chan struct{}  // closed by attend when the process is gone and swept
 	ready    control.Ready  // valid once StartProcess has returned
+	detached atomic.Bool    // the sandbox outlives us
 	ended    *control.Ended // valid once exited is closed; nil if it didn't say
 }
 
@@ -120,7 +124,7 @@ func (p *Process) converse(ctx context.Context, l Launch) error {
 	if err := p.conn.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
-	spec := control.Spec{Name: l.Name, Home: l.Dirs.Home, Runtime: l.Dirs.Runtime, Config: l.Config}
+	spec := control.Spec{Name: l.Name, Home: l.Dirs.Home, Runtime: l.Dirs.Runtime, Again: l.Again, Config: l.Config}
 	if err := control.Send(p.conn, spec); err != nil {
 		return err
 	}
@@ -138,6 +142,7 @@ func (p *Process) converse(ctx context.Context, l Launch) error {
 		return context.Cause(ctx)
 	}
 	p.ready = *answer.Ready
+	p.detached.Store(p.ready.Info.Detached)
 	return nil
 }
 
@@ -151,15 +156,30 @@ func (p *Process) Exited() <-chan struct{} { return p.exited }
 // Exited is closed.
 func (p *Process) Ended() *control.Ended { return p.ended }
 
-// Release lets go of the sandbox, which then ends. It doesn't wait, and is
-// idempotent.
+// Detach lets the sandbox outlive this process: Release and Close don't end it
+// any more.
+func (p *Process) Detach(ctx context.Context) error {
+	c := control.NewClient(p.ready.Socket)
+	defer c.Close()
+	if err := c.Detach(ctx); err != nil {
+		return err
+	}
+	p.detached.Store(true)
+	return nil
+}
+
+// Release lets go of the sandbox, which then ends unless it is detached. It
+// doesn't wait, and is idempotent.
 func (p *Process) Release() { _ = p.lifeline.Close() }
 
-// Close lets go of the sandbox and waits for the end of its process, which it
-// kills if it takes too long. It is idempotent.
+// Close lets go of the sandbox and, unless it is detached, waits for the end of
+// its process, which it kills if it takes too long. It is idempotent. A goroutine
+// waits for the end of a detached one, which Exited tells.
 func (p *Process) Close() error {
 	p.Release()
-	p.await(endTime)
+	if !p.detached.Load() {
+		p.await(endTime)
+	}
 	_ = p.output.Close() // only read, and closed again by a second call
 	return nil
 }

@@ -195,3 +195,45 @@ func TestByHand(t *testing.T) {
 		t.Errorf("said %q", words)
 	}
 }
+
+// TestDetached checks that a detached sandbox outlives who created it, and what
+// it is found by, whether it was detached from the start or later.
+func TestDetached(t *testing.T) {
+	t.Parallel()
+	needNamespaces(t)
+	ctx := t.Context()
+	for _, cfg := range []testConfig{{Detached: true}, {}} {
+		dirs := testDirs(t)
+		p, err := launch(ctx, dirs, "detached", cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !cfg.Detached {
+			if err := p.Detach(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		st, err := Find(dirs, "detached")
+		if err != nil || !st.Running() || !st.Detached {
+			t.Fatalf("found %+v, %v", st, err)
+		}
+		c := control.NewClient(st.Socket)
+		defer c.Close()
+		if info, err := c.Info(ctx); err != nil || !info.Detached || info.Status != control.StatusRunning {
+			t.Errorf("info %+v, %v", info, err)
+		}
+		if d, err := c.Ping(ctx); err != nil || d <= 0 {
+			t.Errorf("ping: %v, %v", d, err)
+		}
+		if ended, err := c.Kill(ctx); err != nil || ended.Source != control.SourceKill {
+			t.Errorf("ended %+v, %v", ended, err)
+		}
+		<-p.Exited()
+		checkEmpty(t, dirs)
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -52,14 +51,14 @@ func runProcess(compile Compile) error {
 		return err
 	}
 
-	// The root of the process: its end is the sandbox's. The two goroutines
-	// that may end it live as long as the process.
+	// The root of the process: its end is the sandbox's. The goroutines that may
+	// end it live as long as the process.
 	ctx, cancel := context.WithCancelCause(context.Background())
-	go awaitCreator(os.NewFile(lifelineFD, "lifeline"), cancel)
+	tie := newLeash(os.NewFile(lifelineFD, "lifeline"), cancel)
 	go awaitSignal(catchSignals(), cancel)
 	context.AfterFunc(ctx, exitLate)
 
-	opts := Options{Compile: compile, Open: sluice.Open, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	opts := Options{Compile: compile, Open: sluice.Open, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)), leash: tie}
 	for i := range opts.Stdio {
 		opts.Stdio[i] = os.NewFile(uintptr(stdioFD+i), "stdio")
 	}
@@ -70,6 +69,9 @@ func runProcess(compile Compile) error {
 	}
 	if err != nil {
 		return errors.Join(control.Send(conn, control.Answer{Failure: control.AsFailure(err)}), conn.Close())
+	}
+	if s.cfg.Detached {
+		tie.cut()
 	}
 	s.run()
 	context.AfterFunc(ctx, func() { s.end(sourceOf(ctx)) })
@@ -101,13 +103,6 @@ func exitLate() {
 		fmt.Fprintln(os.Stderr, "sluice: the sandbox doesn't end; its process does")
 		os.Exit(1)
 	})
-}
-
-// awaitCreator ends the context when the creator has ended, however that died:
-// the last copy of the lifeline's other end is closed then.
-func awaitCreator(lifeline *os.File, cancel context.CancelCauseFunc) {
-	_, _ = io.Copy(io.Discard, lifeline) // nobody writes
-	cancel(endReason(control.SourceCreator))
 }
 
 // catchSignals catches what tells a process to end. It has a session of its own,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/sluicenet/sluice/internal/control"
 	"github.com/sluicenet/sluice/internal/netlab"
@@ -25,6 +26,12 @@ type testConfig struct {
 	Policy string `json:"policy,omitempty"` // a preset; "" is no network
 	Pool4  string `json:"pool4,omitempty"`  // "" is 10.77.0.0/24
 	TCP    int    `json:"tcp,omitempty"`    // flows
+
+	Keep     bool              `json:"keep,omitempty"`
+	Detached bool              `json:"detached,omitempty"`
+	Idle     time.Duration     `json:"idle,omitempty"`
+	Limit    time.Duration     `json:"limit,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
 }
 
 // testCompile is the tests' Compile function.
@@ -42,7 +49,17 @@ func testCompile(raw json.RawMessage) (Config, error) {
 		fmt.Fprintln(os.Stderr, "hanging")
 		select {}
 	}
-	out := Config{Backend: "namespace", Hostname: "guest", Warnings: []string{"a warning"}}
+	out := Config{
+		Backend:     "namespace",
+		Hostname:    "guest",
+		Warnings:    []string{"a warning"},
+		Keep:        c.Keep,
+		Detached:    c.Detached,
+		IdleTimeout: c.Idle,
+		MaxDuration: c.Limit,
+		Labels:      c.Labels,
+		ConfigJSON:  raw,
+	}
 	if c.Policy == "" {
 		return out, nil
 	}

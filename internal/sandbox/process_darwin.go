@@ -20,9 +20,11 @@ func executable(asked string) (string, error) {
 	return os.Executable()
 }
 
-// processAttributes are those of a sandbox's process. There is no parent-death
-// signal; the lifeline does it.
+// processAttributes are those of a sandbox's process. See process_linux.go.
 func processAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
+
+// holdThread has nothing to do: there is no parent-death signal.
+func holdThread(<-chan struct{}) {}
 
 // prepareProcess has nothing to do.
 func prepareProcess() error { return nil }

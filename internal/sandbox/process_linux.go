@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -24,11 +25,22 @@ func executable(asked string) (string, error) {
 }
 
 // processAttributes are those of a sandbox's process: a session of its own, so
-// that a terminal's signals reach the creator only, and a signal to end when the
-// thread that started it does. It is one that can be caught: what the sandbox
-// leaves would stay otherwise.
+// that a terminal's signals reach the creator only.
 func processAttributes() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
+	return &syscall.SysProcAttr{Setsid: true}
+}
+
+// holdThread asks for a signal to end when the thread that started this process
+// does. It is one that can be caught: what the sandbox leaves would stay
+// otherwise. The wish is a thread's own, so it keeps that thread. See leash.go.
+func holdThread(until <-chan struct{}) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0) != nil {
+		return // the lifeline does
+	}
+	<-until
+	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
 }
 
 // prepareProcess names the process, which was executed as "exe", and marks all

@@ -17,5 +17,6 @@ var errPlatform = fmt.Errorf("sandbox: no sandboxes on %s: %w", runtime.GOOS, er
 
 func executable(string) (string, error)       { return "", errPlatform }
 func processAttributes() *syscall.SysProcAttr { return nil }
+func holdThread(<-chan struct{})              {}
 func prepareProcess() error                   { return errPlatform }
 func socketPair() (*os.File, *os.File, error) { return nil, nil, errPlatform }

@@ -43,7 +43,9 @@ type Sandbox struct {
 	followers sync.WaitGroup     // the goroutines that follow the host
 	unfollow  context.CancelFunc // ends them; nil before they start
 	reach     *reach
-	fakeIP    bool // has been warned of; owned by refresh
+	activity  *activity
+	leash     *leash // nil in the caller's process
+	fakeIP    bool   // has been warned of; owned by refresh
 
 	asked  atomic.Bool   // somebody called Stop
 	ending chan string   // why to end now: the first counts, the rest is dropped
@@ -51,7 +53,7 @@ type Sandbox struct {
 	ended  control.Ended
 	done   chan struct{} // closed by live when nothing runs any more
 
-	mu      sync.Mutex     // guards the following fields
+	mu      sync.Mutex     // guards the following fields, and claim's state
 	running bool           // a command runs
 	host    hostNet        // as last read
 	told    *policy.Host   // what network and resolver know
@@ -70,6 +72,7 @@ func start(ctx context.Context, spec control.Spec, opts Options) (*Sandbox, erro
 		cfg:    cfg,
 		remark: opts.Logger,
 		dirs:   Dirs{Home: spec.Home, Runtime: spec.Runtime},
+		leash:  opts.leash,
 		ending: make(chan string, 1),
 		over:   make(chan struct{}),
 		done:   make(chan struct{}),
@@ -87,15 +90,12 @@ func (s *Sandbox) begin(ctx context.Context, opts Options) error {
 		return &control.Failure{Kind: control.KindIO, Message: err.Error(), Hint: "set SLUICE_HOME to a directory of yours"}
 	}
 	now := time.Now()
+	if err := s.claimDirectory(now); err != nil {
+		return err
+	}
+	s.activity = newActivity(s.cfg, now)
+	eventsFile := s.claim.path(eventsName)
 	var err error
-	s.claim, err = s.dirs.claimName(s.spec.Name, os.Getpid(), now)
-	if errors.Is(err, errHeld) {
-		return &control.Failure{Kind: control.KindExists, Message: fmt.Sprintf("a sandbox named %q runs already", s.spec.Name), Hint: "stop it, or choose another name"}
-	}
-	if err != nil {
-		return ioFailure(err)
-	}
-	eventsFile := s.claim.path("events.jsonl")
 	if s.events, err = newRecorder(s.spec.Name, eventsFile); err != nil {
 		return ioFailure(err)
 	}
@@ -120,6 +120,10 @@ func (s *Sandbox) begin(ctx context.Context, opts Options) error {
 		Created:  now,
 		Warnings: s.cfg.Warnings,
 		Events:   eventsFile,
+		Status:   control.StatusRunning,
+		Detached: s.cfg.Detached,
+		Keep:     s.cfg.Keep,
+		Labels:   s.cfg.Labels,
 	}
 	if s.block != nil {
 		s.info.Ports = s.Ports()
@@ -130,6 +134,35 @@ func (s *Sandbox) begin(ctx context.Context, opts Options) error {
 		return ioFailure(err)
 	}
 	s.server = control.Serve(l, s)
+	return nil
+}
+
+// claimDirectory claims the sandbox's name.
+func (s *Sandbox) claimDirectory(now time.Time) error {
+	name := s.spec.Name
+	st := Found{
+		Name:     name,
+		Status:   control.StatusRunning,
+		PID:      os.Getpid(),
+		Created:  now,
+		Updated:  now,
+		Keep:     s.cfg.Keep,
+		Detached: s.cfg.Detached,
+		Labels:   s.cfg.Labels,
+		Config:   s.cfg.ConfigJSON,
+	}
+	var err error
+	s.claim, err = s.dirs.claimName(st, s.spec.Again)
+	switch {
+	case errors.Is(err, errHeld):
+		return &control.Failure{Kind: control.KindExists, Message: fmt.Sprintf("a sandbox named %q runs already", name), Hint: "stop it, or choose another name"}
+	case errors.Is(err, errKept):
+		return &control.Failure{Kind: control.KindExists, Message: fmt.Sprintf("there is a stopped sandbox named %q", name), Hint: "start it, remove it or replace it, or choose another name"}
+	case errors.Is(err, errNone):
+		return &control.Failure{Kind: control.KindNotFound, Message: fmt.Sprintf("there is no stopped sandbox named %q", name)}
+	case err != nil:
+		return ioFailure(err)
+	}
 	return nil
 }
 
@@ -308,6 +341,9 @@ func (s *Sandbox) live() {
 	defer close(s.done)
 	exits := make(chan control.Exit, 1)
 	go waitGuest(s.vm, exits)
+	var expiry sync.WaitGroup
+	expiry.Go(s.expire)
+	defer expiry.Wait()
 	ended := control.Ended{Source: control.SourceGuest}
 	select {
 	case ended.Exit = <-exits:
@@ -390,8 +426,14 @@ func (s *Sandbox) close(ended control.Ended) error {
 	if s.block != nil {
 		errs = append(errs, s.block.release())
 	}
-	if s.claim != nil {
-		errs = append(errs, s.claim.release())
+	switch {
+	case s.claim == nil:
+	case s.server == nil: // it never ran
+		errs = append(errs, s.claim.abandon())
+	default:
+		s.mu.Lock()
+		errs = append(errs, s.claim.end(ended))
+		s.mu.Unlock()
 	}
 	s.ended = ended
 	close(s.over)
