@@ -150,7 +150,9 @@ var allowed = map[string]map[string]string{
 		"internal/image":           "WithImage",
 		"internal/sandbox":         "starts one",
 		"github.com/goccy/go-yaml": "files that people write",
+		"github.com/pkg/sftp":      "the guest's files",
 		"golang.org/x/sys":         "the caller's terminal",
+		"golang.org/x/term":        "the caller's terminal",
 	},
 	"cmd/sluice": {
 		"sdk":                       "everything goes through it",

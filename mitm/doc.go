@@ -1,0 +1,48 @@
+// Package mitm answers the TCP flows of a guest on ports where TLS is intercepted:
+// it is the server that the guest's client talks to, with a certificate of the
+// sandbox's own CA, and the client that the real server talks to, whose
+// certificate it verifies. In between stands HTTP in the clear, where every
+// request is decided, and secrets are put in and taken out. Make a [Proxy] with
+// [New] and call [Proxy.Serve] with each flow.
+//
+// # The way of a flow
+//
+//	guest ─► first flight ─► policy ─► upstream: dial, ─► guest: handshake, ─┬─ HTTP ──► each request
+//	         flight.go       Decide    verify              leaf.go           └─ other ─► relayed
+//	           │                       upstream.go
+//	           ├─ no name, no TLS ─► closed, or relayed (AllowNonTLS)
+//	           └─ bypassed ────────► relayed as it is
+//
+// The server is connected and verified before the guest's handshake completes, and
+// chooses the protocol among those that the guest offers. So a guest never talks
+// to a server that isn't there, and both legs speak the same version of HTTP. What
+// is wrong with a server's TLS the guest reads on a page with status 502.
+//
+// # The way of a request
+//
+//	guestConn ─► net/http's server ─► serveRequest ─► ReverseProxy ─► net/http's client
+//	guest.go     session.go           request.go                      session.go
+//	strictly                          authority,                      one connection
+//	read                              policy                          per guest's
+//
+// There is no framing of HTTP or TLS in this package: crypto/tls and net/http do
+// it. net/http forgives much that other servers read otherwise, so in front of it
+// [sniff.Requests] reads every byte strictly, and nothing it calls malformed
+// passes. What passes is written anew; no byte of a request's framing is copied.
+//
+// Plain HTTP under domain rules takes the same way without TLS (plain.go); the
+// target of a CONNECT is a flow of its own (connect.go).
+//
+// # What holds
+//
+// A request whose authority isn't the name of its TLS is answered with 421. A
+// secret's value is written only to a connection that was verified for the name.
+// Guests share nothing: neither connections, nor certificates, nor tickets.
+// Everything that a guest makes us keep is in [Limits].
+//
+// # What it will not do
+//
+// Intercept QUIC (vnet refuses it, and clients fall back), speak to servers older
+// than TLS 1.2, show a server a client certificate, read what isn't HTTP, resume
+// early data, or look like the guest's own TLS to a server that takes fingerprints.
+package mitm

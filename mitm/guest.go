@@ -1,0 +1,232 @@
+package mitm
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/sluicenet/sluice/internal/sniff"
+)
+
+// A guestConn is the guest's leg of an HTTP connection, decrypted, as net/http's
+// server reads it. In front of that lenient reader stands a strict one: of HTTP/1
+// nothing passes that package sniff hasn't read as one well-framed request after
+// the other, so that there is only one way to read what passes.
+type guestConn struct {
+	net.Conn
+	session *session
+	http2   bool
+
+	// Owned by the reader. net/http has one at a time.
+	gate     func(*guestConn, []byte) (int, error) // how many bytes may pass; nil lets all pass
+	requests *sniff.Requests
+	owed     int    // bytes of a decided head that still have to pass
+	preface  int    // bytes of the preface that have passed
+	pending  []byte // read, not passed
+	allowed  int    // bytes at the beginning of pending that may pass
+	refused  error  // what stops the reader; nil while nothing does
+
+	once   sync.Once
+	closed chan struct{} // closed by Close
+}
+
+// errMalformed is the error of a request that isn't strictly well-formed.
+var errMalformed = errors.New("malformed request")
+
+// http2Preface is what a client of HTTP/2 says first (RFC 9113, section 3.4).
+const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// newHTTP1Guest returns the connection of a guest that has begun with a flight of
+// HTTP/1.
+func newHTTP1Guest(c net.Conn, s *session, first flight) *guestConn {
+	g := &guestConn{Conn: c, session: s, pending: first.bytes, closed: make(chan struct{}), gate: (*guestConn).passRequests}
+	if first.Kind == sniff.Malformed {
+		g.refused = fmt.Errorf("%w: %s", errMalformed, first.Reason)
+		g.pending = nil
+		return g
+	}
+	var dst netip.Addr
+	if !s.secure {
+		dst = s.flow.Asked().Addr()
+	}
+	g.requests = sniff.Follow(dst, first.Result)
+	g.owed = first.Len
+	if first.Kind == sniff.Connect {
+		g.gate = nil
+	}
+	g.look()
+	return g
+}
+
+// newHTTP2Guest returns the connection of a guest that is to speak HTTP/2, whose
+// frames net/http itself reads strictly.
+func newHTTP2Guest(c net.Conn, s *session) *guestConn {
+	return &guestConn{Conn: c, session: s, http2: true, closed: make(chan struct{}), gate: (*guestConn).passPreface}
+}
+
+// Read reads what may pass. A guest that breaks the form gets errMalformed, which
+// net/http answers with 400.
+func (g *guestConn) Read(p []byte) (int, error) {
+	for {
+		if g.allowed > 0 {
+			n := copy(p, g.pending[:g.allowed])
+			g.allowed -= n
+			if g.pending = g.pending[n:]; len(g.pending) == 0 {
+				g.pending = nil
+			}
+			return n, nil
+		}
+		if g.refused != nil {
+			return 0, g.refused
+		}
+		if len(g.pending) == 0 {
+			// The short way, of bodies: into the caller's buffer.
+			n, err := g.Conn.Read(p)
+			ok, bad := g.pass(p[:n])
+			if ok < n {
+				g.pending = append(g.pending, p[ok:n]...)
+			}
+			if g.refused = bad; ok > 0 || err != nil {
+				return ok, err
+			}
+			continue
+		}
+		if len(g.pending) > sniff.MaxFlight+flightChunk {
+			g.refused = fmt.Errorf("%w: too long", errMalformed)
+			continue
+		}
+		buf := make([]byte, flightChunk)
+		n, err := g.Conn.Read(buf)
+		g.pending = append(g.pending, buf[:n]...)
+		g.look()
+		if err != nil && g.allowed == 0 && g.refused == nil {
+			return 0, err
+		}
+	}
+}
+
+// look decides how much of pending may pass.
+func (g *guestConn) look() { g.allowed, g.refused = g.pass(g.pending) }
+
+// pass returns how many bytes at the beginning of b may pass, and the error for
+// those behind them.
+func (g *guestConn) pass(b []byte) (int, error) {
+	if g.gate == nil || len(b) == 0 {
+		return len(b), nil
+	}
+	return g.gate(g, b)
+}
+
+// passRequests lets strict requests of HTTP/1 pass.
+func (g *guestConn) passRequests(b []byte) (n int, err error) {
+	for n < len(b) {
+		if g.owed > 0 {
+			k := min(g.owed, len(b)-n)
+			g.owed -= k
+			n += k
+			continue
+		}
+		if g.gate == nil {
+			return len(b), nil
+		}
+		k, head := g.requests.Next(b[n:], false)
+		if k > 0 {
+			n += k
+			continue
+		}
+		switch head.Kind {
+		case sniff.More:
+			return n, nil
+		case sniff.HTTP1:
+			g.owed = head.Len
+		case sniff.Connect:
+			// What follows is the tunnel's, or nothing: the handler ends the connection
+			// if it makes none.
+			g.owed, g.gate = head.Len, nil
+		case sniff.Malformed:
+			return n, fmt.Errorf("%w: %s", errMalformed, head.Reason)
+		default:
+			return n, fmt.Errorf("%w: no request", errMalformed)
+		}
+	}
+	return n, nil
+}
+
+// passPreface lets the preface of HTTP/2 pass, and everything behind it.
+func (g *guestConn) passPreface(b []byte) (int, error) {
+	n := min(len(b), len(http2Preface)-g.preface)
+	if string(b[:n]) != http2Preface[g.preface:g.preface+n] {
+		return 0, fmt.Errorf("%w: no preface of HTTP/2", errMalformed)
+	}
+	if g.preface += n; g.preface == len(http2Preface) {
+		g.gate = nil
+	}
+	return len(b), nil
+}
+
+// open lets everything pass from now on: the connection has changed its protocol.
+// It is for the reader's goroutine, or when there is none.
+func (g *guestConn) open() {
+	g.gate = nil
+	g.look()
+}
+
+// lingerTime and lingerBytes bound how long and how much is read from a guest that
+// was refused and goes on sending. A close with unread bytes would be a reset, and
+// take the answer with it.
+const (
+	lingerTime  = time.Second
+	lingerBytes = 256 << 10
+)
+
+// Close closes the connection.
+func (g *guestConn) Close() error {
+	var err error
+	g.once.Do(func() {
+		if g.refused != nil {
+			_ = closeWrite(g.Conn)
+			_ = g.Conn.SetReadDeadline(time.Now().Add(lingerTime))
+			_, _ = io.CopyN(io.Discard, g.Conn, lingerBytes)
+		}
+		err = g.Conn.Close()
+		close(g.closed)
+	})
+	return err
+}
+
+// CloseWrite closes the outward half.
+func (g *guestConn) CloseWrite() error { return closeWrite(g.Conn) }
+
+// A guestListener hands guests' connections to net/http's server.
+type guestListener struct {
+	conns chan net.Conn
+	once  sync.Once
+	done  chan struct{} // closed by Close
+}
+
+func newGuestListener() *guestListener {
+	return &guestListener{conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+// Accept returns the next connection.
+func (l *guestListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close ends Accept.
+func (l *guestListener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+// Addr returns an address that means nothing.
+func (l *guestListener) Addr() net.Addr { return new(net.TCPAddr) }

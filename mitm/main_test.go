@@ -1,0 +1,22 @@
+package mitm
+
+import (
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/sluicenet/sluice/internal/netlab"
+)
+
+// TestMain fails if goroutines are left after the tests.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if code == 0 {
+		if stacks := netlab.Leaked(5 * time.Second); stacks != "" {
+			fmt.Fprintf(os.Stderr, "goroutines leaked by the tests:\n\n%s\n", stacks)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}

@@ -1,0 +1,283 @@
+package mitm
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sluicenet/sluice/policy"
+)
+
+// expectTimeout is how long a guest's body waits for the upstream's 100 (Continue)
+// before it is sent all the same, as curl does.
+const expectTimeout = time.Second
+
+// serveRequest answers one request: it checks whom it is for, lets the policy
+// decide, and forwards it.
+func (p *Proxy) serveRequest(w http.ResponseWriter, r *http.Request) {
+	s := r.Context().Value(sessionKey{}).(*session)
+	s.enter()
+	defer s.leave()
+	began := p.now()
+	rec := &recorder{ResponseWriter: w, session: s}
+	body := &counted{ReadCloser: r.Body}
+	r.Body = body
+	defer func() {
+		p.tell(s.flow, Event{
+			Type: EventRequest, Name: eventName(s, r), Method: r.Method, Path: eventPath(r), Proto: r.Proto,
+			Status: rec.status, Sent: body.n.Load(), Received: rec.n, Duration: p.now().Sub(began),
+		})
+	}()
+	s.serve(rec, r)
+}
+
+func (s *session) serve(w *recorder, r *http.Request) {
+	if s.complaint != nil {
+		refuse(w, http.StatusBadGateway, s.complaint.reason, s.complaint.fix)
+		return
+	}
+	if r.Method == http.MethodConnect {
+		s.connect(w, r)
+		return
+	}
+	to, problem := s.target(r)
+	if problem != "" {
+		refuse(w, http.StatusBadRequest, problem, "")
+		return
+	}
+	switch {
+	case s.secure && !to.is(s.name, s.flow.Asked().Port()):
+		refuse(w, http.StatusMisdirectedRequest, "this connection is for another host", "")
+		return
+	case s.secure && s.flow.Decide(s.name, fromSNI).Action != policy.Allow:
+		s.flow.Reset()
+		panic(http.ErrAbortHandler)
+	case !s.secure && s.flow.Decide(to.name, fromHTTP).Action != policy.Allow:
+		refuse(w, http.StatusMisdirectedRequest, "the policy denies this host", "")
+		return
+	}
+	if r.ProtoMajor == 1 {
+		// Bodies flow both ways at once, as they do without us.
+		if err := http.NewResponseController(w.ResponseWriter).EnableFullDuplex(); err != nil {
+			s.p.log.Error("enable full duplex", "err", err)
+		}
+	}
+	if !isUpgrade(r) {
+		r.Header.Del("Upgrade")
+	}
+	r.Header.Del("Http2-Settings")
+	w.forwarding()
+	s.p.reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, to)))
+}
+
+// A target says whom a request is for and what it asks of it.
+type target struct {
+	name string // canonical; "" if it names nobody
+	port string // as written, "" if it isn't
+	path string // in origin form, query included, or *
+}
+
+// targetKey is the key of a request's target in its context.
+type targetKey struct{}
+
+// target returns whom a request is for, or what is wrong with it. What package
+// sniff has read strictly is only taken apart here; requests of HTTP/2 are read
+// here first.
+func (s *session) target(r *http.Request) (to target, problem string) {
+	if problem := singleHost(r); problem != "" {
+		return target{}, problem
+	}
+	host, port, ok := splitAuthority(r.Host)
+	if !ok {
+		return target{}, "the authority isn't host and port"
+	}
+	to.port = port
+	if to.path, ok = originForm(r); !ok {
+		return target{}, "the request target isn't a path"
+	}
+	if host == "" {
+		return to, ""
+	}
+	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		if addr != s.flow.Asked().Addr() {
+			return target{}, "the authority is the address of another host"
+		}
+		return to, ""
+	}
+	if to.name, ok = policy.CanonicalName(host); !ok {
+		return target{}, "the authority isn't a host name"
+	}
+	return to, ""
+}
+
+// is reports whether the target is a name at a port.
+func (t target) is(name string, port uint16) bool {
+	return t.name == name && (t.port == "" || t.port == strconv.Itoa(int(port)))
+}
+
+// authority returns the target's host and port for the upstream; without a name
+// the address is the host.
+func (t target) authority(asked netip.AddrPort) string {
+	host := t.name
+	if host == "" {
+		if host = asked.Addr().String(); asked.Addr().Is6() {
+			host = "[" + host + "]"
+		}
+	}
+	if t.port != "" {
+		return host + ":" + t.port
+	}
+	return host
+}
+
+// singleHost returns what is wrong with a request of HTTP/2 that has a Host field
+// besides :authority, "" if they agree: some servers look at the one, some at the
+// other.
+func singleHost(r *http.Request) (problem string) {
+	for _, host := range r.Header["Host"] {
+		if host != r.Host || len(r.Header["Host"]) > 1 {
+			return "the Host field and :authority differ"
+		}
+	}
+	r.Header.Del("Host")
+	return ""
+}
+
+// splitAuthority splits a host, in brackets or not, from a decimal port.
+func splitAuthority(s string) (host, port string, ok bool) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 || strings.IndexByte(s[i:], ']') >= 0 {
+		return s, "", true
+	}
+	if host, port = s[:i], s[i+1:]; port == "" {
+		return host, "", true
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return "", "", false
+	}
+	return host, port, !strings.Contains(host, ":") || strings.HasPrefix(host, "[")
+}
+
+// originForm returns a request's target as servers are asked: the path with its
+// query, byte for byte, or * for OPTIONS. The absolute form is for proxies.
+func originForm(r *http.Request) (path string, ok bool) {
+	uri := r.RequestURI
+	if strings.HasPrefix(uri, "/") || uri == "*" && r.Method == http.MethodOptions {
+		return uri, true
+	}
+	if r.ProtoMajor != 1 || !r.URL.IsAbs() {
+		return "", false
+	}
+	_, rest, _ := strings.Cut(uri, "://")
+	switch i := strings.IndexAny(rest, "/?"); {
+	case i < 0 && r.Method == http.MethodOptions:
+		return "*", true
+	case i < 0:
+		return "/", true
+	case rest[i] == '?':
+		return "/" + rest[i:], true
+	default:
+		return rest[i:], true
+	}
+}
+
+// newReverseProxy returns what forwards the requests of all sessions.
+func (p *Proxy) newReverseProxy() *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Rewrite:        rewrite,
+		Transport:      bySession{},
+		FlushInterval:  -1, // what the upstream has said the guest hears at once
+		ErrorLog:       p.server.ErrorLog,
+		BufferPool:     newBufferPool(),
+		ModifyResponse: modifyResponse,
+		ErrorHandler:   answerError,
+	}
+}
+
+// bySession forwards a request on its session's own connection.
+type bySession struct{}
+
+// RoundTrip implements [http.RoundTripper].
+func (bySession) RoundTrip(r *http.Request) (*http.Response, error) {
+	return r.Context().Value(sessionKey{}).(*session).roundTripper().RoundTrip(r)
+}
+
+// rewrite turns a guest's request into ours. net/http writes it anew: nothing of
+// the guest's framing is left.
+func rewrite(pr *httputil.ProxyRequest) {
+	s := pr.In.Context().Value(sessionKey{}).(*session)
+	to := pr.In.Context().Value(targetKey{}).(target)
+	authority := to.authority(s.flow.Asked())
+	u := &url.URL{Scheme: "http", Host: authority, Opaque: to.path}
+	if s.secure {
+		u.Scheme = "https"
+	}
+	if strings.HasPrefix(to.path, "//") {
+		// An Opaque that begins so would be read as an authority.
+		path, query, found := strings.Cut(to.path, "?")
+		u.Opaque, u.RawQuery, u.ForceQuery = "", query, found
+		u.RawPath = path
+		u.Path, _ = url.PathUnescape(path)
+	}
+	pr.Out.URL, pr.Out.Host = u, authority
+	pr.Out.Trailer = pr.In.Trailer // filled while the body is read
+	for _, k := range forwardedFields {
+		if v, ok := pr.In.Header[k]; ok {
+			pr.Out.Header[k] = v
+		}
+	}
+}
+
+// forwardedFields are headers that ReverseProxy takes away. They are the guest's:
+// we are no hop that it knows of.
+var forwardedFields = [...]string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"}
+
+// answerError answers a request that couldn't be forwarded, or whose response
+// couldn't.
+func answerError(w http.ResponseWriter, r *http.Request, err error) {
+	s := r.Context().Value(sessionKey{}).(*session)
+	var (
+		unreachable *dialError
+		refused     *handshakeError
+	)
+	switch {
+	case errors.Is(err, errMalformed):
+		refuse(w, http.StatusBadRequest, err.Error(), "")
+	case errors.As(err, &unreachable), errors.Is(err, errSwitched):
+		s.flow.Reset()
+		panic(http.ErrAbortHandler)
+	case errors.As(err, &refused):
+		s.p.fail(s.flow, s.name, "upstream", refused.complaint)
+		refuse(w, http.StatusBadGateway, refused.complaint.reason, refused.complaint.fix)
+	case r.Context().Err() != nil:
+		panic(http.ErrAbortHandler) // the guest has gone
+	case s.upstream != nil && isAlert(err):
+		c := upstreamComplaint(s.name, s.upstream.wantsCertificate(), err)
+		s.p.fail(s.flow, s.name, "upstream", c)
+		refuse(w, http.StatusBadGateway, c.reason, c.fix)
+	default:
+		refuse(w, http.StatusBadGateway, "no answer from the server: "+err.Error(), "")
+	}
+}
+
+// eventName returns the name that an event shows for a request.
+func eventName(s *session, r *http.Request) string {
+	if s.name != "" {
+		return s.name
+	}
+	host, _, _ := splitAuthority(r.Host)
+	name, _ := policy.CanonicalName(host)
+	return name
+}
+
+// eventPath returns the path that an event shows for a request.
+func eventPath(r *http.Request) string {
+	path := r.URL.EscapedPath()
+	return path[:min(len(path), maxEventPath)]
+}

@@ -1,0 +1,116 @@
+package mitm
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+)
+
+// errSwitched is the error of a response that changes the protocol although the
+// request didn't ask for it.
+var errSwitched = errors.New("upstream switched protocols unasked")
+
+// modifyResponse looks at a response before the guest gets it.
+func modifyResponse(res *http.Response) error {
+	if res.StatusCode == http.StatusSwitchingProtocols && !isUpgrade(res.Request) {
+		return errSwitched
+	}
+	// It would lead the guest to where nobody intercepts.
+	res.Header.Del("Alt-Svc")
+	return nil
+}
+
+// refuse answers a request with a page of our own, after which the connection
+// ends.
+func refuse(w http.ResponseWriter, status int, reason, fix string) {
+	h := w.Header()
+	clear(h)
+	h.Set("Connection", "close")
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = fmt.Fprintf(w, "sluice: %s\n", reason)
+	if fix != "" {
+		_, _ = fmt.Fprintf(w, "To change that: %s\n", fix)
+	}
+}
+
+// A recorder is a ResponseWriter that remembers what was written to it, and keeps
+// net/http from adding to a server's response.
+type recorder struct {
+	http.ResponseWriter
+	session *session
+	relayed bool // a response that is not our own
+	status  int  // 0 before the head was written
+	n       int64
+}
+
+// forwarding says that what is written from now on is a server's response.
+func (w *recorder) forwarding() { w.relayed = true }
+
+// WriteHeader writes the head.
+func (w *recorder) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		w.status = status
+		if h := w.Header(); w.relayed {
+			// net/http adds these where they are missing, unless they are there with no
+			// value.
+			for _, k := range [...]string{"Date", "Content-Type"} {
+				if _, ok := h[k]; !ok {
+					h[k] = nil
+				}
+			}
+		}
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write writes a part of the body.
+func (w *recorder) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(p)
+	w.n += int64(n)
+	return n, err
+}
+
+// Unwrap is for [http.ResponseController].
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Hijack gives the connection away: its protocol changes.
+func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	c, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err == nil {
+		w.status = http.StatusSwitchingProtocols
+		w.session.guest.open()
+	}
+	return c, rw, err
+}
+
+// A counted body counts what was read of it.
+type counted struct {
+	io.ReadCloser
+	n atomic.Int64 // the upstream's writer reads while the handler may end
+}
+
+// Read implements [io.Reader].
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// A bufferPool lends the buffers in which bodies are copied.
+type bufferPool struct{ pool sync.Pool }
+
+func newBufferPool() *bufferPool {
+	return &bufferPool{sync.Pool{New: func() any { return new([relayChunk]byte) }}}
+}
+
+// Get returns a buffer.
+func (b *bufferPool) Get() []byte { return b.pool.Get().(*[relayChunk]byte)[:] }
+
+// Put takes one back.
+func (b *bufferPool) Put(p []byte) { b.pool.Put((*[relayChunk]byte)(p)) }

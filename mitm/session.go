@@ -1,0 +1,174 @@
+package mitm
+
+import (
+	"context"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// A session is one HTTP connection of the guest's with what belongs to it: the
+// flow, the name, the way to the upstream.
+type session struct {
+	p        *Proxy
+	flow     Flow
+	name     string // the SNI; "" without TLS, where each request has its own
+	secure   bool   // inside TLS
+	verified bool   // the upstream's certificate is checked against name
+	// complaint is what every request is answered with; nil if the upstream can be
+	// used.
+	complaint *complaint
+
+	upstream  *upstream // nil without TLS
+	conns     conns
+	transport *http.Transport // nil while there was no request to forward
+
+	guest *guestConn // set before the first request
+
+	mu       sync.Mutex
+	idle     *sync.Cond // no handler runs; its lock is mu
+	handlers int
+}
+
+// sessionKey is the key of a request's session in its context.
+type sessionKey struct{}
+
+// newServer returns the server of all guests. It serves HTTP/1, and HTTP/2 to who
+// begins with its preface; guestConn sees to it that nobody does who shouldn't.
+func (p *Proxy) newServer() *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:                      http.HandlerFunc(p.serveRequest),
+		Protocols:                    protocols,
+		HTTP2:                        p.http2Limits(),
+		ReadHeaderTimeout:            p.limits.Head,
+		IdleTimeout:                  p.limits.Idle,
+		MaxHeaderBytes:               p.limits.HeadBytes,
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     log.New(discard{}, "", 0), // it quotes guests
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, sessionKey{}, c.(*guestConn).session)
+		},
+	}
+}
+
+// discard drops what net/http would log: it may quote a guest.
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+// http2Limits bounds what HTTP/2 holds in memory, on either leg.
+func (p *Proxy) http2Limits() *http.HTTP2Config {
+	return &http.HTTP2Config{
+		MaxConcurrentStreams:          p.limits.Streams,
+		StrictMaxConcurrentRequests:   true, // requests wait instead of opening connections
+		MaxReceiveBufferPerConnection: p.limits.ConnBytes,
+		MaxReceiveBufferPerStream:     p.limits.ConnBytes,
+	}
+}
+
+// serveGuest answers the requests of one connection until it has ended.
+func (p *Proxy) serveGuest(ctx context.Context, g *guestConn) {
+	s := g.session
+	s.guest = g
+	defer g.Close()
+	select {
+	case p.guests.conns <- g:
+	case <-ctx.Done():
+		return
+	}
+	<-g.closed
+	s.wait()
+}
+
+// enter and leave count the handlers that use the session.
+func (s *session) enter() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.handlers++
+}
+
+func (s *session) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.handlers--; s.handlers == 0 && s.idle != nil {
+		s.idle.Broadcast()
+	}
+}
+
+// wait returns when no handler runs. The guest's connection is closed: their
+// requests' contexts are done, and the upstream's connections are closed here.
+func (s *session) wait() {
+	s.conns.close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle = sync.NewCond(&s.mu)
+	for s.handlers > 0 {
+		s.idle.Wait()
+	}
+}
+
+// end closes what the session has open.
+func (s *session) end() {
+	s.conns.close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.transport != nil {
+		s.transport.CloseIdleConnections()
+	}
+}
+
+// roundTripper returns the way to the upstream.
+func (s *session) roundTripper() http.RoundTripper {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.transport == nil {
+		s.transport = s.newTransport()
+	}
+	return s.transport
+}
+
+// newTransport returns the client of one guest's connection: its requests never
+// share a connection with another's, and speak the protocol that the guest speaks.
+func (s *session) newTransport() *http.Transport {
+	protocols := new(http.Protocols)
+	t := &http.Transport{
+		Protocols:              protocols,
+		HTTP2:                  s.p.http2Limits(),
+		DisableCompression:     true, // an Accept-Encoding is the guest's to send
+		MaxResponseHeaderBytes: int64(s.p.limits.HeadBytes),
+		ExpectContinueTimeout:  expectTimeout,
+		WriteBufferSize:        4 << 10,
+		ReadBufferSize:         4 << 10,
+	}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return s.conns.dial(ctx, s.flow) }
+	if s.secure {
+		dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return s.upstream.take(ctx) }
+	}
+	t.DialContext, t.DialTLSContext = dial, dial
+	switch {
+	case !s.http2():
+		protocols.SetHTTP1(true)
+	case s.secure:
+		protocols.SetHTTP2(true)
+	default:
+		protocols.SetUnencryptedHTTP2(true)
+	}
+	return t
+}
+
+// http2 reports whether the session's connection speaks HTTP/2.
+func (s *session) http2() bool { return s.guest.http2 }
+
+// isUpgrade reports whether a request wants to become a WebSocket, the one other
+// protocol that may follow.
+func isUpgrade(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.ProtoMajor == 1 && len(r.Header["Upgrade"]) == 1 &&
+		httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") &&
+		httpguts.HeaderValuesContainsToken(r.Header["Upgrade"], "websocket")
+}
