@@ -21,9 +21,9 @@
 // A placeholder or a value has one raw form and many others that say the same:
 // percent-encoded (any of its bytes, hexadecimal digits in either case, "+" for a
 // space), escaped as JSON (any of its characters), and, of a value, Base64 at
-// three alignments in two alphabets. These aren't enumerated: a [matcher] looks
+// three alignments in two alphabets. These aren't enumerated: a matcher looks
 // for positions at which a form may begin, with one table look-up per two bytes,
-// and a [pattern] then reads the bytes there as each spelling would decode them.
+// and a pattern then reads the bytes there as each spelling would decode them.
 // One decoding is undone, never two: what is percent-encoded twice is another
 // text.
 //

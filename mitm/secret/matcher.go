@@ -148,7 +148,6 @@ func (m *matcher) try(data []byte, start int, final bool) (hit, bool) {
 	return hit{start: start, open: true}, open
 }
 
-// findString is find in a whole string, which it doesn't copy.
-func (m *matcher) findString(s string, from int) (hit, bool) {
-	return m.find(unsafe.Slice(unsafe.StringData(s), len(s)), from, true)
-}
+// bytesOf returns the bytes of a string, which must not be written to, without a
+// copy.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }

@@ -93,31 +93,27 @@ const (
 
 // at compares the beginning of data with p in each spelling, and returns the
 // number of bytes taken. With final nothing follows data, and it fits or not.
-func (p *pattern) at(data []byte, final bool) (n int, s Spelling, f fit) {
-	f = fitsNot
-	for _, read := range [...]struct {
-		as   Spelling
-		with func(*pattern, []byte, bool) (int, fit)
-	}{
-		{Raw, (*pattern).atRaw},
-		{Percent, (*pattern).atPercent},
-		{JSON, (*pattern).atJSON},
-	} {
-		switch n, g := read.with(p, data, final); g {
-		case fits:
-			return n, p.spelling(read.as), fits
-		case fitsSoFar:
-			f = fitsSoFar
-		}
+func (p *pattern) at(data []byte, final bool) (int, Spelling, fit) {
+	n, raw := p.atRaw(data)
+	if raw == fits {
+		return n, p.spelling(Raw), fits
 	}
-	if final {
-		f = fitsNot
+	n, percent := p.atPercent(data, final)
+	if percent == fits {
+		return n, p.spelling(Percent), fits
 	}
-	return 0, Raw, f
+	n, json := p.atJSON(data, final)
+	if json == fits {
+		return n, p.spelling(JSON), fits
+	}
+	if !final && max(raw, percent, json) == fitsSoFar {
+		return 0, Raw, fitsSoFar
+	}
+	return 0, Raw, fitsNot
 }
 
 // atRaw compares bytes.
-func (p *pattern) atRaw(data []byte, _ bool) (int, fit) {
+func (p *pattern) atRaw(data []byte) (int, fit) {
 	for k := range p.text {
 		if k == len(data) {
 			return 0, fitsSoFar
@@ -136,13 +132,11 @@ func (p *pattern) atPercent(data []byte, final bool) (int, fit) {
 		if i == len(data) {
 			return 0, fitsSoFar
 		}
-		u, whole := readPercent(data[i:])
-		switch {
-		case !whole && !final:
+		u, whole := readPercent(data[i:], final)
+		if !whole {
 			return 0, fitsSoFar
-		case !whole:
-			u = literal(data[i])
-		case data[i] == '+' && !p.accepts(k, '+'):
+		}
+		if data[i] == '+' && !p.accepts(k, '+') {
 			u.stands[0] = ' '
 		}
 		if !p.accepts(k, u.stands[0]) {
@@ -160,12 +154,9 @@ func (p *pattern) atJSON(data []byte, final bool) (int, fit) {
 		if i == len(data) {
 			return 0, fitsSoFar
 		}
-		u, whole := readJSON(data[i:])
+		u, whole := readJSON(data[i:], final)
 		if !whole {
-			if !final {
-				return 0, fitsSoFar
-			}
-			u = literal(data[i])
+			return 0, fitsSoFar
 		}
 		for _, c := range u.stands[:u.n] {
 			if k == len(p.text) || !p.accepts(k, c) {

@@ -23,6 +23,11 @@ const (
 	ProofTLS
 )
 
+// suffices reports whether p lets a secret go out to its hosts.
+func (p Proof) suffices(s *Secret) bool {
+	return p == ProofTLS || p == ProofPlain && s.AllowPlain
+}
+
 // A Destination is where a request goes.
 type Destination struct {
 	// Host is the canonical name of the request's authority, without port; see
@@ -56,8 +61,10 @@ type Request struct {
 	method string
 	kind   bodyKind // of the request's body, from its header
 
-	mu       sync.Mutex // guards the following field
+	mu       sync.Mutex // guards the following fields
 	findings []Finding
+	latest   *view   // the set's view at the last look, and
+	values   *values // what it adds up to with those of the request's own
 }
 
 // Request begins a request to a destination. It returns nil if there is nothing to
@@ -70,7 +77,8 @@ func (s *Set) Request(to Destination) *Request {
 	if len(v.secrets)+len(v.retired) == 0 {
 		return nil
 	}
-	return &Request{set: s, view: v, scope: v.scope(to.Host), to: to}
+	at := v.scope(to.Host)
+	return &Request{set: s, view: v, scope: at, to: to, latest: v, values: at.values}
 }
 
 // Findings returns what was found since the last call. The caller owns the slice.
@@ -115,21 +123,21 @@ func (r *Request) Head(h *Head) error {
 	c.look(PlaceScheme, h.Scheme)
 	c.look(PlaceAuthority, h.Authority)
 	c.look(PlacePath, h.Path)
-	h.Query = c.edit(PlaceQuery, h.Query)
+	if edited := c.edit(PlaceQuery, bytesOf(h.Query)); edited != nil {
+		h.Query = string(edited)
+	}
 	for name, values := range h.Header {
 		c.header = name
 		c.name(name)
 		for i, value := range values {
-			if edited, ok := c.value(name, value); ok {
-				values[i] = edited
-			}
+			values[i] = c.value(value)
 		}
 	}
 	c.header = ""
 	if h.HasBody && r.kind == bodyEncoded && r.scope.body {
 		c.encoded()
 	}
-	if c.violation == nil && r.scope.any != "" {
+	if c.violation == nil && r.scope.first != "" {
 		askReadable(h.Header)
 	}
 	return c.err()
@@ -147,8 +155,8 @@ func (r *Request) Trailer(trailer map[string][]string) error {
 		c.name(name)
 		for _, value := range values {
 			c.look(PlaceTrailer, value)
-			if decoded, _, ok := decodeBasic(value); ok {
-				c.look(PlaceTrailer, decoded)
+			if credentials, at := decodeBasic(nil, value); at > 0 {
+				c.look(PlaceTrailer, string(credentials))
 			}
 		}
 	}
@@ -170,125 +178,149 @@ func (c *check) err() error {
 	return &Violation{Host: c.request.to.Host, Finding: *c.violation}
 }
 
-// block notes a violation.
-func (c *check) block(f Finding) {
+// take notes a finding, and keeps the strongest violation.
+func (c *check) take(f Finding) {
 	c.request.note(f)
-	if c.violation == nil || f.Action > c.violation.Action {
+	if f.Kind == Block && (c.violation == nil || f.Action > c.violation.Action) {
 		f.Count = 1
 		c.violation = &f
 	}
 }
 
-// name checks the header's name. Names have no case, and HTTP/2 and the proxy
-// write them in theirs.
+// judge decides about a placeholder.
+func (c *check) judge(p Place, h hit) verdict {
+	v := c.request.judge(p, c.header, h)
+	c.take(v.finding)
+	return v
+}
+
+// name checks a header's name. Names have no case, and HTTP/2 and the proxy write
+// them in theirs.
 func (c *check) name(name string) {
 	v := c.request.view
-	for g := range v.groups {
-		p := v.secrets[v.groups[g][0]].placeholder()
-		if len(p) <= len(name) && strings.Contains(strings.ToLower(name), strings.ToLower(p)) {
+	for g, group := range v.groups {
+		if containsFold(name, v.secrets[group[0]].placeholder()) {
 			c.judge(PlaceHeaderName, hit{subject: g})
+			return
 		}
 	}
 	c.look(PlaceHeaderName, name)
 }
 
+// containsFold reports whether text has sub in it, in any case.
+func containsFold(text, sub string) bool {
+	for i := 0; i+len(sub) <= len(text); i++ {
+		if strings.EqualFold(text[i:i+len(sub)], sub) {
+			return true
+		}
+	}
+	return false
+}
+
 // look checks a text in which nothing is replaced.
 func (c *check) look(p Place, text string) {
 	m := c.request.view.placeholders
-	for h, ok := m.findString(text, 0); ok; h, ok = m.findString(text, h.end) {
+	for h, ok := m.find(bytesOf(text), 0, true); ok; h, ok = m.find(bytesOf(text), h.end, true) {
 		c.judge(p, h)
 	}
 }
 
-// edit checks a text and returns it with its placeholders replaced.
-func (c *check) edit(p Place, text string) string {
+// edit checks a text and returns it with its placeholders replaced, nil if there is
+// none to replace.
+func (c *check) edit(p Place, text []byte) []byte {
 	var (
 		m    = c.request.view.placeholders
 		dst  []byte
 		done int
 	)
-	for h, ok := m.findString(text, 0); ok; h, ok = m.findString(text, h.end) {
-		if value, as, inject := c.judge(p, h); inject {
+	for h, ok := m.find(text, 0, true); ok; h, ok = m.find(text, h.end, true) {
+		if v := c.judge(p, h); v.finding.Kind == Inject {
 			dst = append(dst, text[done:h.start]...)
-			dst = appendSpelled(dst, value.Reveal(), as)
+			dst = appendSpelled(dst, v.value.Reveal(), v.as)
 			done = h.end
 		}
 	}
 	if done == 0 {
-		return text
+		return nil
 	}
-	return string(append(dst, text[done:]...))
+	return append(dst, text[done:]...)
 }
 
-// value returns what becomes of a header's value, and whether that is another.
-func (c *check) value(name, value string) (string, bool) {
-	place := PlaceHeader
-	if c.request.method == "TRACE" || reflected(name) {
-		c.look(place, value)
-		return value, false
+// value returns what becomes of a header's value. Credentials in it are checked even
+// if something beside them was replaced, but then they are sent as they are.
+func (c *check) value(value string) string {
+	var buf [256]byte // enough for most credentials
+	edited := c.edit(PlaceHeader, bytesOf(value))
+	credentials, at := decodeBasic(buf[:0], value)
+	if edited != nil {
+		c.refuse(PlaceBasic, credentials)
+		return string(edited)
 	}
-	edited := c.edit(place, value)
-	if decoded, prefix, ok := decodeBasic(value); ok {
-		if credentials := c.edit(PlaceBasic, decoded); credentials != decoded {
-			edited = prefix + base64.StdEncoding.EncodeToString([]byte(credentials))
+	if edited = c.edit(PlaceBasic, credentials); edited != nil {
+		return value[:at] + base64.StdEncoding.EncodeToString(edited)
+	}
+	return value
+}
+
+// refuse checks a text for violations only.
+func (c *check) refuse(p Place, text []byte) {
+	m := c.request.view.placeholders
+	for h, ok := m.find(text, 0, true); ok; h, ok = m.find(text, h.end, true) {
+		if v := c.request.judge(p, c.header, h); v.finding.Kind == Block {
+			c.take(v.finding)
 		}
 	}
-	return edited, edited != value
 }
 
 // encoded refuses a body in which the placeholders that may be injected couldn't be
 // found.
 func (c *check) encoded() {
 	r := c.request
-	for i, s := range r.view.secrets {
-		if r.scope.listed[i] && s.InjectBody {
-			c.block(Finding{Kind: Block, Secret: s.EnvVar, Place: PlaceBody, Reason: Encoded, Action: s.OnViolation})
+	for i := range r.view.secrets {
+		if s := &r.view.secrets[i]; r.scope.listed[i] && s.InjectBody && r.to.Proof.suffices(s) {
+			c.take(Finding{Kind: Block, Secret: s.EnvVar, Place: PlaceBody, Reason: Encoded, Action: s.OnViolation})
 		}
 	}
 }
 
-// judge decides about a placeholder: it returns the value that takes its place and
-// how to spell it, or notes why none does.
-func (c *check) judge(p Place, h hit) (Value, Spelling, bool) {
-	return c.request.judge(p, c.header, h, c.block)
+// A verdict is what was decided about a placeholder. With Inject, value takes its
+// place, spelled as as.
+type verdict struct {
+	finding Finding
+	value   Value
+	as      Spelling
 }
 
 // judge is the one place where a value is let go. In order: the host must be the
 // secret's; the connection must prove enough; the place must be permitted; and it
 // must be one in which the placeholder's spelling can be replaced.
-func (r *Request) judge(p Place, header string, h hit, block func(Finding)) (Value, Spelling, bool) {
+func (r *Request) judge(p Place, header string, h hit) verdict {
 	var (
 		group  = r.view.groups[h.subject]
 		best   *Secret // one that lists the host
+		action Action
 		reason = Unlisted
 	)
 	for _, i := range group {
 		s := &r.view.secrets[i]
-		if !r.scope.listed[i] {
-			continue
-		}
-		if r.to.Proof != ProofTLS && !(r.to.Proof == ProofPlain && s.AllowPlain) {
+		action = max(action, s.OnViolation)
+		switch {
+		case !r.scope.listed[i]:
+		case !r.to.Proof.suffices(s):
 			reason = Unverified
-			continue
-		}
-		if best == nil || s.permits(p) {
+		case best == nil || s.permits(p):
 			best = s
 		}
 	}
 	f := Finding{Secret: r.view.secrets[group[0]].EnvVar, Place: p, Header: header, Spelling: h.spelling}
 	if best == nil {
-		f.Kind, f.Reason = Block, reason
-		for _, i := range group {
-			f.Action = max(f.Action, r.view.secrets[i].OnViolation)
-		}
-		block(f)
-		return Value{}, Raw, false
+		f.Kind, f.Reason, f.Action = Block, reason, action
+		return verdict{finding: f}
 	}
 	f.Secret = best.EnvVar
 	if !best.permits(p) || reflected(header) || r.method == "TRACE" {
 		f.Kind = Skip
-		r.note(f)
-		return Value{}, Raw, false
+		return verdict{finding: f}
 	}
 	as, ok := h.spelling, true
 	switch p {
@@ -299,12 +331,10 @@ func (r *Request) judge(p Place, header string, h hit, block func(Finding)) (Val
 	}
 	if !ok {
 		f.Kind, f.Reason, f.Action = Block, Framing, best.OnViolation
-		block(f)
-		return Value{}, Raw, false
+		return verdict{finding: f}
 	}
 	f.Kind = Inject
-	r.note(f)
-	return best.Value, as, true
+	return verdict{f, best.Value, as}
 }
 
 // permits reports whether the value may stand in a place.
@@ -332,33 +362,33 @@ func reflected(name string) bool {
 	return len(name) >= len(forwarded) && strings.EqualFold(name[:len(forwarded)], forwarded)
 }
 
-// decodeBasic returns the credentials of a header value with the scheme Basic
-// (RFC 7617), and what stands before them. It is more lenient than any server:
-// characters that aren't Base64 are skipped.
-func decodeBasic(value string) (credentials, prefix string, ok bool) {
+// decodeBasic appends to dst the credentials of a header value with the scheme Basic
+// (RFC 7617), and returns where in the value they are, 0 if it has another scheme.
+// It is more lenient than any server: characters that aren't Base64 are skipped.
+func decodeBasic(dst []byte, value string) (credentials []byte, at int) {
 	const scheme = "basic"
-	i := len(value) - len(strings.TrimLeft(value, " \t"))
-	if len(value)-i <= len(scheme) || !strings.EqualFold(value[i:i+len(scheme)], scheme) {
-		return "", "", false
+	rest := strings.TrimLeft(value, " \t")
+	if len(rest) <= len(scheme) || !strings.EqualFold(rest[:len(scheme)], scheme) {
+		return nil, 0
 	}
-	if i += len(scheme); value[i] != ' ' && value[i] != '\t' {
-		return "", "", false
+	rest = rest[len(scheme):]
+	if rest[0] != ' ' && rest[0] != '\t' {
+		return nil, 0
 	}
-	i = len(value) - len(strings.TrimLeft(value[i:], " \t"))
-	decoded := make([]byte, 0, base64.StdEncoding.DecodedLen(len(value)-i))
+	rest = strings.TrimLeft(rest, " \t")
 	var bits uint32
 	n := 0
-	for _, c := range []byte(value[i:]) {
+	for _, c := range []byte(rest) {
 		s := sextets[c]
 		if s == noSextet {
 			continue
 		}
 		if bits, n = bits<<6|uint32(s), n+6; n >= 8 {
 			n -= 8
-			decoded = append(decoded, byte(bits>>n))
+			dst = append(dst, byte(bits>>n))
 		}
 	}
-	return string(decoded), value[:i], true
+	return dst, len(value) - len(rest)
 }
 
 // Body returns a reader over the request's body in which the placeholders are
@@ -382,14 +412,14 @@ func (e requestEditor) matcher() *matcher { return e.request.view.placeholders }
 
 func (e requestEditor) edit(dst, data []byte, h hit) ([]byte, error) {
 	r := e.request
-	var err error
-	value, as, inject := r.judge(PlaceBody, "", h, func(f Finding) {
-		r.note(f)
-		f.Count = 1
-		err = &Violation{Host: r.to.Host, Finding: f}
-	})
-	if !inject {
-		return append(dst, data[h.start:h.end]...), err
+	v := r.judge(PlaceBody, "", h)
+	r.note(v.finding)
+	switch v.finding.Kind {
+	case Inject:
+		return appendSpelled(dst, v.value.Reveal(), v.as), nil
+	case Block:
+		v.finding.Count = 1
+		return dst, &Violation{Host: r.to.Host, Finding: v.finding}
 	}
-	return appendSpelled(dst, value.Reveal(), as), nil
+	return append(dst, data[h.start:h.end]...), nil
 }

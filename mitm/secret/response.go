@@ -11,6 +11,7 @@ import (
 func askReadable(header map[string][]string) {
 	delete(header, "Range")
 	delete(header, "If-Range")
+	delete(header, "Grpc-Accept-Encoding") // compresses messages, not the body
 	if acceptsGzip(header["Accept-Encoding"]) {
 		header["Accept-Encoding"] = []string{"gzip"}
 	} else {
@@ -79,7 +80,7 @@ type Response struct {
 // for its body: where it may be edited, Content-Length and an encoding of gzip are
 // removed. Call it after Head.
 func (r *Request) Response(status int, header map[string][]string) *Response {
-	if r == nil || r.scopeNow().any == "" {
+	if r == nil || r.scope.first == "" {
 		return &Response{}
 	}
 	r.Redact(header)
@@ -87,7 +88,7 @@ func (r *Request) Response(status int, header map[string][]string) *Response {
 	encoding := header["Content-Encoding"]
 	p.gzip = len(encoding) == 1 && (strings.EqualFold(encoding[0], "gzip") || strings.EqualFold(encoding[0], "x-gzip"))
 	unscanned := func(reason Reason) {
-		r.note(Finding{Kind: Unscanned, Secret: r.scopeNow().any, Place: PlaceBody, Reason: reason})
+		r.note(Finding{Kind: Unscanned, Secret: r.scope.first, Place: PlaceBody, Reason: reason})
 	}
 	switch {
 	case status == 101:
@@ -107,10 +108,14 @@ func (r *Request) Response(status int, header map[string][]string) *Response {
 		return p
 	}
 	if types := header["Content-Type"]; len(types) == 1 {
-		p.kind = kindOfType(types[0])
+		if p.kind = kindOfType(types[0]); p.kind == bodyForm {
+			p.kind = bodyText // a placeholder need not be encoded
+		}
 	}
 	if p.gzip {
 		delete(header, "Content-Encoding")
+		delete(header, "Content-Digest") // of the compressed bytes, RFC 9530
+		delete(header, "Content-Md5")
 	}
 	if p.Reframe = p.gzip || p.kind != bodyOther; p.Reframe {
 		delete(header, "Content-Length")
@@ -149,14 +154,17 @@ func (g *gunzip) Read(p []byte) (int, error) {
 	return g.z.Read(p)
 }
 
-// scopeNow returns the scope of the request's host at this moment: the values that
-// the host may have got since the request began belong to it.
-func (r *Request) scopeNow() *scope {
-	v := r.set.current.Load()
-	if v == r.view {
-		return r.scope
+// valuesNow returns what to look for at this moment: the values that the host may
+// have got since the request began belong to it, and those with which it began, even
+// if the set has forgotten them since.
+func (r *Request) valuesNow() *values {
+	now := r.set.current.Load()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now != r.latest {
+		r.latest, r.values = now, now.scope(r.to.Host).values.include(r.values)
 	}
-	return v.scope(r.to.Host)
+	return r.values
 }
 
 // A responseEditor edits a part of a response.
@@ -166,18 +174,18 @@ type responseEditor struct {
 	header  string
 	kind    bodyKind
 
-	scope *scope // what was last looked for
+	values *values // what was last looked for
 }
 
 // matcher looks for the values of now.
 func (e *responseEditor) matcher() *matcher {
-	e.scope = e.request.scopeNow()
-	return e.scope.values
+	e.values = e.request.valuesNow()
+	return e.values.matcher
 }
 
 // edit replaces a value.
 func (e *responseEditor) edit(dst, _ []byte, h hit) ([]byte, error) {
-	r, owner := e.request, e.scope.owners[h.subject]
+	r, owner := e.request, e.values.owners[h.subject]
 	f := Finding{Kind: Redact, Secret: owner.EnvVar, Place: e.place, Header: e.header, Spelling: h.spelling}
 	as, ok := e.kind.spell(h.spelling)
 	if !ok {
@@ -194,7 +202,7 @@ func (e *responseEditor) edit(dst, _ []byte, h hit) ([]byte, error) {
 func (e *responseEditor) text(m *matcher, text string) string {
 	var dst []byte
 	done := 0
-	for h, ok := m.findString(text, 0); ok; h, ok = m.findString(text, h.end) {
+	for h, ok := m.find(bytesOf(text), 0, true); ok; h, ok = m.find(bytesOf(text), h.end, true) {
 		dst = append(dst, text[done:h.start]...)
 		dst, _ = e.edit(dst, nil, h) // the kind of a header is text, which can be edited
 		done = h.end
@@ -207,9 +215,8 @@ func (e *responseEditor) text(m *matcher, text string) string {
 
 // inName returns the secret whose value a header's name holds. Names have no case.
 func (e *responseEditor) inName(name string) (Secret, bool) {
-	for _, owner := range e.scope.owners {
-		value := owner.Value.Reveal()
-		if len(value) <= len(name) && strings.Contains(strings.ToLower(name), strings.ToLower(value)) {
+	for _, owner := range e.values.owners {
+		if containsFold(name, owner.Value.Reveal()) {
 			return owner, true
 		}
 	}

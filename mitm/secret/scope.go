@@ -5,15 +5,13 @@ package secret
 // configuration names hosts and patterns, and one, whatever the guest asks for.
 type scope struct {
 	listed []bool // by index into the view's secrets
-	// values finds the values that the host may have got, in every form in which
-	// it can have been sent one. A hit's subject is an index into owners. Nil if
-	// there is none.
-	values *matcher
-	owners []Secret
-	// any is the first listed secret's name, "" without one.
-	any string
+	// first is the name of the first secret that is or was the host's, "" without
+	// one.
+	first string
 	// body reports whether a listed secret may be injected into bodies.
 	body bool
+	// values are those that the host may have got.
+	values *values
 }
 
 // scope returns the scope of a host, a canonical name.
@@ -43,33 +41,61 @@ func (v *view) scope(host string) *scope {
 // 1.
 func (v *view) newScope(key []byte) *scope {
 	s := &scope{listed: make([]bool, len(v.secrets))}
-	var patterns []pattern
-	known := make(map[string]bool)
-	search := func(e Secret) {
-		value := e.Value.Reveal()
-		if s.any == "" {
-			s.any = e.EnvVar
-		}
-		if known[value] || len(value) < minSearched {
-			return
-		}
-		known[value] = true
-		owner := len(s.owners)
-		s.owners = append(s.owners, e)
-		patterns = append(patterns, textPattern(owner, value))
-		patterns = append(patterns, base64Patterns(owner, value)...)
-	}
+	var owners []Secret
 	for i, e := range v.secrets {
-		if s.listed[i] = key[i] == 1; s.listed[i] {
+		if key[i] == 1 {
+			s.listed[i] = true
 			s.body = s.body || e.InjectBody
-			search(e)
+			owners = append(owners, e)
 		}
 	}
 	for i, e := range v.retired {
 		if key[len(v.secrets)+i] == 1 {
-			search(e)
+			owners = append(owners, e)
 		}
 	}
-	s.values = newMatcher(patterns)
+	if len(owners) > 0 {
+		s.first = owners[0].EnvVar
+	}
+	s.values = newValues(owners)
 	return s
+}
+
+// A values is what to look for in responses, in every form in which they can have
+// been sent. It is immutable.
+type values struct {
+	// matcher finds them; a hit's subject is an index into owners. Nil if none is
+	// long enough.
+	matcher *matcher
+	owners  []Secret
+}
+
+// newValues returns the values of secrets, each once, without those too short to be
+// looked for.
+func newValues(secrets []Secret) *values {
+	v := new(values)
+	var patterns []pattern
+	known := make(map[string]bool)
+	for _, e := range secrets {
+		text := e.Value.Reveal()
+		if known[text] || len(text) < minSearched {
+			continue
+		}
+		known[text] = true
+		owner := len(v.owners)
+		v.owners = append(v.owners, e)
+		patterns = append(patterns, textPattern(owner, text))
+		patterns = append(patterns, base64Patterns(owner, text)...)
+	}
+	v.matcher = newMatcher(patterns)
+	return v
+}
+
+// include returns the values of both, v itself if it has all of older.
+func (v *values) include(older *values) *values {
+	joined := newValues(append(v.owners[:len(v.owners):len(v.owners)], older.owners...))
+	if len(joined.owners) == len(v.owners) {
+		return v
+	}
+	return joined
 }

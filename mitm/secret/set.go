@@ -12,7 +12,7 @@ import (
 
 // maxRetired is how many replaced or removed values a Set goes on searching for in
 // responses, the youngest of them: servers echo what they got earlier too. Over
-// it the oldest is forgotten, except by requests that began before.
+// it the oldest is forgotten, except by requests that began with it.
 const maxRetired = 64
 
 // ErrUnknown is the error for a name that isn't in a Set.

@@ -43,8 +43,8 @@ type unit struct {
 func literal(c byte) unit { return unit{stands: [utf8.UTFMax]byte{c}, n: 1, width: 1} }
 
 // readPercent returns the first unit of data, which isn't empty. It reports false
-// if data ends in the middle of what may be an escape.
-func readPercent(data []byte) (unit, bool) {
+// if data ends in the middle of what may be an escape, and more may follow.
+func readPercent(data []byte, final bool) (unit, bool) {
 	if data[0] != '%' {
 		return literal(data[0]), true
 	}
@@ -54,7 +54,7 @@ func readPercent(data []byte) (unit, bool) {
 		u := literal(byte(c))
 		u.width = 3
 		return u, true
-	case n == len(data)-1:
+	case n == len(data)-1 && !final:
 		return unit{}, false
 	}
 	return literal('%'), true
@@ -67,10 +67,10 @@ const (
 	shortMeanings = "\"\\/\b\f\n\r\t"
 )
 
-// readJSON returns the first unit of data as readPercent does. An escape that
-// isn't one stands for itself.
-func readJSON(data []byte) (unit, bool) {
-	if data[0] != '\\' {
+// readJSON returns the first unit of data as readPercent does. What isn't an escape
+// stands for itself, half a surrogate pair for U+FFFD.
+func readJSON(data []byte, final bool) (unit, bool) {
+	if data[0] != '\\' || len(data) == 1 && final {
 		return literal(data[0]), true
 	}
 	if len(data) == 1 {
@@ -83,45 +83,39 @@ func readJSON(data []byte) (unit, bool) {
 			return u, true
 		}
 	}
-	if data[1] != 'u' {
-		return literal('\\'), true
-	}
-	v, n := hex(data[2:], 4)
+	r, whole := readEscape(data)
 	switch {
-	case n == len(data)-2 && n < 4:
+	case !whole && !final:
 		return unit{}, false
-	case n < 4:
+	case r < 0:
 		return literal('\\'), true
 	}
-	r, width := rune(v), 6
-	if utf16.IsSurrogate(r) {
-		low, known := lowSurrogate(data[6:])
-		if !known {
+	u := unit{width: 6}
+	if 0xd800 <= r && r < 0xdc00 { // the high half of a pair
+		low, whole := readEscape(data[6:])
+		if !whole && !final {
 			return unit{}, false
 		}
-		if r = utf16.DecodeRune(r, low); r != utf8.RuneError {
-			width = 12
+		if pair := utf16.DecodeRune(r, low); pair != utf8.RuneError {
+			r, u.width = pair, 12
 		}
 	}
-	u := unit{width: width}
-	u.n = utf8.EncodeRune(u.stands[:], r)
+	u.n = utf8.EncodeRune(u.stands[:], r) // U+FFFD of a half
 	return u, true
 }
 
-// lowSurrogate returns the \u escape with which data begins, 0 if with none. It
-// reports false if data ends before that can be told.
-func lowSurrogate(data []byte) (rune, bool) {
-	for i, c := range []byte(`\u`) {
-		if i == len(data) {
-			return 0, false
-		}
-		if data[i] != c {
-			return 0, true
-		}
+// readEscape returns the UTF-16 code of the \u escape with which data begins, -1 if
+// it begins with none. It reports false if it ends before that can be told.
+func readEscape(data []byte) (rune, bool) {
+	const prefix = `\u`
+	if n := min(len(data), len(prefix)); string(data[:n]) != prefix[:n] {
+		return -1, true
+	} else if n < len(prefix) {
+		return -1, false
 	}
-	v, n := hex(data[2:], 4)
+	v, n := hex(data[len(prefix):], 4)
 	if n < 4 {
-		return 0, n < len(data)-2
+		return -1, n < len(data)-len(prefix)
 	}
 	return rune(v), true
 }

@@ -1,6 +1,7 @@
 package secret
 
 import (
+	"fmt"
 	"io"
 )
 
@@ -49,6 +50,9 @@ func (s *stream) Read(p []byte) (int, error) {
 		}
 	}
 }
+
+// Format implements [fmt.Formatter]: every verb prints no byte of what is on its way.
+func (s *stream) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "stream of a body") }
 
 // fill reads once from src. It returns how many bytes of p are decided and to be
 // handed out, before ready and err.
