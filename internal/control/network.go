@@ -53,18 +53,18 @@ type Explanation struct {
 
 // An ExplanationStage is one decision with the way to it.
 type ExplanationStage struct {
-	Stage    string            `json:"stage"`              // dns, address, opaque or name
-	Flow     string            `json:"flow,omitempty"`     // what was decided about
-	Names    []string          `json:"names,omitempty"`    // that the resolver gave for the address, now
-	Action   string            `json:"action"`             // allow or deny
-	Rule     int               `json:"rule"`               // index into the flattened list; -1 without a rule
-	Source   string            `json:"source"`             // in the user's words
-	Text     string            `json:"text,omitempty"`     // the rule's
-	Reason   string            `json:"reason,omitempty"`   // where the rule doesn't say it all
-	Group    string            `json:"group,omitempty"`    // of the address
-	Steps    []ExplanationStep `json:"steps,omitempty"`    // every rule in order, then the default
-	Change   string            `json:"change,omitempty"`   // the smallest rule that would turn the verdict round
-	ChangeAt string            `json:"changeAt,omitempty"` // where it is to stand
+	Stage    string            `json:"stage"`               // dns, address, opaque or name
+	Flow     string            `json:"flow,omitempty"`      // what was decided about
+	Names    []string          `json:"names,omitempty"`     // that the resolver gave for the address, now
+	Action   string            `json:"action"`              // allow or deny
+	Rule     int               `json:"rule"`                // index into the flattened list; -1 without a rule
+	Source   string            `json:"source"`              // in the user's words
+	Text     string            `json:"text,omitempty"`      // the rule's
+	Reason   string            `json:"reason,omitempty"`    // where the rule doesn't say it all
+	Group    string            `json:"group,omitempty"`     // of the address
+	Steps    []ExplanationStep `json:"steps,omitempty"`     // every rule in order, then the default
+	Change   string            `json:"change,omitempty"`    // the smallest rule that would turn the verdict round
+	ChangeAt string            `json:"change_at,omitempty"` // where it is to stand
 }
 
 // An ExplanationStep is one rule and how it compared.

@@ -17,6 +17,7 @@ import (
 type Config struct {
 	Backend   string // a name for sluice.Open; "" leaves the choice to it
 	Root      string // directory that becomes the guest's root; "" is the backend's choice
+	Image     string // digest of an image in the cache of Dirs.Images that does; "" for none
 	CPUs      uint8  // 0 is the backend's default
 	MemoryMiB uint32 // 0 is the backend's default
 	Hostname  string

@@ -151,8 +151,10 @@ func (s *Sandbox) tell() error {
 	s.told = host
 	s.mu.Unlock()
 	if news {
-		s.network.SetHost(host)
-		s.resolver.SetHost(host)
+		s.setRules(func() {
+			s.network.SetHost(host)
+			s.resolver.SetHost(host)
+		})
 	}
 	return nil
 }

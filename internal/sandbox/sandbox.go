@@ -15,6 +15,7 @@ import (
 	"github.com/sluicenet/sluice/hv"
 	"github.com/sluicenet/sluice/internal/control"
 	"github.com/sluicenet/sluice/internal/guest"
+	"github.com/sluicenet/sluice/internal/image"
 	"github.com/sluicenet/sluice/policy"
 	"github.com/sluicenet/sluice/vnet"
 	"github.com/sluicenet/sluice/vnet/link"
@@ -34,6 +35,7 @@ type Sandbox struct {
 	// nothing changes after start.
 	claim     *claim
 	events    *recorder
+	image     *image.Image // holds the root against removal; nil without one
 	block     *blockClaim
 	vm        hv.VM
 	resolver  *dns.Server
@@ -46,6 +48,12 @@ type Sandbox struct {
 	activity  *activity
 	leash     *leash // nil in the caller's process
 	fakeIP    bool   // has been warned of; owned by refresh
+
+	compile    Compile    // for updates
+	updating   sync.Mutex // held for the length of an update; guards the following field
+	current    Config     // as compiled last, not as fitted to this machine
+	ruling     sync.Mutex // held for the length of a change of rules; guards the following field
+	generation uint64     // of the rules of network and resolver
 
 	asked  atomic.Bool   // somebody called Stop
 	ending chan string   // why to end now: the first counts, the rest is dropped
@@ -76,6 +84,14 @@ func start(ctx context.Context, spec control.Spec, opts Options) (*Sandbox, erro
 		ending: make(chan string, 1),
 		over:   make(chan struct{}),
 		done:   make(chan struct{}),
+
+		compile:    opts.Compile,
+		current:    cfg,
+		generation: 1, // of the rules that network and resolver begin with
+	}
+	if cfg.Network != nil {
+		compiled := *cfg.Network
+		s.current.Network = &compiled
 	}
 	if err := s.begin(ctx, opts); err != nil {
 		return nil, errors.Join(err, s.close(control.Ended{At: time.Now()}))
@@ -103,6 +119,9 @@ func (s *Sandbox) begin(ctx context.Context, opts Options) error {
 	if _, err := s.dirs.Sweep(); err != nil {
 		s.log.Warn("remove what dead sandboxes left", "error", err)
 	}
+	if err := s.openImage(ctx); err != nil {
+		return err
+	}
 	hypervisor, err := opts.Open(ctx, s.cfg.Backend)
 	if err != nil {
 		return &control.Failure{Kind: control.KindUnsupported, Message: err.Error(), Hint: "sluice doctor says what each backend needs"}
@@ -124,6 +143,7 @@ func (s *Sandbox) begin(ctx context.Context, opts Options) error {
 		Detached: s.cfg.Detached,
 		Keep:     s.cfg.Keep,
 		Labels:   s.cfg.Labels,
+		Image:    s.cfg.Image,
 	}
 	if s.block != nil {
 		s.info.Ports = s.Ports()
@@ -149,6 +169,7 @@ func (s *Sandbox) claimDirectory(now time.Time) error {
 		Keep:     s.cfg.Keep,
 		Detached: s.cfg.Detached,
 		Labels:   s.cfg.Labels,
+		Image:    s.cfg.Image,
 		Config:   s.cfg.ConfigJSON,
 	}
 	var err error
@@ -163,6 +184,27 @@ func (s *Sandbox) claimDirectory(now time.Time) error {
 	case err != nil:
 		return ioFailure(err)
 	}
+	return nil
+}
+
+// openImage takes the image's files as the root, if there is one.
+func (s *Sandbox) openImage(ctx context.Context) error {
+	if s.cfg.Image == "" {
+		return nil
+	}
+	// No registry is asked: the creator has brought the image into the cache.
+	store, err := image.Open(image.Config{Dir: s.dirs.Images(), Offline: true})
+	if err != nil {
+		return ioFailure(err)
+	}
+	s.image, err = store.Get(ctx, s.cfg.Image)
+	switch {
+	case errors.Is(err, image.ErrNotFound):
+		return &control.Failure{Kind: control.KindImageNotFound, Message: err.Error(), Hint: "pull it again"}
+	case err != nil:
+		return ioFailure(err)
+	}
+	s.cfg.Root = s.image.RootDir
 	return nil
 }
 
@@ -407,6 +449,9 @@ func (s *Sandbox) close(ended control.Ended) error {
 	}
 	if s.vm != nil {
 		errs = append(errs, s.vm.Close())
+	}
+	if s.image != nil {
+		errs = append(errs, s.image.Close())
 	}
 	if s.unfollow != nil {
 		s.unfollow()

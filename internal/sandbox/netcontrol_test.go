@@ -1,0 +1,209 @@
+package sandbox
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluicenet/sluice/hv/hvtest"
+	"github.com/sluicenet/sluice/internal/control"
+	"github.com/sluicenet/sluice/policy"
+)
+
+// TestUpdate checks that a policy can be replaced, what can't, and what is told
+// of it.
+func TestUpdate(t *testing.T) {
+	t.Parallel()
+	dirs := testDirs(t)
+	s := embed(t, dirs, "update", &hvtest.Fake{}, testConfig{Policy: "public-only", Keep: true}).s
+	for _, tt := range []struct {
+		name string
+		cfg  testConfig
+		want string // kind of the error; "" is success
+		text string // within it
+	}{
+		{"same", testConfig{Policy: "public-only"}, "", ""},
+		{"another", testConfig{Policy: "allow-all"}, "", ""},
+		{"broken", testConfig{Refuse: "no"}, control.KindInvalid, "no"},
+		{"pool", testConfig{Policy: "allow-all", Pool4: "10.78.0.0/24"}, control.KindArgument, "IPv4Pool and IPv6Pool: can't be changed"},
+		{"limits", testConfig{Policy: "allow-all", TCP: 5}, control.KindArgument, "MaxConnections and Limits"},
+		{"none", testConfig{}, control.KindArgument, "Policy (to or from none)"},
+	} {
+		before := s.Stats()
+		u, err := s.Update(tt.cfg.raw())
+		if kind(err) != tt.want || tt.want != "" && !strings.Contains(err.Error(), tt.text) {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.text)
+		}
+		if tt.want == "" && (u.Generation < 2 || len(u.Warnings) != 1) {
+			t.Errorf("%s: %+v", tt.name, u)
+		}
+		if before.Denied != s.Stats().Denied {
+			t.Errorf("%s: denied something", tt.name)
+		}
+	}
+	st, err := Find(dirs, "update")
+	if err != nil || !strings.Contains(string(st.Config), "allow-all") {
+		t.Errorf("the directory says %s, %v", st.Config, err)
+	}
+	updates := 0
+	for _, line := range events(t, s) {
+		if strings.Contains(line, `"type":"policy.update"`) {
+			updates++
+		}
+	}
+	if updates != 2 {
+		t.Errorf("%d updates were told of", updates)
+	}
+	none := embed(t, dirs, "none", &hvtest.Fake{}, testConfig{}).s
+	if _, err := none.Update(testConfig{Policy: "allow-all"}.raw()); kind(err) != control.KindArgument {
+		t.Errorf("a card for a running guest: %v", err)
+	}
+	if _, err := none.Update(testConfig{}.raw()); kind(err) != control.KindArgument {
+		t.Errorf("a policy without a card: %v", err)
+	}
+	if _, err := none.Explain("https://example.com"); kind(err) != control.KindUnsupported {
+		t.Errorf("explain without a card: %v", err)
+	}
+	if len(none.Flows()) != 0 || none.Stats().TCPFlows != 0 {
+		t.Error("flows without a card")
+	}
+}
+
+// events returns the events so far.
+func events(t *testing.T, s *Sandbox) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	var lines []string
+	_ = s.Events(ctx, 0, func(p []byte) error { // ends with ctx
+		lines = append(lines, strings.Split(strings.TrimSuffix(string(p), "\n"), "\n")...)
+		return nil
+	})
+	return lines
+}
+
+// TestFixedDifferences checks that equal configurations differ in nothing,
+// whatever the order of their ports.
+func TestFixedDifferences(t *testing.T) {
+	t.Parallel()
+	compile := func(c testConfig) Config {
+		cfg, err := testCompile(c.raw())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg
+	}
+	a, b := compile(public), compile(testConfig{Policy: "allow-all", Labels: map[string]string{"a": "b"}})
+	if fields := fixedDifferences(a, b); len(fields) != 0 {
+		t.Errorf("only policies differ, but %q", fields)
+	}
+	b.Root, b.CPUs, b.Network.MTU, b.Network.Reject = "/r", 3, 1400, true
+	want := []string{"WithBindRootfs", "WithCPUs", "MTU", "DenyResponse"}
+	if fields := fixedDifferences(a, b); !slices.Equal(fields, want) {
+		t.Errorf("%q, want %q", fields, want)
+	}
+}
+
+// TestParseTarget checks what targets mean.
+func TestParseTarget(t *testing.T) {
+	t.Parallel()
+	gateway := netip.MustParseAddr("10.77.0.1")
+	for _, tt := range []struct {
+		text string
+		want string // protocol and peer, name, guest port; "" is an error
+	}{
+		{"https://example.com/x", "tcp 1.1.1.1:443 example.com"},
+		{"http://Example.COM.:8080", "tcp 1.1.1.1:8080 example.com"},
+		{"tcp://10.0.0.1:5432", "tcp 10.0.0.1:5432"},
+		{"udp://[2001:db8::1]:53", "udp [2001:db8::1]:53"},
+		{"tcp://[::ffff:10.0.0.1]:1", "tcp 10.0.0.1:1"},
+		{"icmp://192.0.2.1", "icmpv4 192.0.2.1:0"},
+		{"icmp://[fd00::1]", "icmpv6 [fd00::1]:0"},
+		{"in://:8080", "tcp 127.0.0.1:1024 8080"},
+		{"in://192.0.2.9:80", "tcp 192.0.2.9:1024 80"},
+		{"dns://example.com", "udp 1.1.1.1:53 example.com"},
+		{"tcp://" + policy.HostAliases()[0] + ":22", "tcp 10.77.0.1:22"},
+		{"dns://10.0.0.1", ""},
+		{"in://example.com:80", ""},
+		{"tcp://10.0.0.1", ""},
+		{"tcp://10.0.0.1:0", ""},
+		{"gopher://x", ""},
+		{"example.com", ""},
+		{"://", ""},
+	} {
+		got, err := parseTarget(tt.text, gateway)
+		if err != nil {
+			if tt.want != "" {
+				t.Errorf("%s: %v", tt.text, err)
+			}
+			continue
+		}
+		text := got.flow.Protocol.String() + " " + got.flow.Peer.String()
+		if got.name != "" {
+			text += " " + got.name
+		}
+		if got.flow.GuestPort != 0 {
+			text += " " + netip.AddrPortFrom(gateway, got.flow.GuestPort).String()[len("10.77.0.1:"):]
+		}
+		if text != tt.want {
+			t.Errorf("%s is %q, want %q", tt.text, text, tt.want)
+		}
+	}
+}
+
+// TestExplain checks the stages of an explanation, with live names.
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	s := embed(t, testDirs(t), "explain", &hvtest.Fake{}, public).s
+	for _, tt := range []struct {
+		target string
+		stages string // with their actions
+	}{
+		{"https://example.com", "dns allow, address allow"},
+		{"tcp://10.0.0.1:80", "address deny"},
+		{"dns://example.com", "dns allow"},
+		{"in://:80", "address allow"},
+	} {
+		e, err := s.Explain(tt.target)
+		var stages []string
+		for _, stage := range e.Stages {
+			stages = append(stages, stage.Stage+" "+stage.Action)
+		}
+		if got := strings.Join(stages, ", "); err != nil || got != tt.stages || e.Target != tt.target {
+			t.Errorf("%s: %q, %v, want %q", tt.target, got, err, tt.stages)
+		}
+	}
+	if _, err := s.Explain("nonsense"); kind(err) != control.KindArgument {
+		t.Errorf("nonsense: %v", err)
+	}
+}
+
+// TestFlows checks that open flows are listed.
+func TestFlows(t *testing.T) {
+	t.Parallel()
+	s := embed(t, testDirs(t), "flows", &hvtest.Fake{}, public).s
+	bound, err := s.Publish(control.Port{Protocol: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), GuestPort: 80})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", bound.Host.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for { // until it has been accepted
+		flows := s.Flows()
+		if len(flows) == 0 {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		if f := flows[0]; f.Direction != "ingress" || f.Protocol != "tcp" || f.ID == 0 || f.Dst.Port() != 80 {
+			t.Errorf("flow %+v", f)
+		}
+		return
+	}
+}
