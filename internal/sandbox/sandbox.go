@@ -35,6 +35,7 @@ type Sandbox struct {
 	// nothing changes after start.
 	claim     *claim
 	events    *recorder
+	output    *logger      // what commands write
 	image     *image.Image // holds the root against removal; nil without one
 	block     *blockClaim
 	vm        hv.VM
@@ -116,6 +117,9 @@ func (s *Sandbox) begin(ctx context.Context, opts Options) error {
 		return ioFailure(err)
 	}
 	s.log = slog.New(&eventHandler{events: s.events})
+	if s.output, err = newLogger(s.claim.path(logName), maxLogFile); err != nil {
+		return ioFailure(err)
+	}
 	if _, err := s.dirs.Sweep(); err != nil {
 		s.log.Warn("remove what dead sandboxes left", "error", err)
 	}
@@ -467,6 +471,9 @@ func (s *Sandbox) close(ended control.Ended) error {
 		ended.Denied = s.events.denied.Load()
 		s.events.emit(record{Type: typeStopped, Time: ended.At, Source: ended.Source, Denied: ended.Denied})
 		s.events.close()
+	}
+	if s.output != nil {
+		s.output.close()
 	}
 	if s.block != nil {
 		errs = append(errs, s.block.release())
