@@ -59,10 +59,11 @@ var allowed = map[string]map[string]string{
 		"golang.org/x/time/rate": "bounds on queries",
 	},
 	"mitm": {
-		"policy":           "decides each request",
-		"internal/sniff":   "finds a name in first bytes",
-		"mitm/secret":      "replaces placeholders, finds values",
-		"golang.org/x/net": "HTTP/2",
+		"policy":                         "decides each request",
+		"internal/sniff":                 "finds a name in first bytes",
+		"mitm/secret":                    "replaces placeholders, finds values",
+		"golang.org/x/net/http/httpguts": "reads lists of tokens in headers",
+		"golang.org/x/time/rate":         "bounds on new certificates",
 	},
 	"mitm/secret": {
 		"policy": "names of hosts",
@@ -84,10 +85,12 @@ var allowed = map[string]map[string]string{
 		"golang.org/x/sys":               "namespaces, mounts, seccomp",
 	},
 	"hv/qemu": {
-		"hv":               "implements it",
-		"vnet/link":        "names its card's format",
-		"internal/guest":   "puts the agent into the guest",
-		"golang.org/x/sys": "socket pairs",
+		"hv":                     "implements it",
+		"vnet/link":              "names its card's format, makes its streams",
+		"internal/guest":         "finds the agent, and asks it when probing",
+		"internal/guest/kernel":  "what a guest boots",
+		"internal/guest/machine": "what it tells then",
+		"internal/image/disk":    "an empty root, when probing",
 	},
 	"hv/krun": {
 		"C":                "opens libkrun; the only cgo of ours",
@@ -117,10 +120,22 @@ var allowed = map[string]map[string]string{
 		"golang.org/x/sys": "the peer's credentials",
 	},
 	"internal/image": {
-		"github.com/Microsoft/hcsshim":           "ext4 without mkfs",
 		"github.com/google/go-containerregistry": "registries, and the documents they have",
 		"github.com/klauspost/compress":          "gzip and zstd layers",
 		"golang.org/x/sys":                       "file locks, extended attributes, FIFOs",
+	},
+	"internal/image/disk": {
+		"internal/image":               "the files of a root",
+		"internal/netlab":              "programs that its tests run",
+		"github.com/Microsoft/hcsshim": "ext4 without mkfs",
+	},
+	"internal/guest/kernel": {
+		"internal/image/disk":           "a disk to boot from, for a kernel without initramfs",
+		"github.com/klauspost/compress": "modules as distributions pack them",
+	},
+	"internal/guest/machine": {
+		"internal/guest":   "process 1 becomes the agent",
+		"golang.org/x/sys": "mounts, modules, a machine's end",
 	},
 	"internal/sandbox": {
 		".":                              "opens the hypervisor by its name",

@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/sluicenet/sluice/mitm/secret"
 	"github.com/sluicenet/sluice/policy"
 )
 
@@ -36,6 +37,13 @@ type Config struct {
 	ExtraRoots []byte
 	// ScopedRoots are trusted besides, for the names of their patterns.
 	ScopedRoots []ScopedRoots
+
+	// Secrets are put into requests where the guest wrote their placeholders; nil
+	// if there are none. The set may change while the Proxy works.
+	Secrets *secret.Set
+	// Terminate ends the sandbox: what a secret asks for whose placeholder was on
+	// its way elsewhere. It must not block; nil only blocks the request.
+	Terminate func(reason string)
 
 	// Connect decides the target of an HTTP CONNECT and dials it. host is a
 	// canonical name, to be resolved as the guest would, or an IP address. If the

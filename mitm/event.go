@@ -3,6 +3,8 @@ package mitm
 import (
 	"net/netip"
 	"time"
+
+	"github.com/sluicenet/sluice/mitm/secret"
 )
 
 // The types of events.
@@ -12,6 +14,12 @@ const (
 	EventFail      = "tls.fail"
 	EventRequest   = "http.request"
 	EventLimit     = "limit.hit"
+
+	EventInject    = "secret.inject"
+	EventSkip      = "secret.skip"
+	EventBlock     = "secret.block"
+	EventRedact    = "secret.redact" // a response that was cut instead included
+	EventUnscanned = "secret.unscanned"
 )
 
 // An Event is something that happened, for the record. It never holds a secret's
@@ -45,6 +53,9 @@ type Event struct {
 
 	// Valid iff Type is EventLimit: which bound was hit.
 	Limit string
+
+	// Valid iff Type is one of a secret: what was found in a request or response.
+	Secret secret.Finding
 }
 
 // maxEventPath bounds the path in an event, in bytes: what a guest writes there

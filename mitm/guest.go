@@ -28,7 +28,8 @@ type guestConn struct {
 	preface  int    // bytes of the preface that have passed
 	pending  []byte // read, not passed
 	allowed  int    // bytes at the beginning of pending that may pass
-	refused  error  // what stops the reader; nil while nothing does
+	refused  error  // what stops the reader behind them; nil while nothing does
+	poisoned int    // bytes of poison that were read before refused
 
 	once   sync.Once
 	closed chan struct{} // closed by Close
@@ -36,6 +37,13 @@ type guestConn struct {
 
 // errMalformed is the error of a request that isn't strictly well-formed.
 var errMalformed = errors.New("malformed request")
+
+// poison is what the reader gets in place of the bytes that must not pass: no
+// request, chunk or line can begin or go on with it. Only then comes the error.
+// While net/http answers a request it reads one byte ahead, and before the next it
+// waits for four; it would take an error there for the guest's end, and give up
+// the request that it answers, or not answer the next.
+const poison = "\x00\x00\x00\x00"
 
 // http2Preface is what a client of HTTP/2 says first (RFC 9113, section 3.4).
 const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -78,6 +86,11 @@ func (g *guestConn) Read(p []byte) (int, error) {
 			if g.pending = g.pending[n:]; len(g.pending) == 0 {
 				g.pending = nil
 			}
+			return n, nil
+		}
+		if g.refused != nil && g.poisoned < len(poison) {
+			n := copy(p, poison[g.poisoned:])
+			g.poisoned += n
 			return n, nil
 		}
 		if g.refused != nil {

@@ -36,7 +36,9 @@ func (p *Proxy) readPlain(ctx context.Context, guest net.Conn, f Flow) {
 }
 
 // isText reports whether a malformed flight was meant to be HTTP, and not TLS.
-func isText(b []byte) bool { return len(b) > 0 && b[0] >= ' ' && b[0] < 0x7f }
+func isText(b []byte) bool {
+	return len(b) > 0 && (b[0] >= ' ' && b[0] < 0x7f || b[0] == '\r' || b[0] == '\n' || b[0] == '\t')
+}
 
 // passOn passes on a flow that is neither HTTP nor intercepted, if the policy
 // allows what its first bytes show.

@@ -96,6 +96,10 @@ func (p *Proxy) Inspects(port uint16) bool {
 // InspectsHTTP reports that plain HTTP under domain rules is the Proxy's to answer.
 func (p *Proxy) InspectsHTTP() bool { return true }
 
+// InspectsAllHTTP reports whether every flow of plain HTTP is the Proxy's to
+// answer: where there are secrets, a placeholder may be in any.
+func (p *Proxy) InspectsAllHTTP() bool { return p.cfg.Secrets != nil }
+
 // Serve answers a flow until it ends, and closes guest. It returns when nothing of
 // the flow is left: no goroutine, no connection to the upstream. The end of ctx
 // ends the flow.

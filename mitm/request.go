@@ -2,15 +2,18 @@ package mitm
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/sluicenet/sluice/mitm/secret"
 	"github.com/sluicenet/sluice/policy"
 )
 
@@ -18,26 +21,45 @@ import (
 // before it is sent all the same, as curl does.
 const expectTimeout = time.Second
 
-// serveRequest answers one request: it checks whom it is for, lets the policy
-// decide, and forwards it.
+// An exchange is one request and its response. It is in the context of both the
+// guest's request and ours.
+type exchange struct {
+	session *session
+	to      target
+	secrets *secret.Request // nil if there is nothing to look for
+
+	mu     sync.Mutex
+	failed error // why the request's body ended early, nil if it didn't
+}
+
+// exchangeKey is the key of a request's exchange in its context.
+type exchangeKey struct{}
+
+func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKey{}).(*exchange) }
+
+// serveRequest answers one request.
 func (p *Proxy) serveRequest(w http.ResponseWriter, r *http.Request) {
 	s := r.Context().Value(sessionKey{}).(*session)
 	s.enter()
 	defer s.leave()
 	began := p.now()
-	rec := &recorder{ResponseWriter: w, session: s}
+	x := &exchange{session: s}
+	rec := &recorder{ResponseWriter: w, exchange: x}
 	body := &counted{ReadCloser: r.Body}
 	r.Body = body
 	defer func() {
+		x.report()
 		p.tell(s.flow, Event{
 			Type: EventRequest, Name: eventName(s, r), Method: r.Method, Path: eventPath(r), Proto: r.Proto,
 			Status: rec.status, Sent: body.n.Load(), Received: rec.n, Duration: p.now().Sub(began),
 		})
 	}()
-	s.serve(rec, r)
+	x.serve(rec, r)
 }
 
-func (s *session) serve(w *recorder, r *http.Request) {
+// serve checks whom a request is for, lets the policy decide, and forwards it.
+func (x *exchange) serve(w *recorder, r *http.Request) {
+	s := x.session
 	if s.complaint != nil {
 		refuse(w, http.StatusBadGateway, s.complaint.reason, s.complaint.fix)
 		return
@@ -46,22 +68,29 @@ func (s *session) serve(w *recorder, r *http.Request) {
 		s.connect(w, r)
 		return
 	}
-	to, problem := s.target(r)
-	if problem != "" {
+	var problem string
+	if x.to, problem = s.target(r); problem != "" {
 		refuse(w, http.StatusBadRequest, problem, "")
 		return
 	}
-	switch {
-	case s.secure && !to.is(s.name, s.flow.Asked().Port()):
+	if s.secure && !x.to.is(s.name, s.flow.Asked().Port()) {
 		refuse(w, http.StatusMisdirectedRequest, "this connection is for another host", "")
 		return
-	case s.secure && s.flow.Decide(s.name, fromSNI).Action != policy.Allow:
+	}
+	v := s.decide(x.to)
+	switch {
+	case v.Action != policy.Allow && s.secure:
 		s.flow.Reset()
 		panic(http.ErrAbortHandler)
-	case !s.secure && s.flow.Decide(to.name, fromHTTP).Action != policy.Allow:
+	case v.Action != policy.Allow:
 		refuse(w, http.StatusMisdirectedRequest, "the policy denies this host", "")
 		return
+	case r.Method == http.MethodTrace && s.p.cfg.Secrets != nil:
+		// Its answer is the request.
+		refuse(w, http.StatusMethodNotAllowed, "no TRACE where there are secrets", "")
+		return
 	}
+	x.secrets = s.p.cfg.Secrets.Request(secret.Destination{Host: x.to.name, Proof: s.proof(x.to, v)})
 	if r.ProtoMajor == 1 {
 		// Bodies flow both ways at once, as they do without us.
 		if err := http.NewResponseController(w.ResponseWriter).EnableFullDuplex(); err != nil {
@@ -72,8 +101,24 @@ func (s *session) serve(w *recorder, r *http.Request) {
 		r.Header.Del("Upgrade")
 	}
 	r.Header.Del("Http2-Settings")
-	w.forwarding()
-	s.p.reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, to)))
+	w.relayed = true
+	s.p.reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
+}
+
+// decide returns the policy's verdict of this moment on a request.
+func (s *session) decide(to target) policy.Verdict {
+	if s.secure {
+		return s.flow.Decide(s.name, fromSNI)
+	}
+	return s.flow.Decide(to.name, fromHTTP)
+}
+
+// isUpgrade reports whether a request wants to become a WebSocket, the one other
+// protocol that may follow.
+func isUpgrade(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.ProtoMajor == 1 && len(r.Header["Upgrade"]) == 1 &&
+		httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") &&
+		strings.EqualFold(r.Header["Upgrade"][0], "websocket")
 }
 
 // A target says whom a request is for and what it asks of it.
@@ -82,9 +127,6 @@ type target struct {
 	port string // as written, "" if it isn't
 	path string // in origin form, query included, or *
 }
-
-// targetKey is the key of a request's target in its context.
-type targetKey struct{}
 
 // target returns whom a request is for, or what is wrong with it. What package
 // sniff has read strictly is only taken apart here; requests of HTTP/2 are read
@@ -205,24 +247,27 @@ type bySession struct{}
 
 // RoundTrip implements [http.RoundTripper].
 func (bySession) RoundTrip(r *http.Request) (*http.Response, error) {
-	return r.Context().Value(sessionKey{}).(*session).roundTripper().RoundTrip(r)
+	x := exchangeOf(r)
+	if err := x.prepare(r); err != nil {
+		return nil, err
+	}
+	return x.session.roundTripper().RoundTrip(r)
 }
 
 // rewrite turns a guest's request into ours. net/http writes it anew: nothing of
 // the guest's framing is left.
 func rewrite(pr *httputil.ProxyRequest) {
-	s := pr.In.Context().Value(sessionKey{}).(*session)
-	to := pr.In.Context().Value(targetKey{}).(target)
+	x := exchangeOf(pr.In)
+	s, to := x.session, x.to
 	authority := to.authority(s.flow.Asked())
-	u := &url.URL{Scheme: "http", Host: authority, Opaque: to.path}
+	path, query, found := strings.Cut(to.path, "?")
+	u := &url.URL{Scheme: "http", Host: authority, Opaque: path, RawQuery: query, ForceQuery: found}
 	if s.secure {
 		u.Scheme = "https"
 	}
-	if strings.HasPrefix(to.path, "//") {
+	if strings.HasPrefix(path, "//") {
 		// An Opaque that begins so would be read as an authority.
-		path, query, found := strings.Cut(to.path, "?")
-		u.Opaque, u.RawQuery, u.ForceQuery = "", query, found
-		u.RawPath = path
+		u.Opaque, u.RawPath = "", path
 		u.Path, _ = url.PathUnescape(path)
 	}
 	pr.Out.URL, pr.Out.Host = u, authority
@@ -237,34 +282,6 @@ func rewrite(pr *httputil.ProxyRequest) {
 // forwardedFields are headers that ReverseProxy takes away. They are the guest's:
 // we are no hop that it knows of.
 var forwardedFields = [...]string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"}
-
-// answerError answers a request that couldn't be forwarded, or whose response
-// couldn't.
-func answerError(w http.ResponseWriter, r *http.Request, err error) {
-	s := r.Context().Value(sessionKey{}).(*session)
-	var (
-		unreachable *dialError
-		refused     *handshakeError
-	)
-	switch {
-	case errors.Is(err, errMalformed):
-		refuse(w, http.StatusBadRequest, err.Error(), "")
-	case errors.As(err, &unreachable), errors.Is(err, errSwitched):
-		s.flow.Reset()
-		panic(http.ErrAbortHandler)
-	case errors.As(err, &refused):
-		s.p.fail(s.flow, s.name, "upstream", refused.complaint)
-		refuse(w, http.StatusBadGateway, refused.complaint.reason, refused.complaint.fix)
-	case r.Context().Err() != nil:
-		panic(http.ErrAbortHandler) // the guest has gone
-	case s.upstream != nil && isAlert(err):
-		c := upstreamComplaint(s.name, s.upstream.wantsCertificate(), err)
-		s.p.fail(s.flow, s.name, "upstream", c)
-		refuse(w, http.StatusBadGateway, c.reason, c.fix)
-	default:
-		refuse(w, http.StatusBadGateway, "no answer from the server: "+err.Error(), "")
-	}
-}
 
 // eventName returns the name that an event shows for a request.
 func eventName(s *session, r *http.Request) string {

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+
+	"github.com/sluicenet/sluice/mitm/secret"
 )
 
 // errSwitched is the error of a response that changes the protocol although the
@@ -17,17 +19,57 @@ var errSwitched = errors.New("upstream switched protocols unasked")
 
 // modifyResponse looks at a response before the guest gets it.
 func modifyResponse(res *http.Response) error {
+	x := exchangeOf(res.Request)
 	if res.StatusCode == http.StatusSwitchingProtocols && !isUpgrade(res.Request) {
 		return errSwitched
 	}
 	// It would lead the guest to where nobody intercepts.
 	res.Header.Del("Alt-Svc")
+	x.redact(res)
 	return nil
+}
+
+// answerError answers a request that couldn't be forwarded, or whose response
+// couldn't.
+func answerError(w http.ResponseWriter, r *http.Request, err error) {
+	x := exchangeOf(r)
+	s := x.session
+	if failed := x.failure(); failed != nil {
+		err = failed
+	}
+	var (
+		violation   *secret.Violation
+		unreachable *dialError
+		refused     *handshakeError
+	)
+	switch {
+	case errors.As(err, &violation):
+		refuse(w, http.StatusForbidden, fmt.Sprintf("the placeholder of the secret %s must not be sent there", violation.Finding.Secret), "")
+	case x.failure() != nil:
+		refuse(w, http.StatusBadRequest, "the request's body isn't well-formed", "")
+	case errors.As(err, &unreachable), errors.Is(err, errSwitched):
+		s.flow.Reset()
+		panic(http.ErrAbortHandler)
+	case errors.As(err, &refused):
+		s.p.fail(s.flow, s.name, "upstream", refused.complaint)
+		refuse(w, http.StatusBadGateway, refused.complaint.reason, refused.complaint.fix)
+	case r.Context().Err() != nil:
+		panic(http.ErrAbortHandler) // the guest has gone
+	case s.upstream != nil && isAlert(err):
+		c := upstreamComplaint(s.name, s.upstream.wantsCertificate(), err)
+		s.p.fail(s.flow, s.name, "upstream", c)
+		refuse(w, http.StatusBadGateway, c.reason, c.fix)
+	default:
+		refuse(w, http.StatusBadGateway, "no answer from the server: "+err.Error(), "")
+	}
 }
 
 // refuse answers a request with a page of our own, after which the connection
 // ends.
 func refuse(w http.ResponseWriter, status int, reason, fix string) {
+	if rec, ok := w.(*recorder); ok {
+		rec.relayed = false
+	}
 	h := w.Header()
 	clear(h)
 	h.Set("Connection", "close")
@@ -43,14 +85,11 @@ func refuse(w http.ResponseWriter, status int, reason, fix string) {
 // net/http from adding to a server's response.
 type recorder struct {
 	http.ResponseWriter
-	session *session
-	relayed bool // a response that is not our own
-	status  int  // 0 before the head was written
-	n       int64
+	exchange *exchange
+	relayed  bool // what is written is a server's response
+	status   int  // 0 before the head was written
+	n        int64
 }
-
-// forwarding says that what is written from now on is a server's response.
-func (w *recorder) forwarding() { w.relayed = true }
 
 // WriteHeader writes the head.
 func (w *recorder) WriteHeader(status int) {
@@ -65,6 +104,8 @@ func (w *recorder) WriteHeader(status int) {
 				}
 			}
 		}
+	} else {
+		w.exchange.secrets.Redact(w.Header())
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
@@ -84,7 +125,7 @@ func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {
 		w.status = http.StatusSwitchingProtocols
-		w.session.guest.open()
+		w.exchange.session.guest.open()
 	}
 	return c, rw, err
 }

@@ -6,8 +6,6 @@ import (
 	"net"
 	"net/http"
 	"sync"
-
-	"golang.org/x/net/http/httpguts"
 )
 
 // A session is one HTTP connection of the guest's with what belongs to it: the
@@ -164,11 +162,3 @@ func (s *session) newTransport() *http.Transport {
 
 // http2 reports whether the session's connection speaks HTTP/2.
 func (s *session) http2() bool { return s.guest.http2 }
-
-// isUpgrade reports whether a request wants to become a WebSocket, the one other
-// protocol that may follow.
-func isUpgrade(r *http.Request) bool {
-	return r.Method == http.MethodGet && r.ProtoMajor == 1 && len(r.Header["Upgrade"]) == 1 &&
-		httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") &&
-		httpguts.HeaderValuesContainsToken(r.Header["Upgrade"], "websocket")
-}

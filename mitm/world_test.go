@@ -173,7 +173,7 @@ func (w *world) serve(handler http.Handler, l net.Listener) {
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Handler: handler, Protocols: protocols, ErrorLog: w.proxy.server.ErrorLog}
+	server := &http.Server{Handler: handler, Protocols: protocols, DisableGeneralOptionsHandler: true, ErrorLog: w.proxy.server.ErrorLog}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -306,6 +306,13 @@ func (w *world) client(http2 bool) *http.Client {
 	return &http.Client{Transport: t, Timeout: 60 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
+// resetCount returns how many flows were reset.
+func (w *world) resetCount() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.resets
+}
+
 // seen returns the events of a type.
 func (w *world) seen(kind string) []Event {
 	w.mu.Lock()
@@ -332,8 +339,8 @@ func (w *world) waitFor(kind string) Event {
 	return Event{}
 }
 
-// exchange sends bytes and returns everything that comes back until the end.
-func exchange(t testing.TB, c net.Conn, request string) string {
+// talk sends bytes and returns everything that comes back until the end.
+func talk(t testing.TB, c net.Conn, request string) string {
 	t.Helper()
 	if _, err := io.WriteString(c, request); err != nil {
 		t.Fatal(err)
