@@ -1,0 +1,303 @@
+// Package kernel finds a Linux kernel that a virtual machine of ours can boot,
+// and packs what the machine needs before it has a root.
+//
+// Call [Find]; the [Kernel] it returns opens its image, in a form that a
+// hypervisor's own loader takes, and packs an initramfs with the modules that it
+// doesn't have built in and the agent as its process 1.
+//
+//	--kernel, SLUICE_KERNEL ─┐
+//	libkrunfw's library     ─┼─► Find ─► Kernel ─┬─► Open       the image
+//	the host's /boot        ─┘                   └─► Initramfs  modules, agent
+//
+// What the kernel is asked to run is package machine's business, and how it is
+// loaded the hypervisor's. The package won't build, fetch or check kernels: a
+// kernel is as trusted as the file that it comes from.
+package kernel
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// A Kernel is a kernel that was found. It holds nothing open.
+type Kernel struct {
+	Path string // of the file that has the image
+	// Version is the kernel's release as uname has it; "" if the file doesn't
+	// say.
+	Version string
+	// Modules is the directory of its modules, with modules.dep in it; "" if
+	// all that it has is built in.
+	Modules string
+	// Bundled reports that it is libkrunfw's: virtio devices are on MMIO and
+	// named on the command line, without ACPI; it has no PCI, no serial port,
+	// and no initramfs.
+	Bundled bool
+
+	arch string
+}
+
+// A Query says which kernel is wanted.
+type Query struct {
+	// Path, unless empty, is the kernel: an image as /boot has them, or
+	// libkrunfw's library. No other is looked for then.
+	Path string
+	// Arch is the guest's processor as GOARCH has it, amd64 or arm64.
+	Arch string
+	// Foreign reports that Arch is not the host's: its own kernels won't do.
+	Foreign bool
+
+	root string // "" on the real host; a test's directory
+}
+
+// A MissingError says that no kernel was found, and what would help. It is an
+// errors.ErrUnsupported.
+type MissingError struct {
+	Tried []string // what was found, and why it won't do; may be empty
+	Fix   string   // a command or setting
+}
+
+// Error returns all on one line.
+func (e *MissingError) Error() string {
+	text := "no kernel for guests was found in /boot, nor libkrunfw"
+	if len(e.Tried) > 0 {
+		text = "no kernel can be used for guests: " + strings.Join(e.Tried, "; ")
+	}
+	return text
+}
+
+// Is reports whether target is errors.ErrUnsupported.
+func (e *MissingError) Is(target error) bool { return target == errors.ErrUnsupported }
+
+// Find returns the kernel that q asks for: Path, else libkrunfw's, which starts in
+// half the time, else the newest of the host's own whose file can be read and
+// whose modules are there. The error is a *MissingError where there is none.
+func Find(q Query) (Kernel, error) {
+	if q.Path != "" {
+		k, err := open(q.Path, q)
+		if err != nil {
+			return Kernel{}, fmt.Errorf("use kernel %q: %w", q.Path, err)
+		}
+		return k, nil
+	}
+	missing := &MissingError{Fix: installCommand(q)}
+	for _, path := range q.candidates() {
+		k, err := open(path, q)
+		if err == nil {
+			return k, nil
+		}
+		missing.Tried = append(missing.Tried, path+": "+err.Error())
+		if errors.Is(err, fs.ErrPermission) {
+			missing.Fix = "sudo chmod a+r " + path
+		}
+	}
+	return Kernel{}, missing
+}
+
+// installCommand returns what gets a kernel onto a machine.
+func installCommand(q Query) string {
+	if _, err := os.Stat(q.root + "/usr/bin/apt-get"); err == nil && !q.Foreign {
+		return "sudo apt-get install linux-image-cloud-" + q.Arch
+	}
+	return "name a kernel with --kernel or SLUICE_KERNEL, or install libkrunfw"
+}
+
+// libraryPatterns are where libkrunfw's packages put it.
+var libraryPatterns = []string{
+	"/usr/lib64/libkrunfw.so.*", "/usr/local/lib64/libkrunfw.so.*", "/usr/lib/libkrunfw.so.*", "/usr/local/lib/libkrunfw.so.*",
+	"/usr/lib/*-linux-gnu/libkrunfw.so.*", "/home/linuxbrew/.linuxbrew/lib/libkrunfw.so.*",
+}
+
+// candidates returns the files that may be kernels for q, the preferred first.
+func (q Query) candidates() []string {
+	if q.Foreign {
+		return nil
+	}
+	var paths []string
+	for _, pattern := range libraryPatterns {
+		found, _ := filepath.Glob(q.root + pattern)
+		paths = append(paths, newestFirst(found)...)
+	}
+	found, _ := filepath.Glob(q.root + "/boot/vmlinuz-*")
+	paths = append(paths, newestFirst(found)...)
+	// Where the boot loader's directory is not Linux's business.
+	found, _ = filepath.Glob(q.root + "/lib/modules/*/vmlinuz")
+	return append(paths, newestFirst(found)...)
+}
+
+// newestFirst sorts paths by the versions in them, the highest first.
+func newestFirst(paths []string) []string {
+	slices.SortFunc(paths, func(a, b string) int { return compareVersions(b, a) })
+	return paths
+}
+
+// compareVersions compares texts as versions: runs of digits by their value.
+func compareVersions(a, b string) int {
+	for a != "" && b != "" {
+		m, n := digits(a), digits(b)
+		if m == 0 || n == 0 {
+			if a[0] != b[0] {
+				return int(a[0]) - int(b[0])
+			}
+			a, b = a[1:], b[1:]
+			continue
+		}
+		x, y := strings.TrimLeft(a[:m], "0"), strings.TrimLeft(b[:n], "0")
+		if len(x) != len(y) {
+			return len(x) - len(y)
+		}
+		if x != y {
+			return strings.Compare(x, y)
+		}
+		a, b = a[m:], b[n:]
+	}
+	return len(a) - len(b)
+}
+
+// digits returns how many digits s begins with.
+func digits(s string) int {
+	return len(s) - len(strings.TrimLeft(s, "0123456789"))
+}
+
+// open looks at the file at path and returns the kernel that it is.
+func open(path string, q Query) (Kernel, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		var failure *fs.PathError
+		if errors.As(err, &failure) {
+			err = failure.Err // the caller names the path
+		}
+		return Kernel{}, err
+	}
+	defer f.Close()
+	if _, err := readBundle(f, q.Arch); err == nil {
+		return Kernel{Path: path, Bundled: true, arch: q.Arch}, nil
+	} else if !errors.Is(err, errNotLibrary) {
+		return Kernel{}, err
+	}
+	version, err := imageVersion(f, q.Arch)
+	if err != nil {
+		return Kernel{}, err
+	}
+	k := Kernel{Path: path, Version: version, arch: q.Arch}
+	if version == "" {
+		return k, nil
+	}
+	for _, dir := range []string{"/lib/modules/" + version, "/usr/lib/modules/" + version} {
+		if _, err := os.Stat(filepath.Join(q.root+dir, dependencyFile)); err == nil {
+			k.Modules = q.root + dir
+			return k, nil
+		}
+	}
+	if q.Path == "" {
+		return Kernel{}, fmt.Errorf("its modules are not in /lib/modules/%s", version)
+	}
+	return k, nil // what it needs may be built in
+}
+
+// Open opens the kernel's image in the form that loaders take: the file itself,
+// or for libkrunfw's an ELF file (amd64) or an Image (arm64), which is made as an
+// unnamed file in the temporary directory. The caller closes it.
+func (k Kernel) Open() (*os.File, error) {
+	f, err := os.Open(k.Path)
+	if err != nil || !k.Bundled {
+		return f, err
+	}
+	defer f.Close()
+	b, err := readBundle(f, k.arch)
+	if err != nil {
+		return nil, fmt.Errorf("read kernel of %q: %w", k.Path, err)
+	}
+	image, err := b.bootable(k.arch)
+	if err != nil {
+		return nil, fmt.Errorf("read kernel of %q: %w", k.Path, err)
+	}
+	return unnamed(func(w *os.File) error {
+		_, err := w.Write(image)
+		return err
+	})
+}
+
+// unnamed returns a file without a name, open for reading, that has what write
+// writes.
+func unnamed(write func(*os.File) error) (*os.File, error) {
+	w, err := os.CreateTemp("", "sluice-boot-")
+	if err != nil {
+		return nil, err
+	}
+	// Opened again, since who is handed a descriptor that can write might.
+	r, err := os.Open(w.Name())
+	err = errors.Join(err, os.Remove(w.Name()))
+	if err == nil {
+		err = write(w)
+	}
+	if err = errors.Join(err, w.Close()); err != nil {
+		r.Close() // a nil file says so, and nothing more
+		return nil, err
+	}
+	return r, nil
+}
+
+// imageVersion returns the release of the kernel whose image f is.
+func imageVersion(f io.ReaderAt, arch string) (string, error) {
+	head := make([]byte, 4096)
+	n, err := f.ReadAt(head, 0)
+	if n < len(head) {
+		return "", fmt.Errorf("it is too short for a kernel: %w", err)
+	}
+	switch arch {
+	case "amd64":
+		// The boot protocol's header, at 0x1f1 of the file:
+		// https://docs.kernel.org/arch/x86/boot.html
+		if !bytes.Equal(head[0x202:0x206], []byte("HdrS")) {
+			if bytes.HasPrefix(head, []byte("\x7fELF")) {
+				return "", nil // a vmlinux, which QEMU starts by its PVH note
+			}
+			return "", errors.New("it is no kernel for amd64")
+		}
+		// Where the version is, from 0x200 on; 0 if it isn't.
+		at := int(head[0x20e]) | int(head[0x20f])<<8
+		if at == 0 {
+			return "", nil
+		}
+		text := make([]byte, 128)
+		if n, _ := f.ReadAt(text, int64(at)+0x200); n < len(text) {
+			return "", errors.New("its version is beyond its end")
+		}
+		return cleanVersion(text), nil
+	case "arm64":
+		// https://docs.kernel.org/arch/arm64/booting.html; it has no version, and
+		// distributions compress it or not. A file's name is all there is.
+		image := bytes.Equal(head[56:60], []byte("ARM\x64"))
+		if !image && !bytes.HasPrefix(head, []byte("\x1f\x8b")) && !bytes.HasPrefix(head, []byte("MZ")) {
+			return "", errors.New("it is no kernel for arm64")
+		}
+		if named, ok := f.(interface{ Name() string }); ok {
+			if _, version, ok := strings.Cut(filepath.Base(named.Name()), "-"); ok {
+				return cleanVersion([]byte(version)), nil
+			}
+		}
+		return "", nil
+	}
+	return "", fmt.Errorf("there is no support for guests on %s", arch)
+}
+
+// cleanVersion returns the release that text begins with, "" if that could not
+// be the name of a directory.
+func cleanVersion(text []byte) string {
+	end := bytes.IndexAny(text, " \x00")
+	if end >= 0 {
+		text = text[:end]
+	}
+	version := string(text)
+	if strings.Contains(version, "/") || strings.HasPrefix(version, ".") {
+		return ""
+	}
+	return version
+}

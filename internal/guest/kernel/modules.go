@@ -1,0 +1,181 @@
+package kernel
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// Files of a directory of modules (depmod(8)).
+const (
+	dependencyFile = "modules.dep"
+	builtinFile    = "modules.builtin"
+)
+
+// maxModule bounds a module's bytes once decompressed. The largest of a
+// distribution, a graphics driver, has a fifth of it.
+const maxModule = 64 << 20
+
+// A module is a file to load into a kernel.
+type module struct {
+	name string // as the kernel has it, with underscores
+	path string
+}
+
+// modules returns the files of the named modules and of all that they need, each
+// behind what it needs. Names that are built into the kernel have none.
+func (k Kernel) modules(names []string) ([]module, error) {
+	if k.Modules == "" {
+		return nil, nil
+	}
+	dependencies, err := readDependencies(filepath.Join(k.Modules, dependencyFile))
+	if err != nil {
+		return nil, err
+	}
+	builtin, err := readBuiltin(filepath.Join(k.Modules, builtinFile))
+	if err != nil {
+		return nil, err
+	}
+	o := &order{dependencies: dependencies, seen: make(map[string]bool)}
+	for _, name := range names {
+		if err := o.add(name); err != nil && !builtin[name] {
+			return nil, fmt.Errorf("kernel %s: %w", k.Version, err)
+		}
+	}
+	for i := range o.list {
+		o.list[i].path = filepath.Join(k.Modules, o.list[i].path)
+	}
+	return o.list, nil
+}
+
+// Has reports whether the kernel has a module of that name, built in or as a file.
+// One whose modules are not known is taken to have all built in.
+func (k Kernel) Has(name string) bool {
+	if k.Modules == "" {
+		return true
+	}
+	_, err := k.modules([]string{name})
+	return err == nil
+}
+
+// An order puts modules behind those that they need.
+type order struct {
+	dependencies map[string]dependency
+	seen         map[string]bool
+	list         []module
+}
+
+// A dependency is a line of modules.dep.
+type dependency struct {
+	path  string   // below the directory of modules
+	needs []string // names of all that it needs, also indirectly
+}
+
+// add adds a module and what it needs.
+func (o *order) add(name string) error {
+	if o.seen[name] {
+		return nil
+	}
+	d, ok := o.dependencies[name]
+	if !ok {
+		return fmt.Errorf("it has no module %s", name)
+	}
+	o.seen[name] = true // before the rest: a circle must end
+	for _, need := range d.needs {
+		if err := o.add(need); err != nil {
+			return err
+		}
+	}
+	o.list = append(o.list, module{name: name, path: d.path})
+	return nil
+}
+
+// readDependencies reads a modules.dep: "path: path path...".
+func readDependencies(path string) (map[string]dependency, error) {
+	dependencies := make(map[string]dependency)
+	err := eachLine(path, func(line string) {
+		file, rest, ok := strings.Cut(line, ":")
+		if !ok || !filepath.IsLocal(file) {
+			return
+		}
+		d := dependency{path: file}
+		// depmod writes what is needed most directly first.
+		for _, need := range slices.Backward(strings.Fields(rest)) {
+			d.needs = append(d.needs, moduleName(need))
+		}
+		dependencies[moduleName(file)] = d
+	})
+	return dependencies, err
+}
+
+// readBuiltin reads a modules.builtin, which may be missing: one path a line.
+func readBuiltin(path string) (map[string]bool, error) {
+	names := make(map[string]bool)
+	err := eachLine(path, func(line string) { names[moduleName(line)] = true })
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return names, err
+}
+
+// eachLine calls line with each line of a file.
+func eachLine(path string, line func(string)) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		line(lines.Text())
+	}
+	return lines.Err()
+}
+
+// moduleName returns the name of the module in a file: "virtio_net" for
+// "kernel/drivers/net/virtio-net.ko.xz".
+func moduleName(path string) string {
+	name, _, _ := strings.Cut(filepath.Base(path), ".ko")
+	return strings.ReplaceAll(name, "-", "_")
+}
+
+// read returns a module's bytes and whether they are compressed still: the kernel
+// takes xz itself since 5.17, and the standard library doesn't.
+func (m module) read() (text []byte, compressed bool, err error) {
+	text, err = os.ReadFile(m.path)
+	if err != nil {
+		return nil, false, err
+	}
+	var r io.Reader
+	switch filepath.Ext(m.path) {
+	case ".xz":
+		return text, true, nil
+	case ".gz":
+		r, err = gzip.NewReader(bytes.NewReader(text))
+	case ".zst":
+		var z *zstd.Decoder
+		if z, err = zstd.NewReader(bytes.NewReader(text), zstd.WithDecoderConcurrency(1)); err == nil {
+			defer z.Close()
+			r = z
+		}
+	default:
+		return text, false, nil
+	}
+	if err == nil {
+		text, err = io.ReadAll(io.LimitReader(r, maxModule))
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("decompress %q: %w", m.path, err)
+	}
+	return text, false, nil
+}
