@@ -21,6 +21,9 @@ type Command struct {
 	TTY *TTY `json:"tty,omitempty"`
 	// Stdin gives the command a pipe to read from; without, it reads nothing.
 	Stdin bool `json:"stdin,omitempty"`
+	// Keep lets the command go on when its client lets go of it, or is gone: its
+	// output goes to the log only, and a pipe that it reads from ends.
+	Keep bool `json:"keep,omitempty"`
 }
 
 // A TTY is a terminal for a command.
@@ -54,6 +57,7 @@ const (
 type ExecMessage struct {
 	Kind    ExecKind
 	PID     uint32
+	Session uint64 // beside PID: the number that the command's log entries have
 	Data    []byte // the receiver's
 	Exit    Exit
 	Failure *Failure
@@ -77,7 +81,7 @@ type Exec struct {
 }
 
 // Exec starts a command. ctx governs the asking only: the command is killed by
-// Close, and by the end of this process. That it could not be started is a
+// Close, and by the end of this process, unless it is to be kept. That it could not be started is a
 // message.
 func (c *Client) Exec(ctx context.Context, cmd Command) (*Exec, error) {
 	s, err := c.upgrade(ctx, http.MethodPost, "/v1/exec", execProtocol, cmd)
@@ -157,7 +161,8 @@ func (e *Exec) Resize(_ context.Context, rows, cols uint16) error {
 	return e.sendJSON(frameResize, resizePayload{rows, cols})
 }
 
-// Close lets go of the command, which is killed if it runs. It is idempotent.
+// Close lets go of the command, which is killed if it runs and isn't to be kept.
+// It is idempotent.
 func (e *Exec) Close() error {
 	e.close.Do(func() {
 		close(e.closing)
@@ -247,7 +252,7 @@ func execMessage(kind frameKind, payload []byte) (ExecMessage, error) {
 	case frameStarted:
 		var p startedPayload
 		err = readJSON(kind, payload, &p)
-		m.Kind, m.PID = ExecStarted, p.PID
+		m.Kind, m.PID, m.Session = ExecStarted, p.PID, p.Session
 	case frameExit:
 		m.Kind = ExecExited
 		err = readJSON(kind, payload, &m.Exit)

@@ -53,6 +53,7 @@ func startFake(cmd Command, run program) *fakeProcess {
 }
 
 func (p *fakeProcess) PID() uint32                           { return 42 }
+func (p *fakeProcess) Session() uint64                       { return 7 }
 func (p *fakeProcess) Stdin() io.WriteCloser                 { return p.inW }
 func (p *fakeProcess) Stdout() io.Reader                     { return p.out }
 func (p *fakeProcess) Stderr() io.Reader                     { return p.err }
@@ -174,7 +175,7 @@ func startExec(t *testing.T, c *Client, cmd Command) *Exec {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { e.Close() })
-	if m, err := e.Recv(t.Context()); err != nil || m.Kind != ExecStarted || m.PID != 42 {
+	if m, err := e.Recv(t.Context()); err != nil || m.Kind != ExecStarted || m.PID != 42 || m.Session != 7 {
 		t.Fatalf("first message %+v, %v", m, err)
 	}
 	return e
@@ -426,6 +427,55 @@ func TestExecGone(t *testing.T) {
 	if err := e.Signal(ctx, 1); !errors.Is(err, ErrGone) {
 		t.Errorf("a signal then: %v", err)
 	}
+}
+
+// TestExecKept checks that a command that is to be kept goes on without its
+// client: a pipe ends, a terminal doesn't.
+func TestExecKept(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	told := make(chan string, 1)
+	sb, c := serveGuestStub(t, map[string]program{
+		"flood": func(ctx context.Context, p *fakeProcess) Exit {
+			_, err := p.outW.Write(make([]byte, 10<<20))
+			told <- fmt.Sprint("wrote ", err)
+			return Exit{}
+		},
+		"read": func(ctx context.Context, p *fakeProcess) Exit {
+			text, err := io.ReadAll(p.in)
+			told <- fmt.Sprintf("read %s %v", text, err)
+			return Exit{}
+		},
+	})
+	for _, tt := range []struct {
+		cmd  Command
+		want string
+	}{
+		{Command{Args: []string{"flood"}, Keep: true}, "wrote <nil>"},
+		{Command{Args: []string{"read"}, Keep: true, Stdin: true}, "read x <nil>"},
+	} {
+		e := startExec(t, c, tt.cmd)
+		if tt.cmd.Stdin {
+			if err := e.Stdin(ctx, []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		e.Close()
+		if got := <-told; got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.cmd.Args[0], got, tt.want)
+		}
+	}
+	e := startExec(t, c, Command{Args: []string{"read"}, Keep: true, TTY: &TTY{}})
+	e.Close()
+	select {
+	case got := <-told:
+		t.Errorf("a terminal's input has ended: %s", got)
+	case <-time.After(20 * time.Millisecond):
+	}
+	sb.mu.Lock()
+	defer sb.mu.Unlock()
+	sb.started[len(sb.started)-1].Close()
+	<-told
 }
 
 // TestShutdownCuts checks that a server's end ends streams that don't end

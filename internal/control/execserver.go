@@ -14,6 +14,7 @@ import (
 // reading methods' readers end with the command's output.
 type Process interface {
 	PID() uint32
+	Session() uint64       // number of the command in the sandbox's log
 	Stdin() io.WriteCloser // may be nil if the command has none
 	Stdout() io.Reader
 	Stderr() io.Reader
@@ -37,9 +38,16 @@ func (h *handler) exec(w http.ResponseWriter, r *http.Request, sb Guest) {
 	}
 	defer h.streams.end(s)
 	ctx, cancel := context.WithCancelCause(context.Background())
-	c := &carrier{conn: s, orders: make(chan order, ordersHeld), input: newInbox()}
+	c := &carrier{conn: s, orders: make(chan order, ordersHeld), input: newInbox(), kept: cmd.Keep}
 	var reader sync.WaitGroup
-	reader.Go(func() { cancel(c.receive(ctx)) })
+	reader.Go(func() {
+		err := c.receive(ctx)
+		if cmd.Keep {
+			c.leave(cmd.TTY == nil)
+			return
+		}
+		cancel(err)
+	})
 	c.carry(ctx, sb, cmd)
 	cancel(context.Canceled)
 	_ = s.Conn.Close() // wakes the reader
@@ -63,6 +71,20 @@ type carrier struct {
 	orders chan order
 
 	writing sync.Mutex // held for the length of a frame
+	kept    bool       // that nobody is there to hear is no error; doesn't change
+	left    bool       // nobody is; guarded by writing
+}
+
+// leave lets the command go on without a client. A pipe that it reads from ends;
+// the end of a terminal's input would be a key that nobody pressed.
+func (c *carrier) leave(end bool) {
+	_ = c.conn.Conn.Close() // wakes who writes
+	c.writing.Lock()
+	c.left = true
+	c.writing.Unlock()
+	if end {
+		c.input.end()
+	}
 }
 
 // carry starts the command and returns when all about it has been sent, or
@@ -82,7 +104,7 @@ func (c *carrier) carry(ctx context.Context, sb Guest, cmd Command) {
 		cancel()
 		workers.Wait()
 	}()
-	if c.sendJSON(frameStarted, startedPayload{p.PID()}) != nil {
+	if c.sendJSON(frameStarted, startedPayload{p.PID(), p.Session()}) != nil {
 		return
 	}
 	workers.Go(func() { c.feed(ctx, p.Stdin()) })
@@ -210,7 +232,13 @@ func (c *carrier) sendJSON(kind frameKind, v any) error {
 func (c *carrier) send(frame []byte) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
+	if c.left {
+		return nil
+	}
 	_, err := c.conn.Write(frame)
+	if err != nil && c.kept {
+		return nil // receive notices too, and leaves
+	}
 	return err
 }
 

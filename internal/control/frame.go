@@ -15,7 +15,7 @@ import (
 // big-endian number, and the payload: bytes of a standard file, or else JSON.
 //
 //	to the sandbox                      from the sandbox
-//	01 stdin        bytes               81 started     {"pid": N}
+//	01 stdin        bytes               81 started     {"pid", "session"}
 //	02 end of stdin nothing             82 stdout      bytes
 //	03 signal       {"signal": N}       83 stderr      bytes
 //	04 resize       {"rows","cols"}     84 room        {"bytes": N} more of stdin
@@ -101,7 +101,8 @@ func readFrame(r io.Reader, buf []byte) (frameKind, []byte, error) {
 // The payloads that are JSON and have no name elsewhere.
 type (
 	startedPayload struct {
-		PID uint32 `json:"pid"`
+		PID     uint32 `json:"pid"`
+		Session uint64 `json:"session"`
 	}
 	roomPayload struct {
 		Bytes int `json:"bytes"`
