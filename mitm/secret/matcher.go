@@ -6,19 +6,29 @@ import (
 	"unsafe"
 )
 
-// opening is the number of bytes of a form that the filter knows.
-const opening = 3
-
 // A matcher finds the first of several patterns in a text. It is immutable.
 //
-// Most bytes of most texts begin no form. The filter is a set of byte pairs: those
-// at offset 0 and 1 of any form. So of each two neighbouring positions one look-up
-// is enough, and four of them fit in a load of eight bytes.
+// Most bytes of most texts begin no form, so two filters stand before the patterns,
+// made from the first bytes of all forms. The pairs at offsets 0 and 1 are a set: of
+// each two neighbouring positions one look-up in it is enough, and four of them fit
+// in a load of eight bytes. Where that says perhaps, the first six bytes are looked
+// up in a Bloom filter, which rejects nearly all of what isn't a form.
 type matcher struct {
 	patterns []pattern
-	filter   [1 << 16 / 64]uint64
-	heads    [256][]int // the patterns of which a form begins with a byte, longest first
+	pairs    bitset
+	opens    bitset
+	// short says that some form is shorter than openBytes, so that opens doesn't
+	// have them all.
+	short bool
+	first [256][]int // the patterns that begin with what stands for a byte, longest first
+	all   []int      // all of them
 }
+
+// Lengths of what the filters know.
+const (
+	pairBytes = 3 // two pairs
+	openBytes = 6 // enough to tell an escape of ASCII from another behind one or two bytes
+)
 
 // newMatcher returns the matcher of patterns, nil for none.
 func newMatcher(patterns []pattern) *matcher {
@@ -29,25 +39,34 @@ func newMatcher(patterns []pattern) *matcher {
 	slices.SortStableFunc(patterns, func(a, b pattern) int { return len(b.text) - len(a.text) })
 	m := &matcher{patterns: patterns}
 	for i := range patterns {
-		patterns[i].openings(make([]byte, 0, opening), func(o []byte) { m.add(i, o) })
+		p := &patterns[i]
+		m.all = append(m.all, i)
+		for c := range m.first {
+			if p.accepts(0, byte(c)) {
+				m.first[c] = append(m.first[c], i)
+			}
+		}
+		p.openings(make([]byte, 0, openBytes), m.add)
 	}
 	return m
 }
 
-// add takes an opening of pattern i, shorter than the constant where the whole
-// form is.
-func (m *matcher) add(i int, o []byte) {
-	if head := &m.heads[o[0]]; len(*head) == 0 || (*head)[len(*head)-1] != i {
-		*head = append(*head, i)
-	}
-	for _, first := range anyOf(o, 0) {
-		for _, second := range anyOf(o, 1) {
-			m.mark(first, second)
-			for _, third := range anyOf(o, 2) {
-				m.mark(second, third)
-			}
+// add tells the filters an opening, which is shorter than openBytes only where the
+// whole form is.
+func (m *matcher) add(o []byte) {
+	for _, second := range anyOf(o, 1) {
+		m.pairs.add(pair(o[0], second))
+		for _, third := range anyOf(o, 2) {
+			m.pairs.add(pair(second, third))
 		}
 	}
+	if len(o) < openBytes {
+		m.short = true
+		return
+	}
+	first, second := hash(o)
+	m.opens.add(first)
+	m.opens.add(second)
 }
 
 // anyOf returns the bytes that may stand at k of an opening: all, behind its end.
@@ -66,16 +85,24 @@ var everyByte = func() []byte {
 	return all
 }()
 
-func (m *matcher) mark(first, second byte) {
-	pair := uint16(first) | uint16(second)<<8
-	m.filter[pair>>6] |= 1 << (pair & 63)
+// pair returns two bytes as a little-endian load has them.
+func pair(first, second byte) uint16 { return uint16(first) | uint16(second)<<8 }
+
+// hash spreads the first openBytes of data over 16 bits, in two ways: a set of which
+// both must be members is a Bloom filter. The factor is odd and without pattern.
+func hash(data []byte) (first, second uint16) {
+	word := uint64(binary.LittleEndian.Uint32(data)) | uint64(binary.LittleEndian.Uint16(data[4:]))<<32
+	word *= 0x9e3779b97f4a7c15
+	return uint16(word >> 48), uint16(word >> 32)
 }
 
-// marked reports whether a pair of bytes, the first in the low byte, may be at
-// offset 0 or 1 of a form.
-func (m *matcher) marked(pair uint16) bool {
-	return m.filter[pair>>6]>>(pair&63)&1 != 0
-}
+// A bitset is a set of 16-bit numbers.
+type bitset [1 << 16 / 64]uint64
+
+func (b *bitset) add(n uint16) { b[n>>6] |= 1 << (n & 63) }
+
+// bit returns a word whose lowest bit says whether n is in the set.
+func (b *bitset) bit(n uint16) uint64 { return b[n>>6] >> (n & 63) }
 
 // A hit is a form of a pattern in a text, or the beginning of one at its end.
 type hit struct {
@@ -92,20 +119,21 @@ func (m *matcher) find(data []byte, from int, final bool) (hit, bool) {
 	if m == nil {
 		return hit{}, false
 	}
-	i := from
-	for i+1 < len(data) {
+	for i := from; i+1 < len(data); i += 2 {
 		if i = m.candidate(data, i); i+1 >= len(data) {
 			break
 		}
 		for start := max(i-1, from); start <= i; start++ {
+			if m.rejects(data[start:]) {
+				continue
+			}
 			if h, ok := m.try(data, start, final); ok {
 				return h, true
 			}
 		}
-		i += 2
 	}
-	// A form that starts in the last bytes has no two bytes for the filter.
-	for start := max(from, len(data)-opening+1); start < len(data); start++ {
+	// A form that starts in the last bytes hasn't both pairs there.
+	for start := max(from, len(data)-pairBytes+1); start < len(data); start++ {
 		if h, ok := m.try(data, start, final); ok {
 			return h, true
 		}
@@ -113,31 +141,46 @@ func (m *matcher) find(data []byte, from int, final bool) (hit, bool) {
 	return hit{}, false
 }
 
-// candidate returns the first position i, i+2, … at which the filter knows the two
-// bytes there, or one from which there aren't two.
+// candidate returns the first of the positions i, i+2, … whose pair the filter knows,
+// or one from which there is none.
 func (m *matcher) candidate(data []byte, i int) int {
+	p := &m.pairs
 	for ; i+8 <= len(data); i += 8 {
 		w := binary.LittleEndian.Uint64(data[i:])
-		a, b, c, d := uint16(w), uint16(w>>16), uint16(w>>32), uint16(w>>48)
-		bits := m.filter[a>>6]>>(a&63) | m.filter[b>>6]>>(b&63) | m.filter[c>>6]>>(c&63) | m.filter[d>>6]>>(d&63)
-		if bits&1 != 0 {
+		if (p.bit(uint16(w))|p.bit(uint16(w>>16))|p.bit(uint16(w>>32))|p.bit(uint16(w>>48)))&1 != 0 {
 			break
 		}
 	}
 	for ; i+1 < len(data); i += 2 {
-		if m.marked(binary.LittleEndian.Uint16(data[i:])) {
+		if p.bit(pair(data[i], data[i+1]))&1 != 0 {
 			break
 		}
 	}
 	return i
 }
 
+// rejects reports whether no form begins as data does.
+func (m *matcher) rejects(data []byte) bool {
+	if m.short || len(data) < openBytes {
+		return false
+	}
+	first, second := hash(data)
+	return m.opens.bit(first)&m.opens.bit(second)&1 == 0
+}
+
 // try returns the hit that starts at start.
 func (m *matcher) try(data []byte, start int, final bool) (hit, bool) {
 	open := false
-	for _, i := range m.heads[data[start]] {
-		p := &m.patterns[i]
-		n, s, f := p.at(data[start:], final)
+	data = data[start:]
+	for plain, escaped := m.begin(data, final); len(plain)+len(escaped) > 0; {
+		// Both are in the order of the patterns' lengths, and so is what is tried.
+		next := &plain
+		if len(plain) == 0 || len(escaped) > 0 && escaped[0] < plain[0] {
+			next = &escaped
+		}
+		p := &m.patterns[(*next)[0]]
+		*next = (*next)[1:]
+		n, s, f := p.at(data, final)
 		switch {
 		case f == fitsSoFar, f == fits && open: // a longer one may still come to fit
 			open = true
@@ -146,6 +189,30 @@ func (m *matcher) try(data []byte, start int, final bool) (hit, bool) {
 		}
 	}
 	return hit{start: start, open: true}, open
+}
+
+// begin returns the patterns that may begin as data does: those whose first byte is
+// data's, and those whose first byte is what an escape at its beginning stands for.
+func (m *matcher) begin(data []byte, final bool) (plain, escaped []int) {
+	var u unit
+	var whole bool
+	switch plain = m.first[data[0]]; data[0] {
+	case '%':
+		u, whole = readPercent(data, final)
+	case '\\':
+		u, whole = readJSON(data, final)
+	case '+':
+		return plain, m.first[' ']
+	default:
+		return plain, nil
+	}
+	switch {
+	case !whole:
+		return m.all, nil
+	case u.width == 1:
+		return plain, nil
+	}
+	return plain, m.first[u.stands[0]]
 }
 
 // bytesOf returns the bytes of a string, which must not be written to, without a
