@@ -63,7 +63,9 @@ func guestComplaint(name string, err error) complaint {
 }
 
 // upstreamComplaint explains why a handshake with the server of a name failed.
-// asked says that the server wanted a certificate of its client's.
+// asked says that the server wanted a certificate of its client's: over TLS 1.3 it
+// says only after the handshake that it insists, and then net/http may have lost
+// its words.
 func upstreamComplaint(name string, asked bool, err error) complaint {
 	var (
 		unknown  x509.UnknownAuthorityError
@@ -83,7 +85,9 @@ func upstreamComplaint(name string, asked bool, err error) complaint {
 		return complaint{"the server's certificate is signed by nobody the host trusts", "add its issuer to UpstreamCACerts, " + scoped}
 	case errors.As(err, &invalid), errors.As(err, &insecure), errors.As(err, &checked):
 		return complaint{"the server's certificate isn't valid: " + err.Error(), scoped[len("or "):]}
-	case asked && isAlert(err), fromPeer(err, alertCertificateRequired):
+	case isTimeout(err):
+		return complaint{"the server didn't finish the TLS handshake in time", ""}
+	case asked, fromPeer(err, alertCertificateRequired):
 		return complaint{"the server wants a client certificate, which interception can't show", fmt.Sprintf("set Bypass: [%q]", name)}
 	case errors.As(err, &record):
 		return complaint{"the server doesn't speak TLS", ""}
@@ -91,8 +95,6 @@ func upstreamComplaint(name string, asked bool, err error) complaint {
 		return complaint{"the server speaks none of the protocols that the guest offers", ""}
 	case fromPeer(err, alertProtocolVersion, alertHandshakeFailure):
 		return complaint{"the server and sluice have no TLS version or cipher suite in common", fmt.Sprintf("set Bypass: [%q] if the guest's program knows older ones", name)}
-	case isTimeout(err):
-		return complaint{"the server didn't finish the TLS handshake in time", ""}
 	}
 	return complaint{"no TLS with the server: " + err.Error(), ""}
 }

@@ -76,7 +76,7 @@ func (p *Proxy) readFlightOrBanner(guest, upstream net.Conn, f Flow) (first flig
 		if said = n; n > 0 {
 			_, err = guest.Write(buf[:n])
 		}
-		if n > 0 || !isTimeout(err) {
+		if n > 0 || !isTimeout(err) && !isAlert(err) { // an alert is for who answers the request
 			stop.Store(true)
 			_ = guest.SetReadDeadline(longAgo)
 		}

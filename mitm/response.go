@@ -20,6 +20,7 @@ var errSwitched = errors.New("upstream switched protocols unasked")
 // modifyResponse looks at a response before the guest gets it.
 func modifyResponse(res *http.Response) error {
 	x := exchangeOf(res.Request)
+	x.session.answered.Store(true)
 	if res.StatusCode == http.StatusSwitchingProtocols && !isUpgrade(res.Request) {
 		return errSwitched
 	}
@@ -55,7 +56,7 @@ func answerError(w http.ResponseWriter, r *http.Request, err error) {
 		refuse(w, http.StatusBadGateway, refused.complaint.reason, refused.complaint.fix)
 	case r.Context().Err() != nil:
 		panic(http.ErrAbortHandler) // the guest has gone
-	case s.upstream != nil && isAlert(err):
+	case s.upstream != nil && (isAlert(err) || s.upstream.wantsCertificate() && !s.answered.Load()):
 		c := upstreamComplaint(s.name, s.upstream.wantsCertificate(), err)
 		s.p.fail(s.flow, s.name, "upstream", c)
 		refuse(w, http.StatusBadGateway, c.reason, c.fix)

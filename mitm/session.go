@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 )
 
 // A session is one HTTP connection of the guest's with what belongs to it: the
@@ -20,7 +21,8 @@ type session struct {
 	// used.
 	complaint *complaint
 
-	upstream  *upstream // nil without TLS
+	upstream  *upstream   // nil without TLS
+	answered  atomic.Bool // the upstream has sent a response
 	conns     conns
 	transport *http.Transport // nil while there was no request to forward
 

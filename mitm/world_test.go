@@ -301,6 +301,9 @@ func (w *world) client(http2 bool) *http.Client {
 		protocols.SetHTTP1(true)
 	}
 	t := &http.Transport{DialContext: dial, TLSClientConfig: w.guestTLS(), Protocols: protocols, DisableCompression: true}
+	if !http2 {
+		t.TLSClientConfig.NextProtos = []string{"http/1.1"}
+	}
 	t.TLSClientConfig.ServerName = ""
 	w.t.Cleanup(t.CloseIdleConnections)
 	return &http.Client{Transport: t, Timeout: 60 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
