@@ -112,6 +112,9 @@ type Event struct {
 	Verdict    policy.Verdict
 	// Limit names the bound that was hit; valid iff Type is limit.hit.
 	Limit string
+	// Count is how often it was hit since the last event that said so, this one
+	// included, where hits are gathered; 0 where each is told.
+	Count uint64
 	// Text is what the user should know; valid iff Type is warning.
 	Text string
 }
