@@ -143,6 +143,7 @@ const (
 	KindInvalid       = "invalid config"
 	KindArgument      = "invalid argument"
 	KindUnsupported   = "unsupported operation"
+	KindMetrics       = "metrics unavailable"
 	KindIO            = "i/o"
 	KindCancelled     = "cancelled"
 	KindInternal      = "internal"

@@ -19,10 +19,6 @@ const (
 	ringLength = 8192
 	// batchLength bounds the events of one write to the file.
 	batchLength = 256
-	// gatherTime is how long an event waits for others to be written with it:
-	// nobody sees so little, and a guest that opens a thousand flows a second
-	// would wake the recorder, and every reader, for each.
-	gatherTime = 20 * time.Millisecond
 	// maxEventsFile bounds the file in bytes. A full one is renamed once, so
 	// that twice as much is kept.
 	maxEventsFile = 64 << 20
@@ -34,7 +30,6 @@ const (
 type recorder struct {
 	sandbox string
 	queue   chan record   // closed by close
-	crowded chan struct{} // holds one element when run is to gather no longer
 	done    chan struct{} // closed by run when the last event is written
 	lost    atomic.Uint64 // events that found no room since the last that did
 	denied  atomic.Uint64 // denials, lost events included
@@ -42,8 +37,7 @@ type recorder struct {
 	sending sync.RWMutex // held for reading while sending to queue
 	closed  bool         // guarded by sending
 
-	file  *rotatingFile // owned by run
-	lines []byte        // the memory of write's batch, owned by run
+	file *rotatingFile // owned by run
 
 	mu      sync.Mutex    // guards the following fields
 	next    int64         // number of the next event
@@ -61,7 +55,6 @@ func newRecorder(sandbox, path string) (*recorder, error) {
 	r := &recorder{
 		sandbox: sandbox,
 		queue:   make(chan record, queueLength),
-		crowded: make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		file:    f,
 		ring:    make([][]byte, ringLength),
@@ -95,20 +88,9 @@ func (r *recorder) emit(rec record) {
 func (r *recorder) offer(rec record) bool {
 	select {
 	case r.queue <- rec:
+		return true
 	default:
 		return false
-	}
-	if len(r.queue) >= cap(r.queue)/2 {
-		r.hurry()
-	}
-	return true
-}
-
-// hurry has run write what there is now.
-func (r *recorder) hurry() {
-	select {
-	case r.crowded <- struct{}{}:
-	default: // it was told
 	}
 }
 
@@ -116,11 +98,11 @@ func (r *recorder) hurry() {
 func (r *recorder) run() {
 	defer close(r.done)
 	for rec := range r.queue {
-		select {
-		case <-time.After(gatherTime):
-		case <-r.crowded:
+		batch := []record{rec}
+		for len(batch) < batchLength && len(r.queue) > 0 {
+			batch = append(batch, <-r.queue) // only run receives, so there is one
 		}
-		r.drain(rec)
+		r.write(batch)
 	}
 	if lost := r.lost.Load(); lost > 0 {
 		r.write([]record{{Type: typeDropped, Time: time.Now(), Count: lost}})
@@ -132,61 +114,36 @@ func (r *recorder) run() {
 	close(r.changed)
 }
 
-// drain writes first and what is in the queue behind it.
-func (r *recorder) drain(first record) {
-	batch := make([]record, 1, batchLength)
-	for batch[0] = first; ; {
-		for len(batch) < batchLength && len(r.queue) > 0 {
-			batch = append(batch, <-r.queue) // only run receives, so there is one
-		}
-		if len(batch) == 0 {
-			return
-		}
-		r.write(batch)
-		clear(batch)
-		batch = batch[:0]
-	}
-}
-
 // write numbers events and passes their lines on.
 func (r *recorder) write(batch []record) {
+	lines := make([][]byte, len(batch))
 	r.mu.Lock()
 	first := r.next // only run writes, so it stays
 	r.mu.Unlock()
-	ends := make([]int, len(batch))
-	r.lines = r.lines[:0]
 	for i, rec := range batch {
 		rec.Seq = first + int64(i)
-		r.lines = r.appendLine(r.lines, rec)
-		ends[i] = len(r.lines)
+		lines[i] = r.line(rec)
 	}
-	_, _ = r.file.Write(r.lines) // a full disk must not end the sandbox
+	_, _ = r.file.Write(bytes.Join(lines, nil)) // a full disk must not end the sandbox
 
-	kept := bytes.Clone(r.lines) // one piece for all of the batch
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i, start := 0, 0; i < len(batch); i, start = i+1, ends[i] {
-		r.ring[(first+int64(i))%ringLength] = kept[start:ends[i]:ends[i]]
+	for i, line := range lines {
+		r.ring[(first+int64(i))%ringLength] = line
 	}
-	r.next += int64(len(batch))
+	r.next += int64(len(lines))
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
 
 // line returns the event as it is written.
-func (r *recorder) line(rec record) []byte { return r.appendLine(nil, rec) }
-
-// appendLine appends the event as it is written.
-func (r *recorder) appendLine(b []byte, rec record) []byte {
-	if rec.network != nil {
-		return append(appendNetwork(b, rec.network, rec.Seq, r.sandbox), '\n')
-	}
+func (r *recorder) line(rec record) []byte {
 	rec.Version, rec.Sandbox = recordVersion, r.sandbox
 	text, err := json.Marshal(rec)
 	if err != nil {
 		panic("sandbox: internal error: event can't be encoded: " + err.Error())
 	}
-	return append(append(b, text...), '\n')
+	return append(text, '\n')
 }
 
 // read calls write with the lines from number from on, as control.Sandbox says.
@@ -245,7 +202,6 @@ func (r *recorder) close() {
 	if !r.closed {
 		r.closed = true
 		close(r.queue)
-		r.hurry()
 	}
 	r.sending.Unlock()
 	<-r.done

@@ -47,8 +47,10 @@ type Sandbox struct {
 	unfollow  context.CancelFunc // ends them; nil before they start
 	reach     *reach
 	activity  *activity
-	leash     *leash // nil in the caller's process
-	fakeIP    bool   // has been warned of; owned by refresh
+	meter     meter
+	sessions  atomic.Uint64 // number of the last command
+	leash     *leash        // nil in the caller's process
+	fakeIP    bool          // has been warned of; owned by refresh
 
 	compile    Compile    // for updates
 	updating   sync.Mutex // held for the length of an update; guards the following field
