@@ -19,6 +19,10 @@ const (
 	ringLength = 8192
 	// batchLength bounds the events of one write to the file.
 	batchLength = 256
+	// gatherTime is how long an event waits for others to be written with it:
+	// nobody sees so little, and a guest that opens a thousand flows a second
+	// would wake the recorder, and every reader, for each.
+	gatherTime = 20 * time.Millisecond
 	// maxEventsFile bounds the file in bytes. A full one is renamed once, so
 	// that twice as much is kept.
 	maxEventsFile = 64 << 20
@@ -30,6 +34,7 @@ const (
 type recorder struct {
 	sandbox string
 	queue   chan record   // closed by close
+	crowded chan struct{} // holds one element when run is to gather no longer
 	done    chan struct{} // closed by run when the last event is written
 	lost    atomic.Uint64 // events that found no room since the last that did
 	denied  atomic.Uint64 // denials, lost events included
@@ -37,7 +42,8 @@ type recorder struct {
 	sending sync.RWMutex // held for reading while sending to queue
 	closed  bool         // guarded by sending
 
-	file *rotatingFile // owned by run
+	file  *rotatingFile // owned by run
+	lines []byte        // the memory of write's batch, owned by run
 
 	mu      sync.Mutex    // guards the following fields
 	next    int64         // number of the next event
@@ -55,6 +61,7 @@ func newRecorder(sandbox, path string) (*recorder, error) {
 	r := &recorder{
 		sandbox: sandbox,
 		queue:   make(chan record, queueLength),
+		crowded: make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		file:    f,
 		ring:    make([][]byte, ringLength),
@@ -88,9 +95,20 @@ func (r *recorder) emit(rec record) {
 func (r *recorder) offer(rec record) bool {
 	select {
 	case r.queue <- rec:
-		return true
 	default:
 		return false
+	}
+	if len(r.queue) >= cap(r.queue)/2 {
+		r.hurry()
+	}
+	return true
+}
+
+// hurry has run write what there is now.
+func (r *recorder) hurry() {
+	select {
+	case r.crowded <- struct{}{}:
+	default: // it was told
 	}
 }
 
@@ -98,11 +116,11 @@ func (r *recorder) offer(rec record) bool {
 func (r *recorder) run() {
 	defer close(r.done)
 	for rec := range r.queue {
-		batch := []record{rec}
-		for len(batch) < batchLength && len(r.queue) > 0 {
-			batch = append(batch, <-r.queue) // only run receives, so there is one
+		select {
+		case <-time.After(gatherTime):
+		case <-r.crowded:
 		}
-		r.write(batch)
+		r.drain(rec)
 	}
 	if lost := r.lost.Load(); lost > 0 {
 		r.write([]record{{Type: typeDropped, Time: time.Now(), Count: lost}})
@@ -114,36 +132,61 @@ func (r *recorder) run() {
 	close(r.changed)
 }
 
+// drain writes first and what is in the queue behind it.
+func (r *recorder) drain(first record) {
+	batch := make([]record, 1, batchLength)
+	for batch[0] = first; ; {
+		for len(batch) < batchLength && len(r.queue) > 0 {
+			batch = append(batch, <-r.queue) // only run receives, so there is one
+		}
+		if len(batch) == 0 {
+			return
+		}
+		r.write(batch)
+		clear(batch)
+		batch = batch[:0]
+	}
+}
+
 // write numbers events and passes their lines on.
 func (r *recorder) write(batch []record) {
-	lines := make([][]byte, len(batch))
 	r.mu.Lock()
 	first := r.next // only run writes, so it stays
 	r.mu.Unlock()
+	ends := make([]int, len(batch))
+	r.lines = r.lines[:0]
 	for i, rec := range batch {
 		rec.Seq = first + int64(i)
-		lines[i] = r.line(rec)
+		r.lines = r.appendLine(r.lines, rec)
+		ends[i] = len(r.lines)
 	}
-	_, _ = r.file.Write(bytes.Join(lines, nil)) // a full disk must not end the sandbox
+	_, _ = r.file.Write(r.lines) // a full disk must not end the sandbox
 
+	kept := bytes.Clone(r.lines) // one piece for all of the batch
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i, line := range lines {
-		r.ring[(first+int64(i))%ringLength] = line
+	for i, start := 0, 0; i < len(batch); i, start = i+1, ends[i] {
+		r.ring[(first+int64(i))%ringLength] = kept[start:ends[i]:ends[i]]
 	}
-	r.next += int64(len(lines))
+	r.next += int64(len(batch))
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
 
 // line returns the event as it is written.
-func (r *recorder) line(rec record) []byte {
+func (r *recorder) line(rec record) []byte { return r.appendLine(nil, rec) }
+
+// appendLine appends the event as it is written.
+func (r *recorder) appendLine(b []byte, rec record) []byte {
+	if rec.network != nil {
+		return append(appendNetwork(b, rec.network, rec.Seq, r.sandbox), '\n')
+	}
 	rec.Version, rec.Sandbox = recordVersion, r.sandbox
 	text, err := json.Marshal(rec)
 	if err != nil {
 		panic("sandbox: internal error: event can't be encoded: " + err.Error())
 	}
-	return append(text, '\n')
+	return append(append(b, text...), '\n')
 }
 
 // read calls write with the lines from number from on, as control.Sandbox says.
@@ -202,6 +245,7 @@ func (r *recorder) close() {
 	if !r.closed {
 		r.closed = true
 		close(r.queue)
+		r.hurry()
 	}
 	r.sending.Unlock()
 	<-r.done

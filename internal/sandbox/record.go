@@ -50,6 +50,10 @@ type record struct {
 	Attrs   map[string]any `json:"attrs,omitempty"`   // sandbox.log
 	Source  string         `json:"source,omitempty"`  // sandbox.stopped: what ended it
 	Denied  uint64         `json:"denied,omitempty"`  // sandbox.stopped: flows and queries denied in all
+
+	// network is an event of the network's that only the recorder's goroutine
+	// turns into the fields above; of those it has just Type and Time.
+	network *vnet.Event
 }
 
 type recordPolicy struct {
@@ -112,8 +116,14 @@ func (r record) denies() bool {
 	return false
 }
 
-// networkRecord returns the record of an event of the network.
+// networkRecord returns the record of an event of the network. It is called where
+// packets wait, so the rest is for later.
 func networkRecord(e vnet.Event) record {
+	return record{Type: e.Type, Time: e.Time, network: &e}
+}
+
+// expandNetwork returns the fields of an event of the network.
+func expandNetwork(e *vnet.Event) record {
 	f := e.Flow
 	flow := &recordFlow{
 		ID:        f.ID,
@@ -136,7 +146,7 @@ func networkRecord(e vnet.Event) record {
 		dialed := end(f.Dialed)
 		flow.Dialed = &dialed
 	}
-	r := record{Type: e.Type, Time: e.Time, Policy: generation(e.Generation), Limit: e.Limit, Message: e.Text}
+	r := record{Type: e.Type, Time: e.Time, Policy: generation(e.Generation), Limit: e.Limit, Count: e.Count, Message: e.Text}
 	if f.Src.IsValid() { // some bounds are no single flow's
 		r.Flow = flow
 	}

@@ -49,8 +49,8 @@ type Sandbox struct {
 	activity  *activity
 	meter     meter
 	sessions  atomic.Uint64 // number of the last command
-	leash     *leash        // nil in the caller's process
-	fakeIP    bool          // has been warned of; owned by refresh
+	leash     *leash // nil in the caller's process
+	fakeIP    bool   // has been warned of; owned by refresh
 
 	compile    Compile    // for updates
 	updating   sync.Mutex // held for the length of an update; guards the following field
