@@ -138,6 +138,9 @@ func (r *Request) Head(h *Head) error {
 		c.encoded()
 	}
 	if c.violation == nil && r.scope.first != "" {
+		if h.Header == nil {
+			h.Header = make(map[string][]string)
+		}
 		askReadable(h.Header)
 	}
 	return c.err()

@@ -19,7 +19,7 @@ import (
 func shows(text string) bool {
 	quoted, _ := json.Marshal(canary)
 	for _, form := range []string{
-		canary, strings.Trim(string(quoted), `"`), url.QueryEscape(canary), url.PathEscape(canary),
+		canary, string(quoted[1 : len(quoted)-1]), url.QueryEscape(canary), url.PathEscape(canary),
 		base64.StdEncoding.EncodeToString([]byte(canary)), stdhex.EncodeToString([]byte(canary)), fmt.Sprintf("% x", canary),
 		strings.Trim(fmt.Sprint([]byte(canary)), "[]"), strings.Trim(fmt.Sprintf("%#v", []byte(canary)), "[]byte{}"),
 		"c0ffee", // no special characters: stays as it is in most encodings
