@@ -33,24 +33,25 @@ type Sandbox struct {
 
 	// What it owns, in the order in which it is made. Each is nil until then;
 	// nothing changes after start.
-	claim     *claim
-	events    *recorder
-	output    *logger      // what commands write
-	image     *image.Image // holds the root against removal; nil without one
-	block     *blockClaim
-	vm        hv.VM
-	resolver  *dns.Server
-	network   *vnet.Network
-	agent     *guest.Client
-	server    *control.Server
-	followers sync.WaitGroup     // the goroutines that follow the host
-	unfollow  context.CancelFunc // ends them; nil before they start
-	reach     *reach
-	activity  *activity
-	meter     meter
-	sessions  atomic.Uint64 // number of the last command
-	leash     *leash // nil in the caller's process
-	fakeIP    bool   // has been warned of; owned by refresh
+	claim      *claim
+	events     *recorder
+	output     *logger      // what commands write
+	image      *image.Image // holds the root against removal; nil without one
+	block      *blockClaim
+	vm         hv.VM
+	resolver   *dns.Server
+	network    *vnet.Network
+	agent      *guest.Client
+	server     *control.Server
+	followers  sync.WaitGroup     // the goroutines that follow the host
+	unfollow   context.CancelFunc // ends them; nil before they start
+	reach      *reach
+	activity   *activity
+	meter      meter
+	sessions   atomic.Uint64 // number of the last command
+	guestConns conns
+	leash      *leash // nil in the caller's process
+	fakeIP     bool   // has been warned of; owned by refresh
 
 	compile    Compile    // for updates
 	updating   sync.Mutex // held for the length of an update; guards the following field
@@ -463,6 +464,7 @@ func (s *Sandbox) close(ended control.Ended) error {
 		s.unfollow()
 		s.followers.Wait()
 	}
+	s.guestConns.close()
 	if s.network != nil {
 		errs = append(errs, s.network.Close())
 	}
