@@ -1,8 +1,42 @@
 package secret
 
 import (
+	"io"
 	"strings"
 )
+
+// Body returns a reader over the request's body in which the placeholders are
+// replaced where that is permitted. Its Read returns a *Violation if one must not
+// go out; what was read before holds none. Call it after Head. The caller closes
+// src.
+//
+// With reframe the body's length may change: its Content-Length must not be sent.
+func (r *Request) Body(src io.Reader) (body io.Reader, reframe bool) {
+	if r == nil || r.view.placeholders == nil {
+		return src, false
+	}
+	_, substitutable := r.kind.spell(Raw)
+	return &stream{src: src, editor: requestEditor{r}}, r.scope.body && substitutable && r.to.Proof != ProofNone
+}
+
+// A requestEditor edits a request's body.
+type requestEditor struct{ request *Request }
+
+func (e requestEditor) matcher() *matcher { return e.request.view.placeholders }
+
+func (e requestEditor) edit(dst, data []byte, h hit) ([]byte, error) {
+	r := e.request
+	v := r.judge(PlaceBody, "", h)
+	r.note(v.finding)
+	switch v.finding.Kind {
+	case Inject:
+		return appendSpelled(dst, v.value.Reveal(), v.as), nil
+	case Block:
+		v.finding.Count = 1
+		return dst, &Violation{Host: r.to.Host, Finding: v.finding}
+	}
+	return append(dst, data[h.start:h.end]...), nil
+}
 
 // A bodyKind is what a body's header says about how to read it.
 type bodyKind uint8
