@@ -20,8 +20,8 @@ type Head struct {
 }
 
 // Head replaces the placeholders in a head where that is permitted. If one must not
-// go out it returns a *Violation, that of the strongest action in the whole head;
-// the head is then not fit to be sent.
+// go out it returns a *Violation, that of the strongest action in the whole head,
+// and empties the head's query and header, in which there may be values already.
 func (r *Request) Head(h *Head) error {
 	if r == nil {
 		return nil
@@ -46,13 +46,18 @@ func (r *Request) Head(h *Head) error {
 	if h.HasBody && r.kind == bodyEncoded && r.scope.body {
 		c.encoded()
 	}
-	if c.violation == nil && r.scope.first != "" {
+	if err := c.err(); err != nil {
+		h.Query = ""
+		clear(h.Header)
+		return err
+	}
+	if r.scope.first != "" {
 		if h.Header == nil {
 			h.Header = make(map[string][]string)
 		}
 		askReadable(h.Header)
 	}
-	return c.err()
+	return nil
 }
 
 // Trailer checks the trailers of a request, in which nothing is replaced. It
@@ -197,7 +202,7 @@ func (c *check) encoded() {
 
 // decodeBasic appends to dst the credentials of a header value with the scheme Basic
 // (RFC 7617), and returns where in the value they are, 0 if it has another scheme.
-// It is more lenient than any server: characters that aren't Base64 are skipped.
+// It is lenient: padding begins anew, and what isn't Base64 is skipped.
 func decodeBasic(dst []byte, value string) (credentials []byte, at int) {
 	const scheme = "basic"
 	rest := strings.TrimLeft(value, " \t")
@@ -213,6 +218,9 @@ func decodeBasic(dst []byte, value string) (credentials []byte, at int) {
 	n := 0
 	for _, c := range []byte(rest) {
 		s := sextets[c]
+		if c == '=' {
+			n = 0
+		}
 		if s == noSextet {
 			continue
 		}

@@ -73,6 +73,8 @@ func TestHeadPlaces(t *testing.T) {
 		{"Basic, proxy", header("Proxy-Authorization", basic("u:$MSB_KEY")), nil, `inject KEY: basic "Proxy-Authorization"`, `block KEY: basic "Proxy-Authorization", unlisted`, header("Proxy-Authorization", basic("u:"+canary))},
 		{"Basic, unpadded", header("Authorization", strings.TrimRight(basic("a:$MSB_KEY"), "=")), nil, `inject KEY: basic "Authorization"`, `block KEY: basic "Authorization", unlisted`, header("Authorization", basic("a:"+canary))},
 		{"Basic, case", header("Authorization", "bAsIc  "+basic("u:$MSB_KEY")[6:]), nil, `inject KEY: basic "Authorization"`, `block KEY: basic "Authorization", unlisted`, header("Authorization", "bAsIc  "+basic("u:" + canary)[6:])},
+		{"Basic, folded", header("Authorization", strings.Replace(basic("u:$MSB_KEY"), "=", "\t=", 1)[:10]+" "+basic("u:$MSB_KEY")[10:]), nil, `inject KEY: basic "Authorization"`, `block KEY: basic "Authorization", unlisted`, header("Authorization", basic("u:"+canary))},
+		{"Basic, in two parts", header("Authorization", basic("u:::")+basic("$MSB_KEY")[6:]), nil, `inject KEY: basic "Authorization"`, `block KEY: basic "Authorization", unlisted`, header("Authorization", basic("u:::"+canary))},
 		{"Basic, raw", header("Authorization", "Basic $MSB_KEY"), nil, `inject KEY: header "Authorization"`, `block KEY: header "Authorization", unlisted`, header("Authorization", "Basic "+canary)},
 		{"Basic, escaped inside", header("Authorization", basic("u:%24MSB_KEY")), nil, `inject KEY: basic "Authorization", percent-encoded`, `block KEY: basic "Authorization", percent-encoded, unlisted`, header("Authorization", basic("u:"+escaped))},
 		{"Host", header("Host", "$MSB_KEY"), everywhere, `skip KEY: header "Host"`, `block KEY: header "Host", unlisted`, header("Host", "$MSB_KEY")},
@@ -101,6 +103,9 @@ func TestHeadPlaces(t *testing.T) {
 				if blocked := strings.HasPrefix(want, "block"); errors.As(err, &v) != blocked {
 					t.Errorf("at %q: error %v", to.Host, err)
 				} else if blocked {
+					if len(head.Header) > 0 || head.Query != "" {
+						t.Errorf("at %q: left %+v", to.Host, head)
+					}
 					if v.Host != to.Host || v.Finding.Action != ActionBlockAndLog || !strings.Contains(v.Error(), want) {
 						t.Errorf("at %q: violation %+v: %v", to.Host, v, v)
 					}
@@ -185,7 +190,7 @@ func TestHeadSeveralSecrets(t *testing.T) {
 		if got := kinds(r.Findings()); got != row.found {
 			t.Errorf("%s at %s: %s, want %s", row.in, row.host, got, row.found)
 		}
-		if got := h.Header["X"][0]; err == nil && got != row.want || (err == nil) == (row.want == "") {
+		if got := strings.Join(h.Header["X"], ""); got != row.want || (err == nil) == (row.want == "") {
 			t.Errorf("%s at %s: %q, %v, want %q", row.in, row.host, got, err, row.want)
 		}
 	}
@@ -428,7 +433,10 @@ func TestFindingsAreBounded(t *testing.T) {
 	if len(r.Findings()) != 0 {
 		t.Error("findings are reported twice")
 	}
-	header["Last"] = []string{"$MSB_OTHER"}
+	header = map[string][]string{"Last": {"$MSB_OTHER"}}
+	for i := range 100 {
+		header[strings.Repeat("y", i+1)] = []string{"$MSB_KEY"}
+	}
 	other := Secret{EnvVar: "OTHER", Value: NewValue("other value"), AllowHosts: []string{"other.example"}}
 	if err := newSet(t, key(), other).Request(listed).Head(&Head{Header: header}); !errors.As(err, new(*Violation)) {
 		t.Errorf("a violation among many findings: %v", err)
