@@ -90,6 +90,17 @@ func holds(text, value string) bool {
 	return false
 }
 
+// TestRedactText: an error's text may quote a response.
+func TestRedactText(t *testing.T) {
+	t.Parallel()
+	var none *Request
+	for r, want := range map[*Request]string{none: canary, newSet(t, key()).Request(listed): "$MSB_KEY", newSet(t, key()).Request(elsewhere): canary} {
+		if got := r.RedactText("malformed line: " + canary); got != "malformed line: "+want {
+			t.Errorf("became %q, want %q", got, want)
+		}
+	}
+}
+
 // TestResponseHeaderName: names have no case.
 func TestResponseHeaderName(t *testing.T) {
 	t.Parallel()
