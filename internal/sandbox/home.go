@@ -103,6 +103,10 @@ func checkPrivate(dir string, info fs.FileInfo) error {
 // Images returns the directory of the cache of images.
 func (d Dirs) Images() string { return filepath.Join(d.Home, "images") }
 
+// Events returns the path of the file with the events of the sandbox of a name.
+// That of what was before, if there is one, ends in ".1".
+func (d Dirs) Events(name string) string { return filepath.Join(d.sandboxes(), name, eventsName) }
+
 func (d Dirs) sandboxes() string { return filepath.Join(d.Home, "sandboxes") }
 func (d Dirs) blocks() string    { return filepath.Join(d.Home, "blocks") }
 
