@@ -150,6 +150,7 @@ var allowed = map[string]map[string]string{
 		"internal/guest":                 "through the agent",
 		"internal/image":                 "from an image",
 		"github.com/landlock-lsm":        "confines the sandbox's process",
+		"github.com/pkg/sftp":            "patches the guest's root by the agent's file server",
 		"github.com/vishvananda/netlink": "follows the host's addresses and routes",
 		"golang.org/x/sys":               "locks, limits, the lifeline",
 	},
@@ -219,7 +220,7 @@ var testsMay = map[string]string{
 
 // testsMayHere says what one package's tests may import on top.
 var testsMayHere = map[string]map[string]string{
-	"sdk":                    {"hv/namespace": "tells whether this machine runs one"},
+	"sdk":                    {"hv/namespace": "tells whether this machine runs one", "github.com/google/go-containerregistry": "makes images, and a registry"},
 	"integration":            {"sdk": "the public door", "github.com/miekg/dns": "a hostile authority's messages"},
 	"internal/sandbox":       {"hv/namespace": "starts real guests"},
 	"vnet":                   {"golang.org/x/net/http2/hpack": "makes requests of HTTP/2"},

@@ -20,17 +20,17 @@ import (
 // doubtful; other fields are not looked at.
 func (n *NetworkConfig) Compile() (cfg policy.Config, warnings []string, err error) {
 	var c checker
-	cfg, _ = c.compilePolicy(n)
+	cfg, _ = c.compilePolicy(n, false)
 	return cfg, c.warnings, c.err()
 }
 
 // compileJSON is the Compile function of a sandbox's process.
 func compileJSON(raw json.RawMessage) (sandbox.Config, error) {
-	cfg, err := parseWire(raw)
+	cfg, valueless, err := parseWire(raw)
 	if err != nil {
 		return sandbox.Config{}, &control.Failure{Kind: control.KindInternal, Message: "read configuration: " + err.Error()}
 	}
-	var c checker
+	c := checker{valueless: valueless}
 	compiled := c.compile(&cfg)
 	if err := c.err(); err != nil {
 		return sandbox.Config{}, failureOf(err)
@@ -47,12 +47,22 @@ func (c *checker) compile(cfg *SandboxConfig) sandbox.Config {
 	c.checkPatches(cfg)
 	c.checkMounts(cfg.Mounts)
 	out := sandbox.Config{
-		Backend:   backendName(cfg.Backend),
-		Root:      cfg.BindRootfs,
-		CPUs:      cfg.CPUs,
-		MemoryMiB: cfg.MemoryMiB,
-		Hostname:  cfg.Hostname,
-		Network:   c.compileNetwork(cfg),
+		Backend:     backendName(cfg.Backend),
+		Root:        cfg.BindRootfs,
+		Image:       cfg.imageDigest(),
+		CPUs:        cfg.CPUs,
+		MemoryMiB:   cfg.MemoryMiB,
+		Hostname:    cfg.Hostname,
+		Network:     c.compileNetwork(cfg),
+		Keep:        cfg.keep(),
+		Detached:    cfg.Detached,
+		MaxDuration: cfg.MaxDuration,
+		IdleTimeout: cfg.IdleTimeout,
+		Labels:      cfg.Labels,
+	}
+	var err error
+	if out.ConfigJSON, err = keptOf(cfg); err != nil {
+		c.fail(ErrInternal, "", "", err.Error(), "")
 	}
 	c.checkSupported(cfg)
 	out.Warnings = c.warnings
@@ -75,7 +85,7 @@ func (c *checker) compileNetwork(cfg *SandboxConfig) *sandbox.Network {
 	}
 	out := &sandbox.Network{}
 	var rules policy.Config
-	rules, out.Policy = c.compilePolicy(n)
+	rules, out.Policy = c.compilePolicy(n, len(cfg.Secrets) > 0)
 	switch n.DenyResponse {
 	case "", DenyResponseDrop:
 	case DenyResponseReject:
@@ -102,8 +112,8 @@ func (c *checker) compileNetwork(cfg *SandboxConfig) *sandbox.Network {
 	return out
 }
 
-// compilePolicy compiles what decides flows.
-func (c *checker) compilePolicy(n *NetworkConfig) (policy.Config, *policy.Policy) {
+// compilePolicy compiles what decides flows. Secrets switch interception on.
+func (c *checker) compilePolicy(n *NetworkConfig, secrets bool) (policy.Config, *policy.Policy) {
 	if n == nil {
 		n = NetworkPolicy.PublicOnly()
 	}
@@ -121,7 +131,7 @@ func (c *checker) compilePolicy(n *NetworkConfig) (policy.Config, *policy.Policy
 	c.add(problems)
 	cfg.DisableRebindProtection = !n.rebindProtection()
 	cfg.QUIC = n.TLS.quic()
-	if n.TLS.intercepts() {
+	if secrets || n.TLS.intercepts() {
 		cfg.InterceptedPorts = n.TLS.interceptedPorts()
 	}
 	p, err := policy.New(cfg)

@@ -48,8 +48,9 @@ type SandboxConfig struct {
 	ReplaceWithTimeout *time.Duration `json:"-"`
 	// Detached lets the sandbox outlive this program.
 	Detached bool `json:"detached,omitempty"`
-	// Ephemeral removes what the sandbox leaves as soon as it has ended.
-	Ephemeral bool `json:"ephemeral,omitempty"`
+	// Ephemeral removes what the sandbox leaves as soon as it has ended; nil
+	// means unless it is Detached.
+	Ephemeral *bool `json:"ephemeral,omitempty"`
 	// MaxDuration ends the sandbox after that long, IdleTimeout when nothing
 	// was asked of it, and no command ran, for so long; 0 means never.
 	MaxDuration time.Duration `json:"max_duration_ns,omitempty"`
@@ -82,9 +83,17 @@ type SandboxConfig struct {
 	events     func(Event)
 	logger     *slog.Logger
 	progress   func(PullProgress)
-	stdio      [3]*os.File
+	stdio      *[3]*os.File // nil: those of this program
 
 	image *imageDefaults // nil without an image, and before it was pulled
+}
+
+// keep reports whether what the sandbox leaves stays.
+func (c *SandboxConfig) keep() bool {
+	if c.Ephemeral != nil {
+		return !*c.Ephemeral
+	}
+	return c.Detached
 }
 
 // A LogLevel is how grave a remark is.
@@ -128,9 +137,4 @@ func unmarshalStrict(data []byte, v any) error {
 		return fmt.Errorf("more than one value")
 	}
 	return nil
-}
-
-// command returns the default command.
-func (c *SandboxConfig) command() []string {
-	return append(append([]string(nil), c.Entrypoint...), c.Cmd...)
 }

@@ -96,7 +96,7 @@ func TestProcessGetsTheSame(t *testing.T) {
 		if diff := cmp.Diff(want, got, compareCompiled); diff != "" {
 			t.Errorf("%s: creator and process differ:\n%s", name, diff)
 		}
-		back, err := parseWire(raw)
+		back, _, err := parseWire(raw)
 		if err != nil {
 			t.Fatal(err)
 		}

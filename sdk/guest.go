@@ -55,19 +55,29 @@ func (c *checker) checkGuest(cfg *SandboxConfig) {
 			c.fail(ErrInvalidConfig, "WithLabels["+strconv.Quote(key)+"]", "", "is empty, holds a NUL or is not UTF-8", "write words")
 		}
 	}
-	if dir := cfg.Workdir; dir != "" && (!path.IsAbs(dir) || !isText(dir)) {
-		c.fail(ErrInvalidConfig, "WithWorkdir", dir, "not an absolute path", "write it from the guest's root on")
-	}
-	for _, name := range slices.Sorted(maps.Keys(cfg.Env)) {
-		at := "WithEnv[" + strconv.Quote(name) + "]"
-		c.checkEnvName(at, name)
-		if !isText(cfg.Env[name]) {
-			c.fail(ErrInvalidConfig, at, "", "the value holds a NUL or is not UTF-8", "encode it")
-		}
-	}
-	for i, arg := range cfg.command() {
+	c.checkWorkdir("WithWorkdir", cfg.Workdir)
+	c.checkEnv("WithEnv", cfg.Env)
+	for i, arg := range append(slices.Clone(cfg.Entrypoint), cfg.Cmd...) {
 		if !isText(arg) || i == 0 && arg == "" {
 			c.fail(ErrInvalidConfig, "WithEntrypoint and WithCmd: argument "+decimal(i), arg, "is an empty program, holds a NUL or is not UTF-8", "")
+		}
+	}
+}
+
+// checkWorkdir reports a directory to start in that commands can't have.
+func (c *checker) checkWorkdir(at, dir string) {
+	if dir != "" && (!path.IsAbs(dir) || !isText(dir)) {
+		c.fail(ErrInvalidConfig, at, dir, "not an absolute path", "write it from the guest's root on")
+	}
+}
+
+// checkEnv reports an environment that commands can't have.
+func (c *checker) checkEnv(at string, env map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		at := at + "[" + strconv.Quote(name) + "]"
+		c.checkEnvName(at, name)
+		if !isText(env[name]) {
+			c.fail(ErrInvalidConfig, at, "", "the value holds a NUL or is not UTF-8", "encode it")
 		}
 	}
 }

@@ -116,10 +116,11 @@ func WithDetached() SandboxOption {
 }
 
 // WithEphemeral says whether what the sandbox leaves, its files, logs and events,
-// is removed as soon as it has ended. Without it, a sandbox that was stopped can
-// be started again with StartSandbox until RemoveSandbox.
+// is removed as soon as it has ended. Without it, that of a detached one is kept
+// and that of others removed. What is kept can be started again with
+// StartSandbox, and keeps the name, until RemoveSandbox.
 func WithEphemeral(ephemeral bool) SandboxOption {
-	return func(c *SandboxConfig) { c.Ephemeral = ephemeral }
+	return func(c *SandboxConfig) { c.Ephemeral = &ephemeral }
 }
 
 // WithMaxDuration ends the sandbox d after its start; 0 means never.
@@ -250,9 +251,11 @@ func WithLogger(l *slog.Logger) SandboxOption {
 }
 
 // WithStdio gives attached commands these files as their standard input, output
-// and error; a nil file is the null device. They stay the caller's.
+// and error, instead of this program's own; a nil file is the null device. They
+// stay the caller's. In a namespace a command gets the files themselves, elsewhere
+// what it reads and writes is copied.
 func WithStdio(stdin, stdout, stderr *os.File) SandboxOption {
-	return func(c *SandboxConfig) { c.stdio = [3]*os.File{stdin, stdout, stderr} }
+	return func(c *SandboxConfig) { c.stdio = &[3]*os.File{stdin, stdout, stderr} }
 }
 
 // merged returns a map with the entries of both; those of later win.

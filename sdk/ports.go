@@ -16,9 +16,9 @@ func (s *Sandbox) Ports() *SandboxPorts { return &SandboxPorts{s} }
 // List returns what is published, oldest first, each with the address and port
 // that were bound.
 func (p *SandboxPorts) List(ctx context.Context) ([]PortBinding, error) {
-	ports, err := p.s.client.Ports(ctx)
+	ports, err := ask(ctx, p.s, "list ports of", p.s.client.Ports)
 	if err != nil {
-		return nil, p.s.failure("list ports of", err)
+		return nil, err
 	}
 	bindings := make([]PortBinding, len(ports))
 	for i, port := range ports {
@@ -34,9 +34,11 @@ func (p *SandboxPorts) Add(ctx context.Context, b PortBinding) (PortBinding, err
 	if err := c.err(); err != nil {
 		return PortBinding{}, p.s.failure("publish port of", err)
 	}
-	bound, err := p.s.client.Publish(ctx, b.port())
+	bound, err := ask(ctx, p.s, "publish port of", func(ctx context.Context) (control.Port, error) {
+		return p.s.client.Publish(ctx, b.port())
+	})
 	if err != nil {
-		return PortBinding{}, p.s.failure("publish port of", err)
+		return PortBinding{}, err
 	}
 	return bindingOf(bound), nil
 }
@@ -50,10 +52,7 @@ func (p *SandboxPorts) Remove(ctx context.Context, b PortBinding) error {
 	if err := c.err(); err != nil {
 		return p.s.failure("remove port of", err)
 	}
-	if err := p.s.client.Unpublish(ctx, b.port()); err != nil {
-		return p.s.failure("remove port of", err)
-	}
-	return nil
+	return tell(ctx, p.s, "remove port of", func(ctx context.Context) error { return p.s.client.Unpublish(ctx, b.port()) })
 }
 
 // port returns a sound binding as the control API takes it.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,7 +35,10 @@ func inNamespace(t *testing.T, opts ...m.SandboxOption) []m.SandboxOption {
 	return append([]m.SandboxOption{m.WithBackend("namespace")}, opts...)
 }
 
-// output runs a command in a sandbox of its own and returns its standard output
+// testArch is this machine's processor, as images name it.
+const testArch = runtime.GOARCH
+
+// output runs a command, or the default one, in a sandbox of its own and returns its standard output
 // and exit code.
 func output(t *testing.T, name string, args []string, opts ...m.SandboxOption) (string, int) {
 	t.Helper()
@@ -53,7 +57,12 @@ func output(t *testing.T, name string, args []string, opts ...m.SandboxOption) (
 		}
 		text <- string(b)
 	}()
-	code, err := sb.Attach(t.Context(), args[0], args[1:]...)
+	var code int
+	if len(args) == 0 {
+		code, err = sb.AttachDefault(t.Context())
+	} else {
+		code, err = sb.Attach(t.Context(), args[0], args[1:]...)
+	}
 	if err != nil {
 		t.Error(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/sluicenet/sluice/internal/image"
@@ -102,7 +101,7 @@ func openImages(dirs sandbox.Dirs, progress func(PullProgress)) (*image.Store, e
 	if err != nil {
 		return nil, err
 	}
-	cfg := image.Config{Dir: imagesDir(dirs), Mirrors: mirrors}
+	cfg := image.Config{Dir: dirs.Images(), Mirrors: mirrors}
 	if progress != nil {
 		cfg.Progress = func(e image.Event) {
 			progress(PullProgress{Kind: string(e.Kind), Image: e.Ref, Layer: e.Layer, Layers: e.Layers, Bytes: e.Bytes, Total: e.Total})
@@ -152,6 +151,15 @@ func defaultsOf(img *image.Image) *imageDefaults {
 	}
 }
 
+// imageDigest returns which image of the cache is the root; "" without one, and
+// before it was pulled.
+func (c *SandboxConfig) imageDigest() string {
+	if c.image == nil {
+		return ""
+	}
+	return c.image.Digest
+}
+
 // imageError returns an error of package image as ours.
 func imageError(err error) error {
 	e := &Error{Kind: ErrIO, Cause: err}
@@ -177,6 +185,3 @@ func imageError(err error) error {
 	}
 	return e
 }
-
-// imagesDir is where the images of a home directory are kept.
-func imagesDir(dirs sandbox.Dirs) string { return filepath.Join(dirs.Home, "images") }

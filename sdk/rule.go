@@ -62,6 +62,16 @@ func ruleOf(r policy.Rule) PolicyRule {
 	return rule
 }
 
+// String returns the rule as ParsePolicyRule reads it; of one that is not sound,
+// what it holds.
+func (r PolicyRule) String() string {
+	rule, problems := r.spec().Rule()
+	if problems.Err() != nil {
+		return fmt.Sprintf("%+v", r.spec())
+	}
+	return rule.String()
+}
+
 // spec returns the rule in the words of package policy.
 func (r PolicyRule) spec() policy.RuleSpec {
 	s := policy.RuleSpec{

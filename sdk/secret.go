@@ -86,6 +86,9 @@ const (
 // maxPlaceholder bounds a placeholder in bytes: it must fit in one header.
 const maxPlaceholder = 1 << 10
 
+// isSecretValue reports whether v can be a secret's value.
+func isSecretValue(v string) bool { return v != "" && !strings.ContainsAny(v, "\r\n\x00") }
+
 // placeholder returns what the guest sees.
 func (s SecretEntry) placeholder() string {
 	if s.Placeholder != "" {
@@ -115,7 +118,7 @@ func (c *checker) checkSecrets(cfg *SandboxConfig, t *TLSConfig, p *policy.Polic
 			c.fail(ErrInvalidConfig, path+".EnvVar", s.EnvVar, "is also that of "+index("WithSecrets", j), "give each its own, or one entry all hosts")
 		}
 		byName[s.EnvVar] = i
-		if !c.valueless && s.Value == "" || strings.ContainsAny(s.Value, "\r\n\x00") {
+		if !c.valueless && !isSecretValue(s.Value) {
 			c.fail(ErrInvalidConfig, path+".Value", "", "is empty or holds a line break or NUL", "give the value as it stands in a header")
 		}
 		if strings.ContainsAny(s.Placeholder, "\r\n\x00") || len(s.placeholder()) > maxPlaceholder {

@@ -22,7 +22,7 @@ func (t *TLSConfig) intercepts() bool {
 
 // interceptedPorts returns the ports with the default filled in.
 func (t *TLSConfig) interceptedPorts() []uint16 {
-	if len(t.InterceptedPorts) == 0 {
+	if t == nil || len(t.InterceptedPorts) == 0 {
 		return []uint16{443}
 	}
 	return slices.Clone(t.InterceptedPorts)

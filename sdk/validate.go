@@ -96,11 +96,7 @@ func (c *checker) checkSupported(cfg *SandboxConfig) {
 		path string
 		set  bool
 	}{
-		{"WithImage", cfg.Image != ""},
-		{"WithDetached", cfg.Detached},
 		{"WithUser", cfg.User != ""},
-		{"WithMaxDuration", cfg.MaxDuration > 0},
-		{"WithIdleTimeout", cfg.IdleTimeout > 0},
 		{"WithLogLevel", logLevels[cfg.LogLevel] != slog.LevelInfo},
 		{"WithQuietLogs", cfg.QuietLogs},
 		{"WithPatches", len(cfg.Patches) > 0},

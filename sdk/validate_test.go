@@ -180,7 +180,6 @@ func TestRefused(t *testing.T) {
 		{"secrets", no, secret("KEY", "v", only), `WithSecrets: this version of sluice can't do that yet; drop it`},
 
 		// The guest.
-		{"image", no, m.WithImage("alpine"), `WithImage: this version of sluice can't do that yet; drop it`},
 		{"host CAs", no, network(m.NetworkConfig{TrustHostCAs: ptr(true)}), `TrustHostCAs: this version of sluice can't do that yet; drop it`},
 		{"env name", conf, m.WithEnv(map[string]string{"A=B": "c"}), `WithEnv["A=B"]: "A=B": no name of a variable; write one without =`},
 		{"env value", conf, m.WithEnv(map[string]string{"A": "\xff"}), `WithEnv["A"]: the value holds a NUL or is not UTF-8; encode it`},
@@ -318,7 +317,7 @@ func TestAllProblems(t *testing.T) {
 	if strings.Contains(got, "hunter2") {
 		t.Error("the error shows a secret's value")
 	}
-	_, err := m.CreateSandbox(t.Context(), "refused", network(m.NetworkConfig{MTU: 1}), m.WithImage("alpine"), m.WithHostname("-"))
+	_, err := m.CreateSandbox(t.Context(), "refused", network(m.NetworkConfig{MTU: 1, TrustHostCAs: ptr(true)}), m.WithHostname("-"))
 	for _, kind := range []m.ErrorKind{m.ErrInvalidArgument, m.ErrUnsupportedOperation, m.ErrInvalidConfig} {
 		if !m.IsKind(err, kind) {
 			t.Errorf("IsKind(%v) is false for %v", kind, err)

@@ -28,27 +28,36 @@ func wireOf(cfg *SandboxConfig) (json.RawMessage, error) {
 	for _, s := range cfg.Secrets {
 		w.Values = append(w.Values, s.Value)
 	}
-	raw, err := json.Marshal(w)
+	return encode(w)
+}
+
+// keptOf returns the configuration as the sandbox's directory keeps it.
+func keptOf(cfg *SandboxConfig) (json.RawMessage, error) {
+	return encode(kept{Config: *cfg, Image: cfg.image})
+}
+
+func encode(v any) (json.RawMessage, error) {
+	raw, err := json.Marshal(v)
 	if err != nil {
 		return nil, &Error{Kind: ErrInternal, Message: "encode configuration", Cause: err}
 	}
 	return raw, nil
 }
 
-// parseWire reads what wireOf wrote, or what a sandbox's directory kept of it.
-func parseWire(raw json.RawMessage) (SandboxConfig, error) {
+// parseWire reads what wireOf wrote, or what keptOf did: then it is valueless.
+func parseWire(raw json.RawMessage) (cfg SandboxConfig, valueless bool, err error) {
 	var w wire
 	if err := unmarshalStrict(raw, &w); err != nil {
-		return SandboxConfig{}, err
+		return SandboxConfig{}, false, err
 	}
 	if len(w.Values) > 0 && len(w.Values) != len(w.Config.Secrets) {
-		return SandboxConfig{}, fmt.Errorf("%d values for %d secrets", len(w.Values), len(w.Config.Secrets))
+		return SandboxConfig{}, false, fmt.Errorf("%d values for %d secrets", len(w.Values), len(w.Config.Secrets))
 	}
 	for i, v := range w.Values {
 		w.Config.Secrets[i].Value = v
 	}
 	w.Config.image = w.Image
-	return w.Config, nil
+	return w.Config, len(w.Values) == 0, nil
 }
 
 // clone returns a copy that shares nothing with the caller's: what it changes
@@ -58,7 +67,7 @@ func (c *SandboxConfig) clone() (SandboxConfig, error) {
 	if err != nil {
 		return SandboxConfig{}, err
 	}
-	out, err := parseWire(raw)
+	out, _, err := parseWire(raw)
 	if err != nil {
 		return SandboxConfig{}, &Error{Kind: ErrInternal, Message: "copy configuration", Cause: err}
 	}

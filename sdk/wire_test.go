@@ -66,7 +66,7 @@ func TestWire(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := parseWire(raw)
+	got, _, err := parseWire(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestWire(t *testing.T) {
 			t.Errorf("%q is kept in %s", secret, text)
 		}
 	}
-	without, err := parseWire(text)
+	without, _, err := parseWire(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func TestWire(t *testing.T) {
 		t.Errorf("a kept secret reads %v", without.Secrets[0])
 	}
 	for _, bad := range []string{"", "[]", `{"config":{"memory":1}}`, `{"config":{},"more":1}`, `{"config":{},"values":["x"]}`, `{"config":{}} {}`} {
-		if _, err := parseWire(json.RawMessage(bad)); err == nil {
+		if _, _, err := parseWire(json.RawMessage(bad)); err == nil {
 			t.Errorf("%s was read", bad)
 		}
 	}

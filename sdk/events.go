@@ -1,0 +1,124 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"strings"
+)
+
+// An EventFilter says which events are wanted. The zero EventFilter means all,
+// from the first on.
+type EventFilter struct {
+	// Types are the types of events, or their beginnings up to a dot: flow.deny,
+	// or flow for all of flows. None means all.
+	Types []string
+	// Denied leaves out what doesn't tell of a denial.
+	Denied bool
+	// From is the number of the first event; what has been dropped since is left
+	// out. New leaves out what was before, Past what is to come.
+	From      int64
+	New, Past bool
+}
+
+// matches reports whether e is wanted.
+func (f EventFilter) matches(e Event) bool {
+	if f.Denied && !e.Denies() {
+		return false
+	}
+	if len(f.Types) == 0 {
+		return true
+	}
+	for _, t := range f.Types {
+		if e.Type == t || strings.HasPrefix(e.Type, t+".") {
+			return true
+		}
+	}
+	return false
+}
+
+// Events returns the sandbox's events: those that were, then those to come, until
+// its end. A reader that is slow delays nothing but itself: what piles up beyond
+// a bound is dropped, and an event says how many. The sequence begins when it is
+// ranged over; an error ends it, ctx's end being one.
+//
+//	for e, err := range sb.Events(ctx, m.EventFilter{Denied: true}) {
+func (s *Sandbox) Events(ctx context.Context, filter EventFilter) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		if err := s.events(ctx, filter, yield); err != nil {
+			yield(Event{}, err)
+		}
+	}
+}
+
+// events yields the events that the filter wants.
+func (s *Sandbox) events(ctx context.Context, filter EventFilter, yield func(Event, error) bool) error {
+	const verb = "read events of"
+	if err := s.usable(verb); err != nil {
+		return err
+	}
+	from := max(filter.From, 0)
+	if filter.New {
+		from = -1
+	}
+	if filter.Past {
+		return s.failure(verb, pastEvents(ctx, s.info.Events, filter, yield))
+	}
+	stream, err := s.client.Events(ctx, from)
+	if err != nil {
+		return s.failure(verb, err)
+	}
+	defer stream.Close()
+	err = eachEvent(stream, func(e Event) bool { return !filter.matches(e) || yield(e, nil) })
+	switch {
+	case ctx.Err() != nil:
+		return s.failure(verb, context.Cause(ctx))
+	case err != nil:
+		return s.failure(verb, err)
+	}
+	return nil
+}
+
+// pastEvents yields the events that the file at path, and the one before it, hold
+// and the filter wants.
+func pastEvents(ctx context.Context, path string, filter EventFilter, yield func(Event, error) bool) error {
+	if filter.New {
+		return nil
+	}
+	// When the file becomes the one before between these, both are the same:
+	// numbers tell.
+	current, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open events: %w", err)
+	}
+	defer current.Close() // only read
+	next, more := max(filter.From, 0), true
+	each := func(f *os.File) error {
+		return eachEvent(f, func(e Event) bool {
+			if ctx.Err() != nil || e.Seq >= 0 && e.Seq < next {
+				return ctx.Err() == nil
+			}
+			next = max(next, e.Seq+1)
+			more = !filter.matches(e) || yield(e, nil)
+			return more
+		})
+	}
+	before, err := os.Open(path + ".1")
+	switch {
+	case err == nil:
+		defer before.Close() // only read
+		err = each(before)
+	case errors.Is(err, fs.ErrNotExist):
+		err = nil
+	}
+	if err == nil && more {
+		err = each(current)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}

@@ -1,0 +1,252 @@
+package sdk_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/sluicenet/sluice/internal/netlab"
+	m "github.com/sluicenet/sluice/sdk"
+)
+
+// applets are the programs of busybox that the test image has.
+var applets = []string{"sh", "cat", "echo", "env", "hostname", "id", "ls", "mkdir", "pwd", "sleep", "true", "wget", "nc", "httpd", "stty", "wc", "head", "test", "kill"}
+
+// busybox returns an image of a static busybox, with a configuration.
+func busybox(t *testing.T, cfg v1.Config) v1.Image {
+	t.Helper()
+	path, err := exec.LookPath("busybox")
+	if err != nil {
+		netlab.Skip(t, "busybox", err.Error())
+	}
+	program, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	write := func(h tar.Header, content string) {
+		h.Size = int64(len(content))
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{"bin", "etc", "tmp", "srv", "root", "home/app", "proc", "sys", "dev"} {
+		write(tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755}, "")
+	}
+	write(tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, string(program))
+	for _, applet := range applets {
+		write(tar.Header{Typeflag: tar.TypeLink, Name: "bin/" + applet, Linkname: "bin/busybox", Mode: 0o755}, "")
+	}
+	write(tar.Header{Typeflag: tar.TypeReg, Name: "etc/passwd", Mode: 0o644}, "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n")
+	write(tar.Header{Typeflag: tar.TypeReg, Name: "etc/group", Mode: 0o644}, "root:x:0:\napp:x:1000:\n")
+	write(tar.Header{Typeflag: tar.TypeReg, Name: "etc/motd", Mode: 0o644}, "hello from the image\n")
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(empty.Image, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.OS, file.Architecture, file.Config = "linux", testArch, cfg
+	if img, err = mutate.ConfigFile(img, file); err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// archive writes an image to a docker archive and returns its path.
+func archive(t *testing.T, img v1.Image) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "image.tar")
+	ref, err := name.NewTag("built.example/test:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tarball.WriteToFile(path, ref, img); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// load brings the busybox image here under a name.
+func load(t *testing.T, names ...string) {
+	t.Helper()
+	if _, err := m.Image.Load(t.Context(), archive(t, busybox(t, v1.Config{Cmd: []string{"sh"}})), names...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestImages checks what happens to images that are here.
+func TestImages(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	path := archive(t, busybox(t, v1.Config{
+		Env: []string{"GREETING=hello"}, Entrypoint: []string{"echo"}, Cmd: []string{"a", "b"}, WorkingDir: "/srv", User: "app",
+		Labels: map[string]string{"of": "the test"}, StopSignal: "SIGINT",
+	}))
+	loaded, err := m.Image.Load(ctx, path, "images.example/one:1", "images.example/two:2")
+	if err != nil || len(loaded) != 2 {
+		t.Fatalf("loaded %v, %v", loaded, err)
+	}
+	h, err := m.Image.Get(ctx, "images.example/one:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.Reference() != "images.example/one:1" || h.OS() != "linux" || h.Architecture() != testArch || h.LayerCount() != 1 ||
+		*h.SizeBytes() == 0 || h.CreatedAt().IsZero() || h.Damaged() || !strings.HasPrefix(h.ManifestDigest(), "sha256:") {
+		t.Errorf("image %+v", h)
+	}
+	d, err := h.Inspect(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Names) != 2 || d.Config.User != "app" || d.Config.WorkingDir != "/srv" || d.Config.Env[0] != "GREETING=hello" ||
+		len(d.Layers) != 1 || d.Layers[0].DiffID == "" || len(d.Manifest) == 0 || len(d.RawConfig) == 0 {
+		t.Errorf("details %+v of %+v", d, d.Config)
+	}
+	list, err := m.Image.List(ctx)
+	if err != nil || len(list) < 2 {
+		t.Errorf("list %v, %v", list, err)
+	}
+	saved := filepath.Join(t.TempDir(), "saved.tar")
+	if err := m.Image.Save(ctx, []string{"images.example/one:1"}, saved, m.ImageArchiveOCI); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Image.Save(ctx, []string{"images.example/none"}, saved+".2", ""); !m.IsKind(err, m.ErrImageNotFound) {
+		t.Errorf("save what isn't there: %v", err)
+	}
+	if _, err := os.Stat(saved + ".2"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a failed save leaves %v", err)
+	}
+	if err := m.Image.Save(ctx, nil, saved, "zip"); !m.IsKind(err, m.ErrInvalidArgument) {
+		t.Errorf("save as zip: %v", err)
+	}
+	for _, ref := range []string{"images.example/one:1", "images.example/two:2"} {
+		if err := m.Image.Remove(ctx, ref, false); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := m.Image.Get(ctx, "images.example/one:1"); !m.IsKind(err, m.ErrImageNotFound) {
+		t.Errorf("get what was removed: %v", err)
+	}
+	if again, err := m.Image.Load(ctx, saved); err != nil || len(again) != 1 || again[0].Reference() != "images.example/one:1" {
+		t.Errorf("load what was saved: %v, %v", again, err)
+	}
+	if err := m.Image.Remove(ctx, "images.example/one:1", true); err != nil {
+		t.Error(err)
+	}
+	if report, err := m.Image.Prune(ctx); err != nil || report.BytesReclaimed == nil {
+		t.Errorf("prune: %+v, %v", report, err)
+	}
+	if _, err := m.Image.Load(ctx, filepath.Join(t.TempDir(), "none.tar")); !m.IsKind(err, m.ErrPathNotFound) {
+		t.Errorf("load what isn't there: %v", err)
+	}
+	if _, err := m.Image.Get(ctx, "UPPER case"); !m.IsKind(err, m.ErrInvalidArgument) && !m.IsKind(err, m.ErrImageNotFound) {
+		t.Errorf("get no name: %v", err)
+	}
+}
+
+// TestPull checks a registry that wants a password, and what policies ask of it.
+func TestPull(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	server := httptest.NewServer(registry.New())
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "http://")
+	ref, err := name.ParseReference(host + "/app:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, busybox(t, v1.Config{})); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Image.Pull(ctx, ref.String(), m.WithPullPolicy(m.PullPolicyNever)); !m.IsKind(err, m.ErrImageNotFound) {
+		t.Errorf("never: %v", err)
+	}
+	var steps []string
+	h, err := m.Image.Pull(ctx, ref.String(), m.WithRegistryInsecure(), m.WithPullProgress(func(p m.PullProgress) { steps = append(steps, p.Kind) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(steps) == 0 || steps[0] != "resolving" || steps[len(steps)-1] != "finished" {
+		t.Errorf("steps %q", steps)
+	}
+	server.Close()
+	if again, err := m.Image.Pull(ctx, ref.String()); err != nil || again.ManifestDigest() != h.ManifestDigest() {
+		t.Errorf("without the registry: %v, %v", again, err)
+	}
+	if _, err := m.Image.Pull(ctx, ref.String(), m.WithPullPolicy(m.PullPolicyAlways), m.WithRegistryInsecure()); !m.IsKind(err, m.ErrImagePullFailed) {
+		t.Errorf("always, without the registry: %v", err)
+	}
+	if _, err := m.Image.Pull(ctx, ref.String(), m.WithPullPolicy("x")); !m.IsKind(err, m.ErrInvalidArgument) {
+		t.Errorf("policy x: %v", err)
+	}
+}
+
+// TestRunImage checks that what an image says holds where no option does.
+func TestRunImage(t *testing.T) {
+	t.Parallel()
+	path := archive(t, busybox(t, v1.Config{
+		Env: []string{"GREETING=hello", "PATH=/bin"}, Entrypoint: []string{"echo"}, Cmd: []string{"a", "b"}, WorkingDir: "/srv",
+	}))
+	if _, err := m.Image.Load(t.Context(), path, "run.example/app"); err != nil {
+		t.Fatal(err)
+	}
+	image := m.WithImage("run.example/app")
+	for _, tt := range []struct {
+		name string
+		args []string // none is the default command
+		opts []m.SandboxOption
+		want string
+	}{
+		{"default", nil, nil, "a b\n"},
+		{"command", nil, []m.SandboxOption{m.WithCmd("c")}, "c\n"},
+		{"entrypoint", nil, []m.SandboxOption{m.WithEntrypoint("cat", "/etc/motd")}, "hello from the image\n"},
+		{"environment", []string{"env"}, []m.SandboxOption{m.WithEnv(map[string]string{"A": "b"})}, "A=b\nGREETING=hello\nPATH=/bin\n"},
+		{"workdir", []string{"pwd"}, nil, "/srv\n"},
+		{"own workdir", []string{"pwd"}, []m.SandboxOption{m.WithWorkdir("/etc")}, "/etc\n"},
+		{"root can be written", []string{"sh", "-c", "echo x > /etc/motd && cat /etc/motd"}, nil, "x\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			got, code := output(t, "image-"+strings.ReplaceAll(tt.name, " ", "-"), tt.args, append(tt.opts, image)...)
+			if tt.name == "environment" {
+				got = strings.ReplaceAll(strings.ReplaceAll(got, "PWD=/srv\n", ""), "SHLVL=1\n", "")
+				got = strings.ReplaceAll(got, "HOME=/root\n", "")
+			}
+			if got != tt.want || code != 0 {
+				t.Errorf("%q and exit code %d, want %q", got, code, tt.want)
+			}
+		})
+	}
+	if _, err := m.CreateSandbox(t.Context(), "no-image", inNamespace(t, m.WithImage("none.example/x"), m.WithPullPolicy("never"))...); !m.IsKind(err, m.ErrImageNotFound) {
+		t.Errorf("an image that isn't there: %v", err)
+	}
+}
