@@ -75,8 +75,9 @@ type Config struct {
 	// without a machine to size says in Logger what it doesn't limit.
 	CPUs      uint8
 	MemoryMiB uint32
-	// Stdio are the standard files of the guest's first process, and so of its
-	// command, where the backend can pass files on; nil entries are /dev/null.
+	// Stdio are the standard files of the guest's first process, and so of the
+	// commands that inherit them, where the backend can pass files on; nil entries
+	// are /dev/null.
 	// They stay the caller's. A terminal is one in the guest, but not the
 	// controlling one of anything there: signals go through the agent.
 	Stdio [3]*os.File
@@ -147,9 +148,9 @@ func (f DiskFormat) String() string {
 
 // An Exit says how a guest ended.
 type Exit struct {
-	// Code is the exit code of the guest's first process, which is that of the
-	// agent's command, 128 and the signal's number if a signal ended that; -1
-	// if a signal ended the first process itself.
+	// Code is the exit code of the guest's first process: 0 after the agent was
+	// asked to shut down, another number if it ended for another reason, -1 if a
+	// signal ended it. How a command ended is not among it: its agent says so.
 	Code   int
 	Signal int // number of that signal; 0 if none
 }

@@ -6,6 +6,9 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
+
+	"github.com/pkg/sftp"
 
 	"github.com/sluicenet/sluice/hv"
 	"github.com/sluicenet/sluice/internal/guest"
@@ -25,8 +28,8 @@ type Fake struct {
 	StartError error
 	// BootError, unless nil, is the agent's answer to Boot.
 	BootError error
-	// Programs are what the guests can run besides true, false, cat, sleep and
-	// a little of sh, by name.
+	// Programs are what the guests can run besides true, false, cat, sleep, stty
+	// and a little of sh, by name.
 	Programs map[string]Program
 
 	mu     sync.Mutex // guards the following field
@@ -54,8 +57,9 @@ func (f *Fake) Start(ctx context.Context, cfg hv.Config) (hv.VM, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("start fake guest: %w", err)
 	}
-	g := &Guest{fake: f, cfg: cfg, done: make(chan struct{})}
+	g := &Guest{fake: f, cfg: cfg, done: make(chan struct{}), files: sftp.InMemHandler()}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
+	g.programs, g.signalAll = context.WithCancelCause(g.ctx)
 	if cfg.NIC != nil {
 		if err := g.plugIn(); err != nil {
 			return nil, fmt.Errorf("start fake guest: %w", err)
@@ -83,16 +87,24 @@ type Guest struct {
 	cfg    hv.Config
 	card   link.Link          // the guest's end of the card; nil without one
 	stream net.Conn           // the guest's end of the agent's stream
+	files  sftp.Handlers      // in memory
 	ctx    context.Context    // done when the guest is to end
 	cancel context.CancelFunc // ends ctx
 	done   chan struct{}      // closed by live when the guest has ended
 	exit   hv.Exit            // valid once done is closed
+
+	programs  context.Context // done when the programs are to end
+	signalAll context.CancelCauseFunc
+	running   sync.WaitGroup // the programs
 
 	mu       sync.Mutex // guards the following fields
 	nic      *os.File   // the host's end of the card; nil once handed over
 	agent    net.Conn   // the host's end of the stream; nil once handed over
 	boot     *guest.Bootstrap
 	networks []guest.Network // what Configure was called with
+	clocks   []time.Time     // what SetClock was called with
+	dials    map[string]func(net.Conn)
+	pids     int // of programs so far
 }
 
 var _ hv.VM = (*Guest)(nil)
@@ -115,12 +127,11 @@ func (g *Guest) plugIn() error {
 	return nil
 }
 
-// live is the guest: its agent, until the command has ended or the guest is
-// killed.
+// live is the guest: its agent, until the host has asked for the end or the
+// guest is killed.
 func (g *Guest) live() {
 	defer close(g.done)
-	exit, err := guest.Serve(g.stream, machine{g})
-	g.exit = hv.Exit{Code: exit.Status()}
+	err := guest.Serve(g.stream, machine{g})
 	switch {
 	case g.ctx.Err() != nil:
 		g.exit = hv.Exit{Code: -1, Signal: 9}
@@ -128,6 +139,7 @@ func (g *Guest) live() {
 		g.exit = hv.Exit{Code: guest.CodeRefused}
 	}
 	g.end()
+	g.running.Wait()
 	if g.card != nil {
 		g.card.Close()
 	}
@@ -159,6 +171,24 @@ func (g *Guest) Networks() []guest.Network {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return append([]guest.Network(nil), g.networks...)
+}
+
+// Clocks returns what the agent was told the time is after boot, in order.
+func (g *Guest) Clocks() []time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return append([]time.Time(nil), g.clocks...)
+}
+
+// Listen has serve called, in a goroutine of its own, for each connection that
+// the host dials to the address in the guest. serve closes the connection.
+func (g *Guest) Listen(address string, serve func(net.Conn)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.dials == nil {
+		g.dials = make(map[string]func(net.Conn))
+	}
+	g.dials[address] = serve
 }
 
 // NIC hands over the host's end of the card. See hv.VM.

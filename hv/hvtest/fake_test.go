@@ -61,9 +61,9 @@ func TestFakeRunsPrograms(t *testing.T) {
 		"answer": func(_ context.Context, p *Process) guest.Exit { return guest.Exit{Code: len(p.Args) + len(p.Env)} },
 	}}
 	vm, client := boot(t, fake, hv.Config{}, nil)
-	exit, err := client.Run(t.Context(), guest.Command{Args: []string{"answer", "a", "b"}, Env: []string{"C=d"}})
+	exit, err := run(t, client, guest.Command{Args: []string{"answer", "a", "b"}, Env: []string{"C=d"}})
 	if err != nil || exit.Code != 4 {
-		t.Errorf("Run = %+v, %v; want code 4", exit, err)
+		t.Errorf("ended %+v, %v; want code 4", exit, err)
 	}
 	guests := fake.Guests()
 	if len(guests) != 1 || guests[0] != vm || guests[0].Bootstrap().Hostname != "hvtest" || guests[0].Config().Name != "hvtest" {

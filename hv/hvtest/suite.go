@@ -104,6 +104,20 @@ func boot(t *testing.T, h hv.Hypervisor, cfg hv.Config, network *guest.Network) 
 	return vm, client
 }
 
+// run runs a command with the guest's own standard files to its end.
+func run(t *testing.T, client *guest.Client, cmd guest.Command) (guest.Exit, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd.Inherit = true
+	p, err := client.Start(ctx, cmd)
+	if err != nil {
+		return guest.Exit{}, err
+	}
+	defer p.Close()
+	return p.Wait(ctx)
+}
+
 // wait waits for the guest's end.
 func wait(t *testing.T, vm hv.VM) hv.Exit {
 	t.Helper()
@@ -116,29 +130,32 @@ func wait(t *testing.T, vm hv.VM) hv.Exit {
 	return exit
 }
 
-// The command's outcome reaches the host twice: from the agent, and as the
-// guest's own end.
+// How a command ends reaches the host, and says nothing of the guest, which goes
+// on until it is told to end.
 func testExits(t *testing.T, h hv.Hypervisor) {
+	vm, client := boot(t, h, hv.Config{}, nil)
 	for _, row := range []struct {
 		args []string
 		want guest.Exit
-		vm   int // exit code of the guest
 	}{
-		{[]string{"true"}, guest.Exit{}, 0},
-		{[]string{"false"}, guest.Exit{Code: 1}, 1},
-		{[]string{"sh", "-c", "exit 7"}, guest.Exit{Code: 7}, 7},
-		{[]string{"sh", "-c", "exit 255"}, guest.Exit{Code: 255}, 255},
-		{[]string{"sh", "-c", "kill -9 $$"}, guest.Exit{Code: -1, Signal: 9}, 128 + 9},
-		{[]string{"sh", "-c", "kill -15 $$"}, guest.Exit{Code: -1, Signal: 15}, 128 + 15},
+		{[]string{"true"}, guest.Exit{}},
+		{[]string{"false"}, guest.Exit{Code: 1}},
+		{[]string{"sh", "-c", "exit 7"}, guest.Exit{Code: 7}},
+		{[]string{"sh", "-c", "exit 255"}, guest.Exit{Code: 255}},
+		{[]string{"sh", "-c", "kill -9 $$"}, guest.Exit{Code: -1, Signal: 9}},
+		{[]string{"sh", "-c", "kill -15 $$"}, guest.Exit{Code: -1, Signal: 15}},
 	} {
-		vm, client := boot(t, h, hv.Config{}, nil)
-		got, err := client.Run(t.Context(), guest.Command{Args: row.args})
-		if err != nil || got != row.want {
-			t.Errorf("Run(%q) = %+v, %v; want %+v", row.args, got, err, row.want)
+		if got, err := run(t, client, guest.Command{Args: row.args}); err != nil || got != row.want {
+			t.Errorf("%q ended %+v, %v; want %+v", row.args, got, err, row.want)
 		}
-		if got := wait(t, vm); got != (hv.Exit{Code: row.vm}) {
-			t.Errorf("after Run(%q), Wait() = %+v; want code %d", row.args, got, row.vm)
-		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := client.Shutdown(ctx); err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+	if got := wait(t, vm); got != (hv.Exit{}) {
+		t.Errorf("after Shutdown, Wait() = %+v; want success", got)
 	}
 }
 
@@ -153,15 +170,14 @@ func testStartFailures(t *testing.T, h hv.Hypervisor) {
 		{"/no/such/program", guest.CodeNotFound},
 		{"/", guest.CodeNotExecutable},
 	} {
-		_, err := client.Run(t.Context(), guest.Command{Args: []string{row.program}})
+		_, err := run(t, client, guest.Command{Args: []string{row.program}})
 		var failure *guest.StartError
 		if !errors.As(err, &failure) || failure.Code != row.code {
-			t.Errorf("Run(%q) = %v; want a StartError with code %d", row.program, err, row.code)
+			t.Errorf("%q: %v; want a StartError with code %d", row.program, err, row.code)
 		}
 	}
-	// The guest goes on: nothing has run yet.
-	if exit, err := client.Run(t.Context(), guest.Command{Args: []string{"true"}}); err != nil || exit.Code != 0 {
-		t.Errorf("Run(true) after the failures = %+v, %v", exit, err)
+	if exit, err := run(t, client, guest.Command{Args: []string{"true"}}); err != nil || exit.Code != 0 {
+		t.Errorf("true after the failures = %+v, %v", exit, err)
 	}
 }
 
@@ -176,7 +192,7 @@ func testFiles(t *testing.T, h hv.Hypervisor) {
 		t.Fatal(err)
 	}
 	feed.Close()
-	if _, err := client.Run(t.Context(), guest.Command{Args: []string{"cat"}}); err != nil {
+	if _, err := run(t, client, guest.Command{Args: []string{"cat"}}); err != nil {
 		t.Fatal(err)
 	}
 	vm.Close()
@@ -186,7 +202,7 @@ func testFiles(t *testing.T, h hv.Hypervisor) {
 
 	stdout, stderr = capture(t), capture(t)
 	vm, client = boot(t, h, hv.Config{Stdio: [3]*os.File{nil, stdout.w, stderr.w}}, nil)
-	if _, err := client.Run(t.Context(), guest.Command{Args: []string{"sh", "-c", "echo out; echo err >&2"}}); err != nil {
+	if _, err := run(t, client, guest.Command{Args: []string{"sh", "-c", "echo out; echo err >&2"}}); err != nil {
 		t.Fatal(err)
 	}
 	vm.Close()
@@ -243,8 +259,9 @@ func pipe(t *testing.T) (r, w *os.File) {
 func testEnvironment(t *testing.T, h hv.Hypervisor) {
 	stdout := capture(t)
 	vm, client := boot(t, h, hv.Config{Stdio: [3]*os.File{nil, stdout.w, nil}}, nil)
-	command := guest.Command{Args: []string{"sh", "-c", "echo $PWD $FRUIT [$HOME]"}, Env: []string{"FRUIT=plum"}, Dir: "/etc"}
-	if _, err := client.Run(t.Context(), command); err != nil {
+	// GOTRACEBACK and such may be set here; PWD is by the go command.
+	command := guest.Command{Args: []string{"sh", "-c", "echo $PWD $FRUIT [$GOPATH$SHLVL$USER]"}, Env: []string{"FRUIT=plum"}, Dir: "/etc"}
+	if _, err := run(t, client, command); err != nil {
 		t.Fatal(err)
 	}
 	vm.Close()
@@ -255,51 +272,39 @@ func testEnvironment(t *testing.T, h hv.Hypervisor) {
 
 // A signal reaches the command, and its exit says which it was.
 func testSignal(t *testing.T, h hv.Hypervisor) {
-	vm, client := boot(t, h, hv.Config{}, nil)
-	type outcome struct {
-		exit guest.Exit
-		err  error
+	_, client := boot(t, h, hv.Config{}, nil)
+	p, err := client.Start(t.Context(), guest.Command{Args: []string{"sleep", "600"}})
+	if err != nil {
+		t.Fatal(err)
 	}
-	ended := make(chan outcome, 1)
-	go func() {
-		exit, err := client.Run(t.Context(), guest.Command{Args: []string{"sleep", "600"}})
-		ended <- outcome{exit, err}
-	}()
-	// The command may not have been asked for yet: then nobody gets the signal.
-	for {
-		if err := client.Signal(15); err != nil && len(ended) == 0 {
-			t.Fatalf("Signal: %v", err)
-		}
-		select {
-		case o := <-ended:
-			if o.err != nil || o.exit != (guest.Exit{Code: -1, Signal: 15}) {
-				t.Errorf("Run = %+v, %v; want ended by signal 15", o.exit, o.err)
-			}
-			if got := wait(t, vm); got.Code != 128+15 {
-				t.Errorf("Wait() = %+v; want code %d", got, 128+15)
-			}
-			return
-		case <-time.After(20 * time.Millisecond):
-		}
+	defer p.Close()
+	if err := p.Signal(t.Context(), 15); err != nil {
+		t.Fatalf("Signal: %v", err)
+	}
+	if exit, err := p.Wait(t.Context()); err != nil || exit != (guest.Exit{Code: -1, Signal: 15}) {
+		t.Errorf("ended %+v, %v; want by signal 15", exit, err)
+	}
+	if err := p.Signal(t.Context(), 15); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("a signal to a command that has ended: %v", err)
 	}
 }
 
 // Kill ends the guest whatever it does, and the agent's callers with it.
 func testKill(t *testing.T, h hv.Hypervisor) {
 	vm, client := boot(t, h, hv.Config{}, nil)
-	ran := make(chan error, 1)
-	go func() {
-		_, err := client.Run(t.Context(), guest.Command{Args: []string{"sleep", "600"}})
-		ran <- err
-	}()
+	p, err := client.Start(t.Context(), guest.Command{Args: []string{"sleep", "600"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
 	if err := vm.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	if got := wait(t, vm); got != (hv.Exit{Code: -1, Signal: 9}) {
 		t.Errorf("Wait() after Kill = %+v; want signal 9", got)
 	}
-	if err := <-ran; err == nil {
-		t.Error("Run of a killed guest has no error")
+	if exit, err := p.Wait(t.Context()); err == nil {
+		t.Errorf("a command of a killed guest ended %+v", exit)
 	}
 	if err := vm.Kill(); err != nil {
 		t.Errorf("Kill of a guest that has ended: %v", err)
@@ -415,8 +420,8 @@ func testNoCard(t *testing.T, h hv.Hypervisor) {
 	if _, fake := h.(*Fake); !fake && !errors.As(err, &remote) {
 		t.Errorf("Configure without a card = %v; want the agent's refusal", err)
 	}
-	if _, err := client.Run(t.Context(), guest.Command{Args: []string{"true"}}); err != nil {
-		t.Errorf("Run after a refusal: %v", err)
+	if _, err := run(t, client, guest.Command{Args: []string{"true"}}); err != nil {
+		t.Errorf("true after a refusal: %v", err)
 	}
 }
 
@@ -480,8 +485,8 @@ func testSecondBoot(t *testing.T, h hv.Hypervisor) {
 	if err := client.Boot(t.Context(), guest.Bootstrap{}); !errors.As(err, &remote) {
 		t.Errorf("a second Boot = %v; want the agent's refusal", err)
 	}
-	if _, err := client.Run(t.Context(), guest.Command{Args: []string{"true"}}); err != nil {
-		t.Errorf("Run after a refusal: %v", err)
+	if _, err := run(t, client, guest.Command{Args: []string{"true"}}); err != nil {
+		t.Errorf("true after a refusal: %v", err)
 	}
 }
 
@@ -496,11 +501,11 @@ func testManyGuests(t *testing.T, h hv.Hypervisor) {
 	// The end of one is not another's.
 	vms[0].Close()
 	for i, client := range clients[1:] {
-		if exit, err := client.Run(t.Context(), guest.Command{Args: []string{"true"}}); err != nil || exit.Code != 0 {
-			t.Errorf("guest %d of %d: Run = %+v, %v", i+1, len(vms), exit, err)
+		if exit, err := run(t, client, guest.Command{Args: []string{"true"}}); err != nil || exit.Code != 0 {
+			t.Errorf("guest %d of %d: true = %+v, %v", i+1, len(vms), exit, err)
 		}
 	}
-	if _, err := clients[0].Run(t.Context(), guest.Command{Args: []string{"true"}}); err == nil || errors.Is(err, io.EOF) {
-		t.Errorf("Run in a guest that was closed = %v; want an error that says so", err)
+	if _, err := run(t, clients[0], guest.Command{Args: []string{"true"}}); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("true in a guest that was closed = %v; want an error that says so", err)
 	}
 }

@@ -20,7 +20,7 @@ func BenchmarkStart(b *testing.B) {
 		if err := client.Boot(b.Context(), guest.Bootstrap{Hostname: "bench"}); err != nil {
 			b.Fatal(err)
 		}
-		if _, err := client.Run(b.Context(), guest.Command{Args: []string{"true"}}); err != nil {
+		if _, err := inherit(b.Context(), client, "true"); err != nil {
 			b.Fatal(err)
 		}
 		b.StopTimer() // the end of a TAP is the kernel's, 15 ms of RCU

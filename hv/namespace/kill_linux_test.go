@@ -40,7 +40,7 @@ func hostMain() {
 	}
 	// Processes that hold on: of another session, and deaf to signals.
 	line := "setsid sh -c 'trap \"\" HUP INT TERM; sleep 600; : '$0 & (sleep 600 &) ; sleep 600"
-	_, _ = client.Run(ctx, guest.Command{Args: []string{"sh", "-c", line, os.Args[1]}})
+	_, _ = inherit(ctx, client, "sh", "-c", line, os.Args[1])
 	os.Exit(1) // the guest was killed
 }
 

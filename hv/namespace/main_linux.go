@@ -21,25 +21,24 @@ const (
 )
 
 // Main is process 1 of a guest: call it where os.Args[0] is Role, before
-// anything else runs. It does not return. The process's exit code is that of
-// the guest's command, 128 and the signal's number if a signal ended it, and
-// 125 if no command ran to its end.
+// anything else runs. It does not return. The process's exit code is 0 when the
+// host asked for the guest's end, and 125 when the host went away, or the guest
+// never was.
 func Main() {
 	control, err := unixConn(controlFD)
 	if err != nil || os.Getpid() != 1 {
 		fmt.Fprintf(os.Stderr, "sluice: %s is not a program to start by hand\n", Role)
 		os.Exit(guest.CodeRefused)
 	}
-	exit, err := live(control)
-	if err != nil {
+	if err := live(control); err != nil {
 		os.Exit(guest.CodeRefused)
 	}
-	os.Exit(exit.Status())
+	os.Exit(0)
 }
 
 // live is the life of process 1. Errors go to the host by the control socket;
-// the standard files are the command's, and stay clean.
-func live(control *net.UnixConn) (guest.Exit, error) {
+// the standard files are the commands', and stay clean.
+func live(control *net.UnixConn) error {
 	sys, tap, err := become(control)
 	if err != nil {
 		r := report{Error: err.Error()}
@@ -47,17 +46,17 @@ func live(control *net.UnixConn) (guest.Exit, error) {
 			// The host wraps the number again, and prints its text once.
 			r.Error = strings.TrimSuffix(r.Error, ": "+r.Errno.Error())
 		}
-		return guest.Exit{}, errors.Join(err, sendControl(control, r, nil))
+		return errors.Join(err, sendControl(control, r, nil))
 	}
 	if err := sendControl(control, report{}, tap); err != nil {
-		return guest.Exit{}, err
+		return err
 	}
 	if tap != nil {
 		tap.Close() // the host's from here on
 	}
 	agent, err := unixConn(agentFD)
 	if err != nil {
-		return guest.Exit{}, err
+		return err
 	}
 	go dieWithHost(control) // ends with the process
 	return guest.Serve(agent, sys)

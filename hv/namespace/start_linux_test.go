@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -18,6 +19,16 @@ import (
 func run(t *testing.T, cfg hv.Config, line string) (string, guest.Exit) {
 	t.Helper()
 	return runCommand(t, cfg, "sh", "-c", line)
+}
+
+// inherit runs a command with the standard files of process 1.
+func inherit(ctx context.Context, client *guest.Client, args ...string) (guest.Exit, error) {
+	p, err := client.Start(ctx, guest.Command{Args: args, Inherit: true})
+	if err != nil {
+		return guest.Exit{}, err
+	}
+	defer p.Close()
+	return p.Wait(ctx)
 }
 
 // runCommand is run with a command of its own.
@@ -46,7 +57,7 @@ func runCommand(t *testing.T, cfg hv.Config, args ...string) (string, guest.Exit
 	if err := client.Boot(t.Context(), guest.Bootstrap{Hostname: "box"}); err != nil {
 		t.Fatal(err)
 	}
-	exit, err := client.Run(t.Context(), guest.Command{Args: args})
+	exit, err := inherit(t.Context(), client, args...)
 	if err != nil {
 		t.Fatal(err)
 	}

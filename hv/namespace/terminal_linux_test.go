@@ -53,7 +53,7 @@ func TestTerminalIsOneInTheGuest(t *testing.T) {
 	// It is a terminal with a name, but nobody's controlling one: the guest gets
 	// no signals from it, and pushes nothing into its input.
 	line := "tty; test -t 0 && test -t 1 && test -t 2 && echo all; (: < /dev/tty) 2>/dev/null || echo none"
-	if _, err := client.Run(t.Context(), guest.Command{Args: []string{"sh", "-c", line}}); err != nil {
+	if _, err := inherit(t.Context(), client, "sh", "-c", line); err != nil {
 		t.Fatal(err)
 	}
 	vm.Close()

@@ -1,39 +1,70 @@
 // Package guest is the agent inside a guest, and its client on the host.
 //
 // On the host, [NewClient] takes the byte stream that a hypervisor hands over;
-// Boot tells the guest what it is to be, Run runs its command. In the guest,
-// [Serve] is the other end of that stream, and a [System] is what it acts on:
-// [NewSystem] is the machine that the agent is process 1 of.
+// Boot tells the guest what it is to be, and Start, SFTP and Dial do things in
+// it, many at once. In the guest, [Serve] is the other end of that stream, and a
+// [System] is what it acts on: [NewSystem] is the machine that the agent is
+// process 1 of.
 //
-//	host                                   guest
-//	Client.Boot ──── boot: Bootstrap ────► System.Boot       addresses, routes, files
-//	            ◄─── done ────────────────
-//	Client.Run ───── run: Command ───────► System.Start      one command
-//	Client.Signal ── signal: 15 ─────────► Process.Signal
-//	            ◄─── exit: code or signal  Process.Wait      and the agent ends
+// # Theory of operation
 //
-// Setting up (network_linux.go, files.go) and reaping (reap_linux.go) know
-// nothing of the stream, so that another transport can carry them.
+// The stream carries SSH (golang.org/x/crypto/ssh), the host being its client,
+// with channel types of our own. Only the host opens channels, at most
+// [maxChannels] at once; who comes when there are as many waits.
 //
-// The guest is hostile to the host: whatever it sends, the client allocates at
-// most [maxReply] bytes for it and fails the calls that wait. What the package
-// won't do: start the guest (package hv does), or trust its word for anything
-// but the outcome of its own command.
+//	host                                        guest
+//	Client.Boot ───── call@sluice: boot ──────► System.Boot      addresses, routes, files
+//	            ◄──── reply
+//	Client.Start ──── exec@sluice: Command ───► System.Start     a process
+//	            ◄──── refused: StartError         or
+//	            ◄──── started: pid
+//	Process.Stdin ─── data ───────────────────► Child.Stdin
+//	Process.Stdout ◄─ data, Stderr extended ─── Child.Stdout
+//	            ───── credit ─────────────────► as much again as was read
+//	Process.Signal ── signal, resize ─────────► Child.Signal
+//	Process.Wait ◄─── ended, exit ───────────── Child.Wait       after both streams
+//	Client.SFTP ───── sftp@sluice ────────────► System.ServeFiles
+//	Client.Dial ───── dial@sluice: address ───► System.Dial
+//
+// The guest is hostile to the host. What it sends into a stream that nobody
+// reads is bounded by our own credit ([streamWindow] a stream), kept in one flat
+// buffer: SSH's window is shared by a channel's streams, and its buffers cost
+// fifty times as much for bytes that come one by one. A guest that exceeds the
+// credit, opens a channel, or sends what isn't in the diagram, loses the
+// connection, and with it every call fails.
+//
+// Neither end's SSH machine may ever wait to write while it is to read, or two
+// full directions would wait for each other for good. So what it writes goes
+// into a queue (transport.go), and data, the one thing that there is much of,
+// waits for room there before it is handed to SSH.
+//
+// Setting up (network_linux.go, files.go, trust.go) and reaping (reap_linux.go)
+// know nothing of the stream. What the package won't do: start the guest
+// (package hv does), or trust its word for anything but the outcome of what was
+// asked of it.
 package guest
 
 import (
 	"net"
 	"net/netip"
 	"strconv"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
 
-// Bootstrap is the first message to the agent: what the guest is to be. No
-// command runs before it is acknowledged.
+// Bootstrap is the first message to the agent: what the guest is to be. Nothing
+// runs before it is acknowledged.
 type Bootstrap struct {
 	Hostname string   `json:"hostname"`          // "" leaves the guest's own
 	Network  *Network `json:"network,omitempty"` // nil: only loopback
+	// CA are certificates, PEM, that the guest's programs are to trust beside
+	// those that they trust already. Empty changes nothing.
+	CA []byte `json:"ca,omitempty"`
+	// Env are defaults of every command's environment. A command's own wins.
+	Env map[string]string `json:"env,omitempty"`
+	// Time sets the guest's clock. Zero leaves it.
+	Time time.Time `json:"time,omitzero"`
 }
 
 // Network is the guest's network configuration.
@@ -80,11 +111,34 @@ func (a *HardwareAddr) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Command is a program to run in the guest.
+// Command is a program to run in the guest. Its encoding as JSON is at most
+// 192 KiB long.
 type Command struct {
-	Args []string `json:"args"` // Args[0] is looked up in the PATH of Env
-	Env  []string `json:"env"`  // the whole environment, as NAME=value
-	Dir  string   `json:"dir"`  // "" is the root directory
+	Args []string `json:"args"` // Args[0] is looked up in the PATH of the environment
+	// Env are variables as NAME=value, on top of Bootstrap.Env, and that on top
+	// of PATH and HOME, and TERM with a TTY. The last of a name counts.
+	Env []string `json:"env,omitempty"`
+	Dir string   `json:"dir,omitempty"` // "" is the root directory
+	// User is whose process it is: "" for the guest's root, else a user's name or
+	// number, and after a colon a group's. Without a colon, the groups are those
+	// that the guest's /etc/passwd and /etc/group give the user.
+	User string `json:"user,omitempty"`
+	// TTY, unless nil, gives the command a terminal, which is its controlling
+	// one: Stdin is what is typed, Stdout what is shown, and Stderr is empty.
+	TTY *TTY `json:"tty,omitempty"`
+	// Stdin gives the command a pipe as standard input; without it and without a
+	// TTY that is /dev/null.
+	Stdin bool `json:"stdin,omitempty"`
+	// Inherit gives the command the agent's own standard files; then it has no
+	// TTY and no Stdin, and Stdout and Stderr are empty.
+	Inherit bool `json:"inherit,omitempty"`
+}
+
+// A TTY describes a terminal.
+type TTY struct {
+	Rows uint16 `json:"rows"` // 0 with Cols: a size that isn't known
+	Cols uint16 `json:"cols"`
+	Term string `json:"term,omitempty"` // the variable TERM; "" is xterm
 }
 
 // An Exit says how a command ended.
@@ -123,10 +177,14 @@ func (e *StartError) Error() string { return "start command: " + e.Message }
 // Its text is the guest's word: show it, but never act on it.
 type RemoteError struct {
 	Message string // fit for a terminal
+	cause   error  // what Unwrap returns; nil
 }
 
 // Error returns the agent's words.
 func (e *RemoteError) Error() string { return "agent: " + e.Message }
+
+// Unwrap returns what the methods of Client say that it matches; nil otherwise.
+func (e *RemoteError) Unwrap() error { return e.cause }
 
 // printable returns s, quoted if a character of it doesn't print: a guest must
 // not reach the user's terminal with control sequences in an error.

@@ -2,15 +2,16 @@ package guest
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -25,46 +26,45 @@ const initRole = "guest-test:init"
 
 // initMain is that process.
 func initMain() {
-	exit, err := serveAsInit()
-	if err != nil {
+	if err := serveAsInit(); err != nil {
 		fmt.Fprintln(os.Stderr, "init:", err)
 		os.Exit(CodeRefused)
 	}
-	os.Exit(exit.Status())
+	os.Exit(0)
 }
 
-func serveAsInit() (Exit, error) {
+func serveAsInit() error {
 	for _, m := range []struct{ fstype, at string }{{"proc", "/proc"}, {"tmpfs", "/etc"}} {
 		if err := unix.Mount(m.fstype, m.at, m.fstype, 0, ""); err != nil {
-			return Exit{}, fmt.Errorf("mount %s: %w", m.at, err)
+			return fmt.Errorf("mount %s: %w", m.at, err)
 		}
 	}
 	if err := os.Symlink("../nowhere/resolv.conf", resolvConf); err != nil {
-		return Exit{}, err
+		return err
 	}
 	if err := TuneKernel(); err != nil {
-		return Exit{}, err
+		return err
 	}
 	card := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0", HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 7}}, PeerName: "gateway"}
 	if err := netlink.LinkAdd(card); err != nil {
-		return Exit{}, err
+		return err
 	}
 	peer, err := netlink.LinkByName("gateway")
 	if err != nil {
-		return Exit{}, err
+		return err
 	}
 	if err := netlink.LinkSetUp(peer); err != nil {
-		return Exit{}, err
+		return err
 	}
 	sys, err := NewSystem(nil)
 	if err != nil {
-		return Exit{}, err
+		return err
 	}
 	file := os.NewFile(3, "agent")
 	stream, err := net.FileConn(file)
 	file.Close()
 	if err != nil {
-		return Exit{}, err
+		return err
 	}
 	return Serve(stream, sys)
 }
@@ -140,18 +140,35 @@ func testNetwork() Network {
 	}
 }
 
-// sh runs a shell's line as the guest's command and returns its output and exit.
+// sh runs a shell's line and returns what it writes, and how it ends.
 func (g *testGuest) sh(t *testing.T, line string) (string, Exit) {
 	t.Helper()
-	exit, err := g.Run(t.Context(), Command{Args: []string{"sh", "-c", line}})
+	return g.run(t, Command{Args: []string{"sh", "-c", line}})
+}
+
+// run runs a command and returns what it writes, and how it ends.
+func (g *testGuest) run(t *testing.T, c Command) (string, Exit) {
+	t.Helper()
+	p, err := g.Start(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = g.cmd.Wait() // its exit code is the command's
-	if got := g.cmd.ProcessState.ExitCode(); got != exit.Status() {
-		t.Errorf("process 1 ended with %d; want %d, the command's", got, exit.Status())
+	defer p.Close()
+	var out, errs bytes.Buffer
+	var both sync.WaitGroup
+	for into, from := range map[*bytes.Buffer]io.Reader{&out: p.Stdout(), &errs: p.Stderr()} {
+		both.Go(func() {
+			if _, err := io.Copy(into, from); err != nil {
+				t.Error(err)
+			}
+		})
 	}
-	return g.out.String(), exit
+	both.Wait()
+	exit, err := p.Wait(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.String() + errs.String(), exit
 }
 
 func TestBootSetsUpTheCard(t *testing.T) {
@@ -295,15 +312,20 @@ func TestInitReapsOrphans(t *testing.T) {
 	}
 }
 
-func TestInitEndsWithItsCommand(t *testing.T) {
+func TestCommandLeavesAServerBehind(t *testing.T) {
 	t.Parallel()
 	g := bootGuest(t, nil)
 	begin := time.Now()
-	if _, exit := g.sh(t, "sleep 600 & exit 3"); exit.Code != 3 {
+	out, exit := g.sh(t, "(while :; do sleep 0.01; echo noise; echo noise >&2; : > /etc/alive; done) & exit 3")
+	if exit.Code != 3 {
 		t.Errorf("exit is %+v; want 3", exit)
 	}
-	if took := time.Since(begin); took > 30*time.Second {
-		t.Errorf("the guest waited for a background process: %v", took)
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("the command waited for what it left behind: %v, %d bytes", took, len(out))
+	}
+	// Having lost its reader is no reason to die.
+	if out, _ := g.sh(t, "rm -f /etc/alive; sleep 0.5; ls /etc/alive"); out != "/etc/alive\n" {
+		t.Errorf("what was left behind is gone: %q", out)
 	}
 }
 
@@ -319,18 +341,21 @@ func TestInitSurvivesSignalsOfItsGuest(t *testing.T) {
 func TestSignalReachesTheGroup(t *testing.T) {
 	t.Parallel()
 	g := bootGuest(t, nil)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	go func() { // a signal before the command starts is lost
-		for ctx.Err() == nil {
-			_ = g.Signal(int(unix.SIGINT))
-			time.Sleep(20 * time.Millisecond)
-		}
-	}()
+	p, err := g.Start(t.Context(), Command{Args: []string{"sh", "-c", "echo ready; sleep 600; exit 4"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if _, err := io.ReadFull(p.Stdout(), make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Signal(t.Context(), int(unix.SIGINT)); err != nil {
+		t.Fatal(err)
+	}
 	// A shell waits for what it runs in front: the signal must end that too.
-	_, exit := g.sh(t, "sleep 600; exit 4")
-	if exit.Signal != int(unix.SIGINT) && exit.Code != 4 {
-		t.Errorf("exit is %+v; want signal 2, or 4 after the sleep was ended", exit)
+	exit, err := p.Wait(t.Context())
+	if err != nil || exit.Signal != int(unix.SIGINT) && exit.Code != 4 {
+		t.Errorf("exit is %+v, %v; want signal 2, or 4 after the sleep was ended", exit, err)
 	}
 }
 

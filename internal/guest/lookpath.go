@@ -6,9 +6,6 @@ import (
 	"strings"
 )
 
-// defaultPath is searched where a command's environment has no PATH.
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
 // lookPath returns the path of the program that c names, as a shell finds it:
 // a name with a slash is a path, relative to Dir; any other is looked for in
 // PATH, where the first that can be executed counts. It also checks Dir, whose
@@ -28,7 +25,7 @@ func lookPath(c Command) (string, error) {
 		return name, nil
 	}
 	failure := &StartError{Code: CodeNotFound, Message: name + ": not found in PATH"}
-	for _, dir := range strings.Split(c.searchPath(), ":") {
+	for _, dir := range strings.Split(variable(c.Env, "PATH", defaultPath), ":") {
 		if dir == "" { // POSIX: an empty element is the working directory
 			dir = "."
 		}
@@ -73,15 +70,4 @@ func (c Command) dir() string {
 		return "/"
 	}
 	return c.Dir
-}
-
-// searchPath returns the PATH of the command's environment; the last one
-// counts, as it does for the C library's setenv.
-func (c Command) searchPath() string {
-	for i := len(c.Env) - 1; i >= 0; i-- {
-		if value, ok := strings.CutPrefix(c.Env[i], "PATH="); ok {
-			return value
-		}
-	}
-	return defaultPath
 }

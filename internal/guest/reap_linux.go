@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,14 +22,16 @@ import (
 // send process 1 any, and none is to end the guest but the host's SIGKILL.
 type reaper struct {
 	starts  chan startRequest // to the goroutine that runs loop
+	ends    chan endRequest   // likewise
 	signals chan os.Signal    // from the runtime; SIGCHLD wakes the loop
 }
 
 // A startRequest asks the loop to start a command.
 type startRequest struct {
-	path    string
-	command Command
-	reply   chan startReply // with room for one
+	path  string
+	args  []string
+	attr  *syscall.ProcAttr
+	reply chan startReply // with room for one
 }
 
 // A startReply is the loop's answer.
@@ -44,7 +47,7 @@ func newReaper(prepare func() error) (*reaper, error) {
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("keep descriptors from commands: %w", err)
 	}
-	r := &reaper{starts: make(chan startRequest), signals: make(chan os.Signal, 1)}
+	r := &reaper{starts: make(chan startRequest), ends: make(chan endRequest), signals: make(chan os.Signal, 1)}
 	// signal.Ignore would be inherited by commands; a caught signal is not.
 	signal.Notify(r.signals, unix.SIGCHLD)
 	signal.Notify(make(chan os.Signal, 1)) // all, and nobody reads them
@@ -71,11 +74,39 @@ func restoreLibrarySignals() error {
 }
 
 // start starts the program at path.
-func (r *reaper) start(path string, c Command) (*process, error) {
-	request := startRequest{path: path, command: c, reply: make(chan startReply, 1)}
+func (r *reaper) start(path string, args []string, attr *syscall.ProcAttr) (*process, error) {
+	request := startRequest{path: path, args: args, attr: attr, reply: make(chan startReply, 1)}
 	r.starts <- request
 	reply := <-request.reply
 	return reply.process, reply.err
+}
+
+// An endRequest asks the loop to send a signal to every process.
+type endRequest struct {
+	signal unix.Signal
+	gone   chan struct{} // closed by the loop when there is no process any more
+}
+
+// lastMoments bounds how long processes that were killed are waited for: one
+// that sleeps in the kernel ends with the machine.
+const lastMoments = time.Second
+
+// shutdown ends every process, and returns when there is none any more.
+func (r *reaper) shutdown(grace time.Duration) {
+	for _, step := range []struct {
+		signal unix.Signal
+		time   time.Duration
+	}{{unix.SIGTERM, grace}, {unix.SIGKILL, lastMoments}} {
+		request := endRequest{signal: step.signal, gone: make(chan struct{})}
+		r.ends <- request
+		t := time.NewTimer(step.time)
+		select {
+		case <-request.gone:
+			t.Stop()
+			return
+		case <-t.C:
+		}
+	}
 }
 
 // loop starts and reaps. It owns its thread, which prepare has changed.
@@ -89,46 +120,63 @@ func (r *reaper) loop(prepare func() error, prepared chan<- error) {
 	}
 	prepared <- nil
 	running := make(map[int]*process)
+	var waiting []chan struct{} // of endRequests; closed when nothing runs
 	for {
 		select {
 		case request := <-r.starts:
-			p, err := startProcess(request.path, request.command)
+			p, err := startProcess(request.path, request.args, request.attr)
 			if err == nil {
 				running[p.pid] = p
 			}
 			request.reply <- startReply{p, err}
+		case request := <-r.ends:
+			signalAll(running, request.signal)
+			waiting = append(waiting, request.gone)
+			waiting = reapAll(running, waiting)
 		case <-r.signals:
-			reapAll(running)
+			waiting = reapAll(running, waiting)
 		}
 	}
 }
 
-// startProcess starts a command as the leader of a session of its own: signals
-// reach all that it starts, and it has no way to push bytes into a terminal of
-// the host's that its files may be.
-func startProcess(path string, c Command) (*process, error) {
-	pid, err := syscall.ForkExec(path, c.Args, &syscall.ProcAttr{
-		Dir:   c.dir(),
-		Env:   c.Env,
-		Files: []uintptr{0, 1, 2},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
-	})
+// signalAll sends a signal to every process of the guest; where the agent isn't
+// its process 1, to those that it started.
+func signalAll(running map[int]*process, signal unix.Signal) {
+	if os.Getpid() == 1 {
+		_ = unix.Kill(-1, signal) // an error says that there is none
+		_ = unix.Kill(-1, unix.SIGCONT)
+		return
+	}
+	for pid := range running {
+		_ = unix.Kill(-pid, signal)
+	}
+}
+
+// startProcess starts a program.
+func startProcess(path string, args []string, attr *syscall.ProcAttr) (*process, error) {
+	pid, err := syscall.ForkExec(path, args, attr)
 	if err != nil {
 		return nil, err
 	}
 	return &process{pid: pid, done: make(chan struct{})}, nil
 }
 
-// reapAll reaps the children that have ended. One SIGCHLD may stand for many.
-func reapAll(running map[int]*process) {
+// reapAll reaps the children that have ended; one SIGCHLD may stand for many.
+// When none is left it tells who waits for that. It returns who waits still.
+func reapAll(running map[int]*process, waiting []chan struct{}) []chan struct{} {
 	for {
 		var status unix.WaitStatus
 		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
-		if errors.Is(err, unix.EINTR) {
+		switch {
+		case errors.Is(err, unix.EINTR):
 			continue
-		}
-		if err != nil || pid <= 0 {
-			return
+		case errors.Is(err, unix.ECHILD):
+			for _, gone := range waiting {
+				close(gone)
+			}
+			return nil
+		case err != nil || pid <= 0:
+			return waiting
 		}
 		if p := running[pid]; p != nil {
 			delete(running, pid)

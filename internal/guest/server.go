@@ -1,177 +1,329 @@
 package guest
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"net"
+	"os"
 	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/crypto/ssh"
 )
 
-// A System is what the agent acts on. Serve calls its methods from one
-// goroutine.
+// A System is what the agent acts on. Boot, Configure and SetClock are called by
+// one goroutine at a time, the others by many at once.
 type System interface {
-	// Boot makes the guest what b says. It is called once, before Start.
-	Boot(b Bootstrap) error
-	// Configure changes the network to n; Boot has been called.
+	// Boot makes the guest what b says, and returns what the host should know. It
+	// is called once, before everything else.
+	Boot(b Bootstrap) (warnings []string, err error)
+	// Configure changes the network to n.
 	Configure(n Network) error
+	// SetClock sets the clock.
+	SetClock(t time.Time) error
 	// Start starts a command. The error is a *StartError if the command is to
 	// blame.
-	Start(c Command) (Process, error)
+	Start(c Command) (Child, error)
+	// ServeFiles answers the SFTP protocol on stream until that ends.
+	ServeFiles(stream io.ReadWriteCloser) error
+	// Dial connects to an address of the guest's.
+	Dial(ctx context.Context, network, address string) (net.Conn, error)
+	// Shutdown ends every process, and kills those that are left after grace.
+	Shutdown(grace time.Duration)
 }
 
-// A Process is a command that was started.
-type Process interface {
+// A Child is a command that a System started.
+type Child interface {
+	// PID returns the process's number.
+	PID() int
+	// Stdin returns the way to the standard input, nil if there is none.
+	Stdin() io.WriteCloser
+	// Stdout and Stderr return what the command writes, nil for nothing. They end
+	// when the command has ended and what it wrote was read, even if a child of
+	// its own keeps them.
+	Stdout() io.Reader
+	Stderr() io.Reader
 	// Signal sends a signal to the command and the processes of its group. It
 	// fails once the command has ended.
 	Signal(n int) error
-	// Wait waits until the command has ended. It is called once.
+	// Resize tells the terminal its size, if there is one.
+	Resize(rows, cols uint16) error
+	// Wait waits until the command has ended.
 	Wait() Exit
+	// Close frees the command's streams once it has ended.
+	Close()
 }
 
-// Serve answers the host's requests on stream until the one command that it
-// asks for has ended and the host was told; then it returns that command's
-// exit. Where the host goes away first, or asks for nothing that can be
-// started, it returns an error. It closes stream, whose Close must end a Read
-// that waits.
-func Serve(stream io.ReadWriteCloser, sys System) (Exit, error) {
-	s := &server{stream: stream, sys: sys, requests: make(chan *message), readErr: make(chan error, 1)}
-	var reader sync.WaitGroup
-	reader.Go(s.read)
-	exit, err := s.loop()
-	// The reader may wait for the stream or for the loop: end both.
-	stream.Close()
-	for range s.requests {
-	}
-	reader.Wait()
-	return exit, err
-}
+// dialTime bounds how long the agent tries to connect.
+const dialTime = 10 * time.Second
 
-// A server is one Serve. All fields but requests and readErr are owned by the
-// goroutine that runs loop.
-type server struct {
-	stream io.ReadWriteCloser
-	sys    System
+// farewellTime bounds how long, at the end, what the agent still has to say
+// waits for a host that doesn't read.
+const farewellTime = 2 * time.Second
 
-	requests chan *message // from read; closed when it ends
-	readErr  chan error    // holds why read ended, before requests is closed
-
-	booted  bool
-	process Process // the command; nil before it starts
-	runID   uint64  // of the request that started it
-}
-
-// read passes the host's messages on.
-func (s *server) read() {
-	defer close(s.requests)
-	for {
-		m, err := readMessage(s.stream, maxRequest)
-		if err != nil {
-			s.readErr <- err
-			return
-		}
-		s.requests <- m
-	}
-}
-
-// loop answers requests until the command has ended.
-func (s *server) loop() (Exit, error) {
-	var exited chan Exit // gets the command's exit; nil until it runs
-	for {
-		select {
-		case m, ok := <-s.requests:
-			if !ok {
-				return Exit{}, fmt.Errorf("read request: %w", <-s.readErr)
-			}
-			reply := s.answer(m)
-			if reply == nil {
-				exited = make(chan Exit, 1)
-				go waitProcess(s.process, exited)
-				continue
-			}
-			if err := writeMessage(s.stream, reply, maxReply); err != nil {
-				return Exit{}, fmt.Errorf("write reply: %w", err)
-			}
-		case exit := <-exited:
-			reply := &message{ID: s.runID, Kind: kindExit, Exit: &exit}
-			if err := writeMessage(s.stream, reply, maxReply); err != nil {
-				return Exit{}, fmt.Errorf("write exit: %w", err)
-			}
-			return exit, nil
-		}
-	}
-}
-
-// waitProcess puts the process's exit into exited. It outlives Serve only
-// where the command does, which is when the agent, process 1, ends with it.
-func waitProcess(p Process, exited chan<- Exit) { exited <- p.Wait() }
-
-// answer does what m asks and returns the reply; nil once a command runs,
-// whose exit is the reply.
-func (s *server) answer(m *message) *message {
-	var err error
-	switch m.Kind {
-	case kindBoot:
-		if err = s.boot(*m.Boot); err == nil {
-			s.booted = true
-		}
-	case kindConfigure:
-		if err = errors.New("not booted"); s.booted {
-			err = s.sys.Configure(*m.Network)
-		}
-	case kindSignal:
-		if err = errors.New("no command runs"); s.process != nil {
-			err = s.process.Signal(m.Signal)
-		}
-	case kindRun:
-		return s.run(m)
-	default:
-		err = fmt.Errorf("kind %q is not a request", m.Kind)
-	}
-	reply := &message{ID: m.ID, Kind: kindDone}
+// Serve answers the host's requests on stream until the host has asked for a
+// shutdown; then it returns nil. Where the host goes away first, it returns an
+// error, and what runs is killed. It closes stream, whose Close must end a Read
+// and a Write that wait.
+func Serve(stream io.ReadWriteCloser, sys System) error {
+	t := newTransport(stream)
+	defer t.Close()
+	conn, channels, requests, err := connectServer(t)
 	if err != nil {
-		reply.Error = shorten(err.Error())
+		return fmt.Errorf("greet host: %w", err)
 	}
-	return reply
-}
-
-// boot boots the system, once.
-func (s *server) boot(b Bootstrap) error {
-	if s.booted {
-		return errors.New("booted already")
+	s := &server{transport: t, sys: sys, down: make(chan struct{})}
+	s.running.Go(func() { ssh.DiscardRequests(requests) })
+	for ch := range channels {
+		s.running.Go(func() { s.handle(ch) })
 	}
-	return s.sys.Boot(b)
-}
-
-// run starts the command of m, or returns why not.
-func (s *server) run(m *message) *message {
-	err := s.start(*m.Command)
-	if err == nil {
-		s.runID = m.ID
+	s.running.Wait()
+	if closed(s.down) {
 		return nil
 	}
-	failure := &StartError{Code: CodeRefused, Message: err.Error()}
-	errors.As(err, &failure)
-	return &message{ID: m.ID, Kind: kindExit, Start: &StartError{Code: failure.Code, Message: shorten(failure.Message)}}
+	return fmt.Errorf("read from host: %w", conn.Wait())
 }
 
-// start starts the command, if it is its time.
-func (s *server) start(c Command) (err error) {
+// A server is one Serve.
+type server struct {
+	transport *transport
+	sys       System
+	running   sync.WaitGroup // a goroutine per channel
+	down      chan struct{}  // closed when the shutdown is done
+
+	mu       sync.Mutex // held by calls; guards the following fields
+	state    serverState
+	commands sync.WaitGroup // those that run; nothing is added once state is ending
+}
+
+// A serverState is how far a server has come.
+type serverState int
+
+const (
+	stateNew serverState = iota
+	stateBooted
+	stateEnding // no command is started any more
+)
+
+var (
+	errNotBooted = errors.New("not booted")
+	errEnding    = errors.New("the guest is shutting down")
+)
+
+// readyLocked returns why nothing can be done in the guest now; nil if it can. The
+// caller holds mu.
+func (s *server) readyLocked() error {
+	switch s.state {
+	case stateNew:
+		return errNotBooted
+	case stateEnding:
+		return errEnding
+	}
+	return nil
+}
+
+// handle handles one channel from its opening to its end.
+func (s *server) handle(ch ssh.NewChannel) {
+	var err error
+	switch ch.ChannelType() {
+	case typeCall:
+		err = s.call(ch)
+	case typeExec:
+		err = s.exec(ch)
+	case typeSFTP:
+		err = s.sftp(ch)
+	case typeDial:
+		err = s.dial(ch)
+	default:
+		err = fmt.Errorf("channel of type %q", ch.ChannelType())
+	}
+	if err != nil {
+		_ = ch.Reject(ssh.ConnectionFailed, encodeFailure(asFailure(err))) // the host may be gone
+	}
+}
+
+// asFailure returns what the host is told of err.
+func asFailure(err error) failure {
+	f := failure{Message: err.Error()}
+	var start *StartError
 	switch {
-	case !s.booted:
-		return errors.New("not booted")
-	case s.process != nil:
-		return errors.New("a command runs already")
+	case errors.As(err, &start):
+		f.Code, f.Message = start.Code, start.Message
+	case errors.Is(err, syscall.ECONNREFUSED):
+		f.Cause = causeRefused
+	case errors.Is(err, fs.ErrNotExist):
+		f.Cause = causeMissing
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		f.Cause = causeTimeout
 	}
-	s.process, err = s.sys.Start(c)
-	return err
+	return f
 }
 
-// shorten cuts an error's text to what fits well into a reply: paths in it may
-// be long, and JSON may need six bytes for one.
-func shorten(text string) string {
-	const most = 4 << 10
-	if len(text) > most {
-		return text[:most] + "…"
+// call answers a call. Its error is one before the channel is accepted.
+func (s *server) call(ch ssh.NewChannel) error {
+	e, err := accept(s.transport, ch, nil)
+	if err != nil {
+		return nil // the host is gone
 	}
-	return text
+	defer e.close()
+	var answer reply
+	if answer.Warnings, err = s.answer(callName(ch.ExtraData()), e.ssh); err != nil {
+		answer = reply{Error: shorten(err.Error())}
+	}
+	text, err := json.Marshal(answer)
+	if err == nil && len(text) <= maxReply {
+		_, _ = e.out.Write(text) // the host may be gone
+	}
+	e.finish()
+	if closed(s.down) {
+		e.close()
+		s.transport.flush(farewellTime)
+		s.transport.Close()
+	}
+	return nil
+}
+
+// answer does what a call asks for.
+func (s *server) answer(name callName, body io.Reader) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if name == callBoot {
+		var b Bootstrap
+		switch err := decode(body, maxCall, &b); {
+		case err != nil:
+			return nil, err
+		case s.state != stateNew:
+			return nil, errors.New("booted already")
+		}
+		warnings, err := s.sys.Boot(b)
+		if err == nil {
+			s.state = stateBooted
+		}
+		return boundWarnings(warnings), err
+	}
+	if name == callShutdown { // booted or not
+		var grace time.Duration
+		if err := decode(body, maxCall, &grace); err != nil {
+			return nil, err
+		}
+		return nil, s.shutdownLocked(grace)
+	}
+	if err := s.readyLocked(); err != nil {
+		return nil, err
+	}
+	switch name {
+	case callConfigure:
+		var n Network
+		if err := decode(body, maxCall, &n); err != nil {
+			return nil, err
+		}
+		return nil, s.sys.Configure(n)
+	case callClock:
+		var t time.Time
+		if err := decode(body, maxCall, &t); err != nil {
+			return nil, err
+		}
+		return nil, s.sys.SetClock(t)
+	}
+	return nil, fmt.Errorf("unknown call %q", name)
+}
+
+// boundWarnings cuts warnings to what fits into a reply.
+func boundWarnings(warnings []string) []string {
+	const most, length = 16, 512 // times six, for JSON
+	warnings = warnings[:min(len(warnings), most)]
+	for i, w := range warnings {
+		warnings[i] = w[:min(len(w), length)]
+	}
+	return warnings
+}
+
+// shutdownLocked ends what runs. The caller holds mu.
+func (s *server) shutdownLocked(grace time.Duration) error {
+	if s.state == stateEnding {
+		return errEnding
+	}
+	s.state = stateEnding
+	s.sys.Shutdown(grace)
+	// Their outcomes first; those that a host doesn't read are not waited for.
+	done := make(chan struct{})
+	go func() { s.commands.Wait(); close(done) }()
+	t := time.NewTimer(farewellTime)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	}
+	close(s.down)
+	return nil
+}
+
+// sftp serves files.
+func (s *server) sftp(ch ssh.NewChannel) error {
+	s.mu.Lock()
+	err := s.readyLocked()
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	e, err := accept(s.transport, ch, nil)
+	if err != nil {
+		return nil // the host is gone
+	}
+	defer e.close()
+	_ = s.sys.ServeFiles(e) // its clients see the end of the stream
+	e.finish()
+	return nil
+}
+
+// dial connects, and passes bytes on both ways.
+func (s *server) dial(ch ssh.NewChannel) error {
+	var to target
+	if err := json.Unmarshal(ch.ExtraData(), &to); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	err := s.readyLocked()
+	s.mu.Unlock()
+	if err == nil {
+		err = to.valid()
+	}
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), dialTime)
+	defer cancel()
+	conn, err := s.sys.Dial(ctx, to.Network, to.Address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	e, err := accept(s.transport, ch, nil)
+	if err != nil {
+		return nil // the host is gone
+	}
+	defer e.close()
+	go func() { // ends with the channel, which e.close ends
+		<-e.gone
+		conn.Close()
+	}()
+	var both sync.WaitGroup
+	both.Go(func() {
+		e.feed(conn)
+		if half, ok := conn.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		}
+	})
+	if copyData(e.out, conn) == nil {
+		e.finish()
+	} else { // a reset is not an end
+		e.close()
+	}
+	both.Wait()
+	return nil
 }

@@ -1,9 +1,16 @@
 package guest
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"net"
+	"sync"
+	"time"
 
+	"github.com/pkg/sftp"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,46 +32,115 @@ func NewSystem(prepare func() error) (System, error) {
 // A machine is the kernel that the agent runs on.
 type machine struct {
 	reaper *reaper
+
+	mu  sync.Mutex        // guards the following field
+	env map[string]string // of every command; immutable once set
 }
 
 var _ System = (*machine)(nil)
 
-// Boot names the guest, writes the resolver's files and sets up the network.
-func (m *machine) Boot(b Bootstrap) error {
+// Boot names the guest, writes the resolver's files, sets the clock and sets up
+// the network. See System.
+func (m *machine) Boot(b Bootstrap) ([]string, error) {
 	if b.Hostname != "" {
 		if err := unix.Sethostname([]byte(b.Hostname)); err != nil {
-			return fmt.Errorf("set host name %q: %w", b.Hostname, err)
+			return nil, fmt.Errorf("set host name %q: %w", b.Hostname, err)
 		}
 	}
 	if err := writeFiles("", b.Hostname, b.Network); err != nil {
-		return err
+		return nil, err
 	}
+	if !b.Time.IsZero() {
+		if err := m.SetClock(b.Time); err != nil {
+			return nil, err
+		}
+	}
+	m.mu.Lock()
+	m.env = maps.Clone(b.Env)
+	m.mu.Unlock()
 	if err := loopbackUp(); err != nil {
-		return err
+		return nil, err
 	}
 	if b.Network == nil {
-		return nil
+		return nil, nil
 	}
-	return configure(*b.Network)
+	return nil, configure(*b.Network)
 }
 
-// Configure changes the network.
+// Configure changes the network. See System.
 func (m *machine) Configure(n Network) error { return configure(n) }
 
-// Start starts a command with the agent's own standard files.
-func (m *machine) Start(c Command) (Process, error) {
+// sameClock is how far a clock may be from what it is set to and be left alone.
+// A guest without a clock of its own, which it couldn't set, has its host's.
+const sameClock = 100 * time.Millisecond
+
+// SetClock sets the clock. See System.
+func (m *machine) SetClock(t time.Time) error {
+	if time.Since(t).Abs() < sameClock {
+		return nil
+	}
+	ts := unix.NsecToTimespec(t.UnixNano())
+	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
+		return fmt.Errorf("set clock: %w", err)
+	}
+	return nil
+}
+
+// Start starts a command. See System.
+func (m *machine) Start(c Command) (Child, error) {
+	who, err := identify("", c.User)
+	if err != nil {
+		return nil, &StartError{Code: CodeRefused, Message: err.Error()}
+	}
+	m.mu.Lock()
+	env := m.env
+	m.mu.Unlock()
+	c.Env = environment(c, env, who.home)
 	path, err := lookPath(c)
 	if err != nil {
 		return nil, err
 	}
-	p, err := m.reaper.start(path, c)
-	var errno unix.Errno
-	switch {
-	case err == nil:
-		return p, nil
-	case errors.As(err, &errno) && errno == unix.ENOENT:
-		// The program is there, or lookPath had said so: its interpreter isn't.
-		return nil, &StartError{Code: CodeNotFound, Message: path + ": its interpreter does not exist"}
+	f, err := openFiles(c, who)
+	if err != nil {
+		return nil, &StartError{Code: CodeRefused, Message: err.Error()}
 	}
-	return nil, &StartError{Code: CodeNotExecutable, Message: path + ": " + err.Error()}
+	p, err := m.reaper.start(path, c.Args, f.attributes(c, who))
+	f.closeChild()
+	if err != nil {
+		f.closeOther()
+		return nil, startError(path, c.User, err)
+	}
+	return newChild(p, f), nil
 }
+
+// startError returns why the kernel didn't start the program at path as user.
+func startError(path, user string, err error) *StartError {
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		// The program is there, or lookPath had said so: its interpreter isn't.
+		return &StartError{Code: CodeNotFound, Message: path + ": its interpreter does not exist"}
+	case errors.Is(err, unix.EINVAL) && user != "", errors.Is(err, unix.EPERM) && user != "":
+		return &StartError{Code: CodeRefused, Message: fmt.Sprintf("become user %q: the guest has no such user id, or only one: %v", user, err)}
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return &StartError{Code: CodeRefused, Message: path + ": " + err.Error()}
+	}
+	return &StartError{Code: CodeNotExecutable, Message: path + ": " + err.Error()}
+}
+
+// ServeFiles serves the guest's files. See System.
+func (m *machine) ServeFiles(stream io.ReadWriteCloser) error {
+	s, err := sftp.NewServer(stream, sftp.WithServerWorkingDirectory("/"))
+	if err != nil {
+		return err
+	}
+	return s.Serve()
+}
+
+// Dial connects to an address. See System.
+func (m *machine) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, network, address)
+}
+
+// Shutdown ends every process. See System.
+func (m *machine) Shutdown(grace time.Duration) { m.reaper.shutdown(grace) }

@@ -73,9 +73,9 @@ func (s *Sandbox) Run(ctx context.Context, cmd control.Command) (control.Exit, e
 	}
 	s.running = true
 	s.mu.Unlock()
-	exit, err := s.agent.Run(ctx, guest.Command{Args: cmd.Args, Env: cmd.Env, Dir: cmd.Dir})
+	exit, err := s.runInherited(ctx, guest.Command{Args: cmd.Args, Env: cmd.Env, Dir: cmd.Dir, Inherit: true})
 	if err == nil {
-		return control.Exit{Code: exit.Code, Signal: exit.Signal}, nil
+		return exit, nil
 	}
 	var refused *guest.StartError
 	switch {
@@ -88,15 +88,53 @@ func (s *Sandbox) Run(ctx context.Context, cmd control.Command) (control.Exit, e
 	return control.Exit{}, s.gone(err)
 }
 
-// Signal implements control.Sandbox.
+// runInherited runs a command with the standard files of the guest's first
+// process, and ends the guest with it.
+func (s *Sandbox) runInherited(ctx context.Context, cmd guest.Command) (control.Exit, error) {
+	p, err := s.agent.Start(ctx, cmd)
+	if err != nil {
+		return control.Exit{}, err
+	}
+	defer p.Close()
+	s.mu.Lock()
+	s.process = p
+	early := s.early
+	s.mu.Unlock()
+	for _, signal := range early {
+		_ = p.Signal(ctx, signal) // an error says that it has ended
+	}
+	ended, err := p.Wait(ctx)
+	if err != nil {
+		return control.Exit{}, err
+	}
+	exit := control.Exit{Code: ended.Code, Signal: ended.Signal}
+	s.mu.Lock()
+	s.ran = &exit
+	s.mu.Unlock()
+	if s.asked.Load() { // and the command did as it was told
+		s.end(control.SourceStop)
+	} else {
+		s.end(control.SourceGuest)
+	}
+	return exit, nil
+}
+
+// Signal implements control.Sandbox. The command gets one that comes before it
+// has started when it has.
 func (s *Sandbox) Signal(signal int) error {
 	s.mu.Lock()
-	running := s.running
+	running, process := s.running, s.process
+	if running && process == nil {
+		s.early = append(s.early, signal)
+	}
 	s.mu.Unlock()
 	if !running {
 		return &control.Failure{Kind: control.KindNotRunning, Message: "no command runs"}
 	}
-	if err := s.agent.Signal(signal); err != nil {
+	if process == nil {
+		return nil
+	}
+	if err := process.Signal(context.Background(), signal); err != nil { // it doesn't wait
 		return s.gone(err)
 	}
 	return nil

@@ -66,7 +66,10 @@ type Sandbox struct {
 	done   chan struct{} // closed by live when nothing runs any more
 
 	mu      sync.Mutex     // guards the following fields, and claim's state
-	running bool           // a command runs
+	running bool           // a command runs, or is about to
+	process *guest.Process // that command; nil before it has started
+	early   []int          // signals for it that came before
+	ran     *control.Exit  // how it ended; nil before
 	host    hostNet        // as last read
 	told    *policy.Host   // what network and resolver know
 	nat64   []netip.Prefix // as last discovered
@@ -406,6 +409,11 @@ func (s *Sandbox) live() {
 		}
 		ended.Exit = <-exits
 	}
+	s.mu.Lock()
+	if s.ran != nil {
+		ended.Exit = *s.ran
+	}
+	s.mu.Unlock()
 	ended.At = time.Now()
 	if err := s.close(ended); err != nil {
 		s.report("clean up", err)
