@@ -1,0 +1,364 @@
+package krun
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/internal/guest/machine"
+	"github.com/sluicenet/sluice/vnet/link"
+)
+
+// A vm is a running guest.
+type vm struct {
+	cmd     *exec.Cmd
+	control *net.UnixConn // the lifeline: the process ends when it is closed
+	log     *slog.Logger
+	console tail // the last that the guest's kernel printed
+	journal tail // the last that libkrun logged
+
+	readers sync.WaitGroup // goroutines that read what the process and the guest tell
+	ready   chan struct{}  // closed by follow when the agent serves
+
+	mu     sync.Mutex     // guards the following fields
+	agent  net.Conn       // nil once it is the caller's, or closed
+	status net.Conn       // what process 1 of the guest tells; closed by unplug
+	nic    *os.File       // nil without a card, once it is the caller's, or closed
+	told   machine.Status // what process 1 has told
+	late   error          // what the VM's process reported after it was ready
+	dir    string         // the VM's directory; "" before there is one, and once it is removed
+	door   *listener      // where the guest connects by vsock; nil where it doesn't
+	ended  bool           // the process has; nothing may be made for it any more
+
+	done chan struct{} // closed by run when the process has ended and all that it said is read
+	exit hv.Exit       // valid once done is closed
+}
+
+var _ hv.VM = (*vm)(nil)
+
+// run starts the process and waits for its end. It keeps its thread until then:
+// Pdeathsig follows the thread that forked, not the process.
+func (v *vm) run(p plugged, console io.Writer, started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer close(v.done)
+	err := v.cmd.Start()
+	if err == nil {
+		v.readers.Go(func() { copyLog(v.log, p.journal, &v.journal) })
+		v.readers.Go(func() { copyConsole(console, p.console, &v.console) })
+	}
+	started <- err
+	if err != nil {
+		return
+	}
+	// The files are *os.File, so Wait waits for no copying of theirs. How it
+	// ended is in ProcessState.
+	_ = v.cmd.Wait()
+	v.mu.Lock()
+	v.ended = true
+	if v.door != nil {
+		v.door.Close() // nobody will come
+	}
+	v.mu.Unlock()
+	v.readers.Wait()
+	p.close()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.exit = exitOf(v.cmd.ProcessState, v.told)
+	os.RemoveAll(v.dir)
+	v.dir = ""
+}
+
+// exitOf returns how a guest ended: as its process 1 told, else as libkrun's
+// process did.
+func exitOf(state *os.ProcessState, told machine.Status) hv.Exit {
+	if told.Exited {
+		return hv.Exit{Code: told.Exit}
+	}
+	exit := hv.Exit{Code: state.ExitCode()}
+	if status := state.Sys().(syscall.WaitStatus); status.Signaled() {
+		exit.Signal = int(status.Signal())
+	}
+	return exit
+}
+
+// boot takes the process from its query to an agent that serves.
+func (v *vm) boot(libraries []string, agent string, s spec) error {
+	o, err := v.ask(libraries)
+	if err != nil {
+		return err
+	}
+	if err := o.fits(s); err != nil {
+		return err
+	}
+	v.log.Debug("libkrun", "path", o.Path, "port", o.Port, "read_only", o.ReadOnly)
+	if err := v.makeDir(); err != nil {
+		return err
+	}
+	s.Dir = v.dir
+	if err := makeBoot(s.boot(), agent); err != nil {
+		return err
+	}
+	if !o.Port {
+		if err := v.listen(); err != nil {
+			return err
+		}
+		s.Vsock = v.door.paths
+		s.Words = append(s.Words, fmt.Sprintf("sluice.vsock=%d", vsockPort))
+	}
+	if err := send(v.control, s); err != nil {
+		return v.explain(err)
+	}
+	if _, err := v.report(); err != nil {
+		return err
+	}
+	v.read(v.hearLate)
+	if v.door != nil {
+		if err := v.meet(); err != nil {
+			return err
+		}
+	}
+	v.read(v.follow)
+	return v.awaitReady()
+}
+
+// read starts a goroutine that reads what the process tells, and ends with it.
+// It does nothing if the process has ended.
+func (v *vm) read(f func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.ended {
+		v.readers.Go(f)
+	}
+}
+
+// ask sends the query and returns the process's offer.
+func (v *vm) ask(libraries []string) (offer, error) {
+	if err := send(v.control, query{Libraries: libraries}); err != nil {
+		return offer{}, v.explain(err)
+	}
+	r, err := v.report()
+	if err != nil {
+		return offer{}, err
+	}
+	if r.Offer == nil {
+		return offer{}, errors.New("the machine's process makes no offer")
+	}
+	return *r.Offer, nil
+}
+
+// report receives the process's next message; a failure is an error.
+func (v *vm) report() (report, error) {
+	var r report
+	if err := receive(v.control, &r); err != nil {
+		return r, v.explain(err)
+	}
+	if r.Failure != nil {
+		return r, r.Failure.err()
+	}
+	return r, nil
+}
+
+// explain adds to an error of the control socket why the process at its other end
+// is gone.
+func (v *vm) explain(err error) error {
+	v.Kill()
+	<-v.done
+	if line := v.journal.lastLine(); line != "" {
+		return fmt.Errorf("the machine's process ended (%v): %s", v.cmd.ProcessState, line)
+	}
+	return fmt.Errorf("the machine's process ended (%v): %w", v.cmd.ProcessState, err)
+}
+
+// hearLate waits for what the process has to say after it was ready: that libkrun
+// gave up.
+func (v *vm) hearLate() {
+	var r report
+	if err := receive(v.control, &r); err != nil || r.Failure == nil {
+		return // the process has ended
+	}
+	v.log.Error("the virtual machine could not run", "error", r.Failure.Text)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.late = r.Failure.err()
+}
+
+// follow reads what the guest's process 1 tells, until the end.
+func (v *vm) follow() {
+	var ready sync.Once
+	err := machine.Follow(v.status, func(s machine.Status) {
+		v.mu.Lock()
+		v.told = s
+		v.mu.Unlock()
+		if s.Ready {
+			ready.Do(func() {
+				v.log.Debug("the guest is up", "kernel", s.Kernel, "setup", s.Setup)
+				close(v.ready)
+			})
+		}
+	})
+	if err != nil {
+		v.log.Warn("the guest's status is of no use any more", "error", err)
+		v.Kill() // it isn't our process 1 that runs there
+	}
+}
+
+// awaitReady waits until the agent serves.
+func (v *vm) awaitReady() error {
+	timer := time.NewTimer(bootTimeout)
+	defer timer.Stop()
+	select {
+	case <-v.ready:
+		return nil
+	case <-v.done:
+		return v.bootError("the virtual machine ended before its agent served")
+	case <-timer.C:
+		v.Kill()
+		<-v.done
+		return v.bootError(fmt.Sprintf("the virtual machine's agent doesn't serve after %v", bootTimeout))
+	}
+}
+
+// meanings are those of the exit codes of libkrun's own init.
+var meanings = map[int]string{
+	125: "libkrun's init could not set the machine up",
+	126: "libkrun's init could not execute the agent",
+	127: "libkrun's init did not find the agent",
+}
+
+// A bootError says that a guest was started and its agent didn't come to serve.
+type bootError struct {
+	what string
+	told machine.Status
+	why  error // of the VM's process; nil if it gave none
+}
+
+func (e *bootError) Error() string { return e.what }
+func (e *bootError) Unwrap() error { return e.why }
+
+// bootError returns an error with all that is known of why a guest, which has
+// ended, didn't boot.
+func (v *vm) bootError(what string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	e := &bootError{told: v.told, why: v.late}
+	parts := []string{what}
+	for _, part := range []string{v.told.Failure, meanings[v.exit.Code]} {
+		if part != "" && (v.late == nil || part == v.told.Failure) {
+			parts = append(parts, part)
+		}
+	}
+	if v.late != nil {
+		parts = append(parts, v.late.Error())
+	}
+	if line := v.console.lastLine(); line != "" {
+		parts = append(parts, fmt.Sprintf("the console's last line is %q", line))
+	}
+	if line := v.journal.lastLine(); line != "" {
+		parts = append(parts, fmt.Sprintf("the log's is %q", line))
+	}
+	e.what = strings.Join(parts, "; ")
+	return e
+}
+
+// makeDir makes the VM's directory, unless the VM has ended.
+func (v *vm) makeDir() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.ended {
+		return errEnded
+	}
+	dir, err := os.MkdirTemp("", "sluice-krun-")
+	if err != nil {
+		return fmt.Errorf("make the machine's directory: %w", err)
+	}
+	v.dir = dir
+	return nil
+}
+
+// errEnded is why nothing is made for a VM any more.
+var errEnded = errors.New("the machine's process ended")
+
+// NIC returns the card's stream. See hv.VM.
+func (v *vm) NIC() (*os.File, link.Format) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.nic == nil {
+		return nil, 0
+	}
+	nic := v.nic
+	v.nic = nil
+	return nic, link.Stream
+}
+
+// Agent returns the agent's stream. See hv.VM.
+func (v *vm) Agent() net.Conn {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.agent == nil {
+		return nil // not a net.Conn that holds a nil pointer
+	}
+	agent := v.agent
+	v.agent = nil
+	return agent
+}
+
+// Kill kills the VM's process, which the whole guest is part of.
+func (v *vm) Kill() error {
+	if err := v.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill guest: %w", err)
+	}
+	return nil
+}
+
+// Wait waits for the guest's end. See hv.VM.
+func (v *vm) Wait(ctx context.Context) (hv.Exit, error) {
+	select { // an answer that is there is given, whatever ctx says
+	case <-v.done:
+		return v.exit, nil
+	default:
+	}
+	select {
+	case <-v.done:
+		return v.exit, nil
+	case <-ctx.Done():
+		return hv.Exit{}, ctx.Err()
+	}
+}
+
+// Close ends the guest and closes what the caller didn't take.
+func (v *vm) Close() error {
+	err := v.Kill()
+	<-v.done
+	v.unplug()
+	return err
+}
+
+// unplug closes our ends of what was not handed over. It is idempotent.
+func (v *vm) unplug() {
+	if v.control != nil {
+		v.control.Close() // a second time, an error that says nothing
+	}
+	if agent := v.Agent(); agent != nil {
+		agent.Close()
+	}
+	if nic, _ := v.NIC(); nic != nil {
+		nic.Close()
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.status != nil {
+		v.status.Close()
+	}
+}
