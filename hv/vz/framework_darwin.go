@@ -1,0 +1,215 @@
+//go:build darwin && cgo
+
+package vz
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/Code-Hex/vz/v3"
+)
+
+// apple is Virtualization.framework.
+type apple struct{}
+
+func newFramework() framework { return apple{} }
+
+func (apple) limits() (limits, error) {
+	return limits{
+		minCPUs: vz.VirtualMachineConfigurationMinimumAllowedCPUCount(), maxCPUs: vz.VirtualMachineConfigurationMaximumAllowedCPUCount(),
+		minMemory: vz.VirtualMachineConfigurationMinimumAllowedMemorySize(), maxMemory: vz.VirtualMachineConfigurationMaximumAllowedMemorySize(),
+	}, nil
+}
+
+// An appleMachine is a virtualMachine, with all that it was made of: the framework's
+// objects end with the last reference to them.
+type appleMachine struct {
+	*vz.VirtualMachine
+	config *vz.VirtualMachineConfiguration
+	plan   plan
+	null   *os.File // what the console reads
+	states chan state
+	lost   chan error // nil without a card
+}
+
+func (apple) create(p plan) (virtualMachine, error) {
+	var options []vz.LinuxBootLoaderOption
+	if p.initrd != "" {
+		options = append(options, vz.WithInitrd(p.initrd))
+	}
+	loader, err := vz.NewLinuxBootLoader(p.kernel, append(options, vz.WithCommandLine(p.commandLine))...)
+	if err != nil {
+		return nil, fmt.Errorf("make boot loader: %w", err)
+	}
+	config, err := vz.NewVirtualMachineConfiguration(loader, p.cpus, p.memory)
+	if err != nil {
+		return nil, fmt.Errorf("make configuration: %w", err)
+	}
+	m := &appleMachine{config: config, plan: p, states: make(chan state, 16)}
+	for _, add := range []func() error{m.addEntropy, m.addDisks, m.addConsole, m.addPorts, m.addCard} {
+		if err := add(); err != nil {
+			m.free()
+			return nil, err
+		}
+	}
+	if ok, err := config.Validate(); err != nil || !ok {
+		m.free()
+		return nil, fmt.Errorf("validate configuration: %w", errors.Join(err))
+	}
+	if m.VirtualMachine, err = vz.NewVirtualMachine(config); err != nil {
+		m.free()
+		return nil, fmt.Errorf("make machine: %w", err)
+	}
+	go m.passStates()
+	if p.card != nil {
+		gone, err := m.NetworkDeviceAttachmentWasDisconnected()
+		if err != nil {
+			m.free()
+			return nil, err
+		}
+		m.lost = make(chan error, 1)
+		go m.passLost(gone)
+	}
+	return m, nil
+}
+
+func (m *appleMachine) addEntropy() error {
+	entropy, err := vz.NewVirtioEntropyDeviceConfiguration()
+	if err != nil {
+		return fmt.Errorf("make entropy device: %w", err)
+	}
+	m.config.SetEntropyDevicesVirtualMachineConfiguration([]*vz.VirtioEntropyDeviceConfiguration{entropy})
+	return nil
+}
+
+func (m *appleMachine) addDisks() error {
+	var all []vz.StorageDeviceConfiguration
+	for _, d := range m.plan.disks {
+		// Cached: the default, automatic, has damaged Linux's file systems.
+		attachment, err := vz.NewDiskImageStorageDeviceAttachmentWithCacheAndSync(d.path, d.readOnly, vz.DiskImageCachingModeCached, vz.DiskImageSynchronizationModeFsync)
+		if err != nil {
+			return fmt.Errorf("attach disk %q: %w", d.path, err)
+		}
+		device, err := vz.NewVirtioBlockDeviceConfiguration(attachment)
+		if err != nil {
+			return fmt.Errorf("attach disk %q: %w", d.path, err)
+		}
+		if d.identifier != "" {
+			if err := device.SetBlockDeviceIdentifier(d.identifier); err != nil {
+				return fmt.Errorf("name disk %q: %w", d.path, err)
+			}
+		}
+		all = append(all, device)
+	}
+	m.config.SetStorageDevicesVirtualMachineConfiguration(all)
+	return nil
+}
+
+func (m *appleMachine) addConsole() error {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	m.null = null
+	attachment, err := vz.NewFileHandleSerialPortAttachment(null, m.plan.console)
+	if err != nil {
+		return fmt.Errorf("attach console: %w", err)
+	}
+	device, err := vz.NewVirtioConsoleDeviceSerialPortConfiguration(attachment)
+	if err != nil {
+		return fmt.Errorf("make console: %w", err)
+	}
+	m.config.SetSerialPortsVirtualMachineConfiguration([]*vz.VirtioConsoleDeviceSerialPortConfiguration{device})
+	return nil
+}
+
+func (m *appleMachine) addPorts() error {
+	device, err := vz.NewVirtioConsoleDeviceConfiguration()
+	if err != nil {
+		return fmt.Errorf("make ports: %w", err)
+	}
+	for i, p := range m.plan.ports {
+		attachment, err := vz.NewFileHandleSerialPortAttachment(p.file, p.file)
+		if err != nil {
+			return fmt.Errorf("attach port %s: %w", p.name, err)
+		}
+		configuration, err := vz.NewVirtioConsolePortConfiguration(
+			vz.WithVirtioConsolePortConfigurationName(p.name),
+			vz.WithVirtioConsolePortConfigurationIsConsole(false),
+			vz.WithVirtioConsolePortConfigurationAttachment(attachment))
+		if err != nil {
+			return fmt.Errorf("make port %s: %w", p.name, err)
+		}
+		device.SetVirtioConsolePortConfiguration(i, configuration)
+	}
+	m.config.SetConsoleDevicesVirtualMachineConfiguration([]vz.ConsoleDeviceConfiguration{device})
+	return nil
+}
+
+func (m *appleMachine) addCard() error {
+	c := m.plan.card
+	if c == nil {
+		return nil
+	}
+	attachment, err := vz.NewFileHandleNetworkDeviceAttachment(c.file)
+	if err != nil {
+		return fmt.Errorf("attach card: %w", err)
+	}
+	if err := attachment.SetMaximumTransmissionUnit(c.mtu); err != nil {
+		return fmt.Errorf("set MTU %d of card: %w", c.mtu, err)
+	}
+	device, err := vz.NewVirtioNetworkDeviceConfiguration(attachment)
+	if err != nil {
+		return fmt.Errorf("make card: %w", err)
+	}
+	address, err := net.ParseMAC(c.mac)
+	if err != nil {
+		return err
+	}
+	mac, err := vz.NewMACAddress(address)
+	if err != nil {
+		return fmt.Errorf("set address %s of card: %w", c.mac, err)
+	}
+	device.SetMACAddress(mac)
+	m.config.SetNetworkDevicesVirtualMachineConfiguration([]*vz.VirtioNetworkDeviceConfiguration{device})
+	return nil
+}
+
+// passStates passes states on until the machine has ended.
+func (m *appleMachine) passStates() {
+	for s := range m.StateChangedNotify() {
+		m.states <- state(s)
+		if state(s).over() {
+			m.free()
+			return
+		}
+	}
+}
+
+// passLost passes on that the card's other end was lost; news that nobody has heard
+// yet are enough.
+func (m *appleMachine) passLost(gone <-chan *vz.DisconnectedError) {
+	for err := range gone {
+		select {
+		case m.lost <- err:
+		default:
+		}
+	}
+}
+
+// free closes what create opened.
+func (m *appleMachine) free() {
+	if m.null != nil {
+		m.null.Close()
+	}
+}
+
+func (m *appleMachine) start() error            { return m.Start() }
+func (m *appleMachine) pause() error            { return m.Pause() }
+func (m *appleMachine) resume() error           { return m.Resume() }
+func (m *appleMachine) stop() error             { return m.Stop() }
+func (m *appleMachine) state() state            { return state(m.State()) }
+func (m *appleMachine) changes() <-chan state   { return m.states }
+func (m *appleMachine) unplugged() <-chan error { return m.lost }

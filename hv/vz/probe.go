@@ -1,0 +1,101 @@
+package vz
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/sluicenet/sluice/hv"
+)
+
+// Probe boots a guest until its process 1 has a word for us, in this program or,
+// where that isn't signed for it, in a copy that is. What it showed is remembered
+// for the life of the process.
+func (h *Hypervisor) Probe(ctx context.Context) hv.Report {
+	if _, err := h.framework.limits(); err != nil {
+		return reportOf(err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.probed != nil {
+		return *h.probed
+	}
+	r := h.probe(ctx)
+	if ctx.Err() == nil {
+		h.probed = &r
+	}
+	return r
+}
+
+// probe tries it, in the program that may.
+func (h *Hypervisor) probe(ctx context.Context) hv.Report {
+	self, err := os.Executable()
+	if err != nil {
+		return reportOf(err)
+	}
+	program, err := h.signer.executable(ctx, self)
+	if err != nil {
+		return reportOf(&unusableError{err, "xcode-select --install, or set SLUICE_EXECUTABLE to a sluice that is signed with " + entitlement})
+	}
+	if program == self {
+		return h.try(ctx)
+	}
+	out, err := h.signer.start(ctx, program, Role)
+	var r hv.Report
+	if err == nil {
+		err = json.Unmarshal(out, &r)
+	}
+	if err != nil {
+		return reportOf(fmt.Errorf("try a guest in a signed copy of this program: %w", err))
+	}
+	return r
+}
+
+// Main tries a guest and prints the hv.Report: call it where os.Args[0] is Role. It
+// does not return.
+func Main() {
+	if err := json.NewEncoder(os.Stdout).Encode(New().try(context.Background())); err != nil {
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// try boots a guest. Its root is an empty disk: that its process 1 tells so is the
+// proof, and there is none with less.
+func (h *Hypervisor) try(ctx context.Context) hv.Report {
+	dir, err := os.MkdirTemp("", "sluice-vz-probe-")
+	if err != nil {
+		return reportOf(err)
+	}
+	defer os.RemoveAll(dir)
+	root := filepath.Join(dir, "root")
+	if err := os.WriteFile(root, make([]byte, mebibyte), 0o600); err != nil {
+		return reportOf(err)
+	}
+	v, err := h.start(ctx, hv.Config{Name: "probe", NIC: &hv.NIC{}, Disks: []hv.Disk{{Path: root, ReadOnly: true, Format: hv.Ext4}}}, virtualMachine.start)
+	if err != nil {
+		return reportOf(err)
+	}
+	err = v.awaitReady(ctx)
+	v.Close()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err != nil && v.told.Failure == "" {
+		return reportOf(err)
+	}
+	return hv.Report{Usable: true, Reason: "a guest booted"}
+}
+
+// reportOf returns the report of what an error showed.
+func reportOf(err error) hv.Report {
+	r := hv.Report{Reason: strings.ReplaceAll(err.Error(), "\n", "; ")}
+	var unusable *unusableError
+	if errors.As(err, &unusable) {
+		r.Fix = unusable.fix
+	}
+	return r
+}
