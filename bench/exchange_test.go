@@ -28,7 +28,15 @@ func exchanges() []exchange {
 
 // measure runs the program in the guest; it prints how many a second.
 func (x exchange) measure(g *guest, program, host string, d time.Duration) (result, error) {
+	before, err := cpuOf(g.pids())
+	if err != nil {
+		return result{}, err
+	}
 	out, err := g.run(fmt.Sprintf("%s %s -duration %s %s:%d", program, x.args, d, host, x.port))
+	if err != nil {
+		return result{}, err
+	}
+	after, err := cpuOf(g.pids())
 	if err != nil {
 		return result{}, err
 	}
@@ -36,5 +44,5 @@ func (x exchange) measure(g *guest, program, host string, d time.Duration) (resu
 	if err != nil {
 		return result{}, fmt.Errorf("read the program's count: %w", err)
 	}
-	return result{value: perSecond}, nil
+	return result{value: perSecond, peer: (after - before).Seconds() / d.Seconds() / perSecond * 1e6}, nil
 }

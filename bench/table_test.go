@@ -11,7 +11,7 @@ import (
 // A result is one measurement: a figure, and what it cost.
 type result struct {
 	value float64 // in the row's unit; NaN-free
-	peer  float64 // CPU seconds of the peer's processes; 0 where it isn't measured
+	peer  float64 // CPU time of the peer's processes: seconds, or microseconds of each exchange; 0 where it isn't measured
 	tools float64 // CPU seconds of the programs that measured
 }
 
@@ -22,6 +22,9 @@ type row struct {
 	// results holds what each peer got in each round, by the peer's name.
 	results map[string][]result
 }
+
+// perExchange is the unit of rows whose cost is told for each exchange.
+const perExchange = "per second"
 
 // add notes a result.
 func (r *row) add(peer string, x result) {
@@ -66,10 +69,17 @@ func printTable(w io.Writer, peers []string, rows []*row) error {
 			}
 			m := median(results)
 			fmt.Fprintf(tw, "%s\t", figure(m.value))
-			costs = append(costs, fmt.Sprintf("%.2f+%.2f", m.peer, m.tools))
+			if r.unit == perExchange {
+				costs = append(costs, figure(m.peer))
+			} else {
+				costs = append(costs, fmt.Sprintf("%.2f+%.2f", m.peer, m.tools))
+			}
 		}
-		if r.unit == "Gbit/s" {
+		switch r.unit {
+		case "Gbit/s":
 			fmt.Fprintf(tw, "\nCPU s, peer + iperf3\t%s\t", strings.Join(costs, "\t"))
+		case perExchange:
+			fmt.Fprintf(tw, "\nCPU µs of each, peer\t%s\t", strings.Join(costs, "\t"))
 		}
 		fmt.Fprintln(tw)
 	}

@@ -124,6 +124,7 @@ func (e *endpoint) write(list []*stack.PacketBuffer) (int, tcpip.Error) {
 		for i, pkt := range rest[:n] {
 			s.set(i, pkt)
 		}
+		e.drops.sent(s.frames[:n])
 		if _, err := e.link.WriteFrames(s.frames[:n]); err != nil {
 			e.drops.add(dropLinkClosed, uint64(len(rest)))
 			break

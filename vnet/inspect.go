@@ -212,20 +212,30 @@ func (f *InspectedFlow) follow(c net.Conn) net.Conn {
 		reset(c)
 		c.Close()
 	})
-	return &hostConn{Conn: c, stop: stop}
+	return &hostConn{Conn: c, flow: f.flow, stop: stop}
 }
 
-// A hostConn is the host's side of an inspected flow.
+// A hostConn is the host's side of an inspected flow. Once that is cut there is
+// no end of stream, only a reset: the one who copies may see the guest's end
+// before this one's.
 type hostConn struct {
 	net.Conn
+	flow *tcpFlow
 	stop func() bool
 }
 
 // CloseWrite sends the host the end of the stream.
-func (c *hostConn) CloseWrite() error { return closeWrite(c.Conn) }
+func (c *hostConn) CloseWrite() error {
+	if c.flow.ctx.Err() != nil {
+		return net.ErrClosed
+	}
+	return closeWrite(c.Conn)
+}
 
 // Close closes the connection.
 func (c *hostConn) Close() error {
-	c.stop()
+	if c.stop(); c.flow.ctx.Err() != nil {
+		reset(c.Conn)
+	}
 	return c.Conn.Close()
 }

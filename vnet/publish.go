@@ -199,7 +199,9 @@ func (n *Network) acceptInbound(p *published, c *net.TCPConn) {
 		c.Close()
 		return
 	}
-	p.flows.Go(func() {
+	p.flows.Add(1)
+	n.workers.run(func() {
+		defer p.flows.Done()
 		how := n.serveInbound(f, c)
 		<-p.slots
 		n.endTCP(f, how, time.Now())
@@ -214,7 +216,7 @@ func (n *Network) serveInbound(f *tcpFlow, c *net.TCPConn) string {
 		c.Close()
 		return cmp.Or(f.cutReason(), endRefused)
 	}
-	r := &relay{flow: f, ep: ep, wq: wq, host: c, gate: &gate{state: gateOpen}}
+	r := &relay{n: n, flow: f, ep: ep, wq: wq, host: c, gate: &gate{state: gateOpen}}
 	defer wq.EventUnregister(watch(f, ep, wq))
 	return r.run()
 }

@@ -31,6 +31,7 @@ const (
 // other. Nobody reads ahead of a slow receiver: bytes wait in the sender's
 // window.
 type relay struct {
+	n    *Network
 	flow *tcpFlow
 	ep   tcpip.Endpoint
 	wq   *waiter.Queue
@@ -43,8 +44,8 @@ type relay struct {
 
 	// Owned by the goroutine of the outward direction.
 	gate    *gate
-	passed  int         // bytes that the gate let pass and the host hasn't yet
-	pieces  net.Buffers // what one gathered write takes, memory of the endpoint's queue
+	passed  int      // bytes that the gate let pass and the host hasn't yet
+	pieces  [][]byte // what one gathered write takes, memory of the endpoint's queue
 	gather  [relayPieces][]byte
 	pending int // bytes in pieces
 }
@@ -90,16 +91,16 @@ func (r *relay) run() string {
 	stop := context.AfterFunc(r.flow.ctx, func() { r.host.SetDeadline(time.Unix(1, 0)) })
 	r.src = newSource(r.host)
 	var in sync.WaitGroup
-	in.Go(r.inward)
+	r.start(&in)
 	r.outward()
 	for r.gate.handOver {
 		if r.takeOver(&in, stop) {
 			r.src.release()
-			return r.gate.n.inspect(r.flow, r.ep, r.wq, r.host)
+			return r.n.inspect(r.flow, r.ep, r.wq, r.host)
 		}
 		r.gate.decline()
 		stop = context.AfterFunc(r.flow.ctx, func() { r.host.SetDeadline(time.Unix(1, 0)) })
-		in.Go(r.inward)
+		r.start(&in)
 		r.outward()
 	}
 	// Then a host that has ended too is waited for no longer.
@@ -123,6 +124,15 @@ func (r *relay) run() string {
 	}
 	r.ep.Close()
 	return endFIN
+}
+
+// start starts the inward direction.
+func (r *relay) start(in *sync.WaitGroup) {
+	in.Add(1)
+	r.n.workers.run(func() {
+		defer in.Done()
+		r.inward()
+	})
 }
 
 // takeOver stops both directions, so that the inspector may have both ends, and
@@ -217,12 +227,22 @@ func (r *relay) forward() (more bool, err tcpip.Error) {
 	default:
 		return false, err
 	}
-	sent, werr := r.pieces.WriteTo(r.host)
-	r.consume(int(sent))
+	sent, werr := writeAll(r.host, r.pieces)
+	r.consume(sent)
 	if werr != nil {
 		return false, &tcpip.ErrConnectionReset{}
 	}
 	return true, nil
+}
+
+// writeAll writes the pieces to the host, at once where it can.
+func writeAll(host net.Conn, pieces [][]byte) (int, error) {
+	if w, ok := host.(interface{ writeAll([][]byte) (int, error) }); ok {
+		return w.writeAll(pieces)
+	}
+	rest := net.Buffers(pieces)
+	n, err := rest.WriteTo(host)
+	return int(n), err
 }
 
 // forwardGated is forward for bytes that the gate looks at.

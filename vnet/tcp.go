@@ -44,7 +44,13 @@ func (n *Network) onTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 	return true
 }
 
-// serveTCP is a flow's goroutine. Where the policy permits, the host is dialled
+// answerSYN is called by gVisor, on a goroutine of its own, for a SYN that onTCP has
+// let in.
+func (n *Network) answerSYN(r *tcp.ForwarderRequest) {
+	n.workers.run(func() { n.serveTCP(r) })
+}
+
+// serveTCP serves a flow from its SYN to its end. Where the policy permits, the host is dialled
 // first: what the guest's SYN gets is what the host got.
 func (n *Network) serveTCP(r *tcp.ForwarderRequest) {
 	defer n.flows.Done()
@@ -71,7 +77,7 @@ func (n *Network) serveDialed(f *tcpFlow, r *tcp.ForwarderRequest) string {
 	if how != "" {
 		return how
 	}
-	rl := &relay{flow: f, ep: ep, wq: wq, host: host, gate: newGate(n, f)}
+	rl := &relay{n: n, flow: f, ep: ep, wq: wq, host: host, gate: newGate(n, f)}
 	defer wq.EventUnregister(watch(f, ep, wq))
 	return rl.run()
 }
@@ -103,7 +109,7 @@ func (n *Network) serveNamed(f *tcpFlow, r *tcp.ForwarderRequest) string {
 		return cmp.Or(f.cutReason(), endReset)
 	}
 	defer wq.EventUnregister(watch(f, ep, wq))
-	rl := &relay{flow: f, ep: ep, wq: wq, gate: newGate(n, f)}
+	rl := &relay{n: n, flow: f, ep: ep, wq: wq, gate: newGate(n, f)}
 	why := rl.await()
 	if why != "" {
 		ep.Abort()

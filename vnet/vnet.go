@@ -163,13 +163,14 @@ type Network struct {
 	publishedMu sync.Mutex // guards the following field
 	published   []*published
 
-	ctx    context.Context // done when the network closes
-	cancel context.CancelCauseFunc
-	flows  sync.WaitGroup // TCP flows
-	reader sync.WaitGroup // the goroutines at the link
-	failed chan struct{}  // closed by the reader when the link has ended
-	err    error          // why, set before failed is closed
-	close  sync.Once
+	ctx     context.Context // done when the network closes
+	cancel  context.CancelCauseFunc
+	flows   sync.WaitGroup // TCP flows
+	workers *workers       // that serve them
+	reader  sync.WaitGroup // the goroutines at the link
+	failed  chan struct{}  // closed by the reader when the link has ended
+	err     error          // why, set before failed is closed
+	close   sync.Once
 }
 
 // New starts a network over cfg.Link, which it closes, also when it fails.
@@ -200,7 +201,7 @@ func newNetwork(cfg Config) (*Network, error) {
 	}
 	cfg.holdTimeout = cmp.Or(cfg.holdTimeout, holdTimeout)
 	cfg.Link = newShaper(cfg.Link, cfg.RateLimit, time.Now())
-	n := &Network{cfg: cfg, tcp: newTCPTable(), guard: newGuard(cfg.Block, cfg.MTU), failed: make(chan struct{})}
+	n := &Network{cfg: cfg, tcp: newTCPTable(), workers: newWorkers(), guard: newGuard(cfg.Block, cfg.MTU), failed: make(chan struct{})}
 	n.builder = newBuilder(cfg.Block, cfg.MTU)
 	n.neighbour = &neighbour{guard: n.guard, builder: n.builder}
 	n.unusable.Store(uint32(cfg.Unusable))
@@ -215,7 +216,7 @@ func newNetwork(cfg Config) (*Network, error) {
 	}
 	n.stack = s
 	n.startNATs()
-	n.forwarder = tcp.NewForwarder(s, maxWindow, forwarderInFlight, n.serveTCP)
+	n.forwarder = tcp.NewForwarder(s, maxWindow, forwarderInFlight, n.answerSYN)
 	s.SetTransportProtocolHandler(tcp.ProtocolNumber, n.onTCP)
 	return n, nil
 }
@@ -258,6 +259,7 @@ func (n *Network) Close() error {
 		n.reader.Wait()
 		err = errors.Join(err, n.retireAll())
 		n.flows.Wait()
+		n.workers.stop()
 		n.udp.close()
 		n.icmp.close()
 		n.stack.Destroy()
@@ -269,6 +271,7 @@ func (n *Network) Close() error {
 // send writes frames of ours to the guest. What the link does not take is lost,
 // and counted.
 func (n *Network) send(out *batch) {
+	n.counters.sent(out.frames)
 	if k, err := n.cfg.Link.WriteFrames(out.frames); err != nil {
 		n.counters.add(dropLinkClosed, uint64(len(out.frames)-k))
 	}
