@@ -20,6 +20,10 @@ type Backend struct {
 	// starts none.
 	Role string
 	Main func()
+	// Executable returns the program that a sandbox's process is to be started
+	// from for this backend, where the running one may not serve: on macOS it must
+	// be signed. Nil: any will do.
+	Executable func(ctx context.Context) (string, error)
 }
 
 // Backends returns this platform's hypervisors, the preferred first. It tries

@@ -1,4 +1,10 @@
 package sluice
 
-// backends is macOS's table, which is empty.
-func backends() []Backend { return nil }
+import "github.com/sluicenet/sluice/hv/vz"
+
+// backends is macOS's table.
+func backends() []Backend {
+	return []Backend{
+		{Hypervisor: vz.New(), Role: vz.Role, Main: vz.Main, Executable: vz.Executable},
+	}
+}

@@ -1,10 +1,15 @@
 package sluice
 
-import "github.com/sluicenet/sluice/hv/namespace"
+import (
+	"github.com/sluicenet/sluice/hv/krun"
+	"github.com/sluicenet/sluice/hv/namespace"
+)
 
-// backends is Linux's table.
+// backends is Linux's table: a virtual machine where one can run, and of those the
+// one that starts faster and needs no program. See ADR 11.
 func backends() []Backend {
 	return []Backend{
+		{Hypervisor: krun.New(), Role: krun.Role, Main: krun.Main},
 		{Hypervisor: namespace.New(), ByNameOnly: true, Role: namespace.Role, Main: namespace.Main},
 	}
 }
