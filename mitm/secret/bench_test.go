@@ -104,9 +104,15 @@ func BenchmarkHead(b *testing.B) {
 	}
 }
 
-func BenchmarkNewMatcher(b *testing.B) {
-	list := manySecrets(5)
+// BenchmarkPut is the rotation of one secret among five, up to the next request.
+func BenchmarkPut(b *testing.B) {
+	set := newSet(b, manySecrets(5)...)
+	n := 0
 	for b.Loop() {
-		newValues(list)
+		n++
+		if _, err := set.Put("KEY_1", NewValue(fmt.Sprintf("value number %d", n))); err != nil {
+			b.Fatal(err)
+		}
+		set.Request(Destination{"api.example.com", ProofTLS})
 	}
 }

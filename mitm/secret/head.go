@@ -194,7 +194,7 @@ func (c *check) refuse(p Place, text []byte) {
 func (c *check) encoded() {
 	r := c.request
 	for i := range r.view.secrets {
-		if s := &r.view.secrets[i]; r.scope.listed[i] && s.InjectBody && r.to.Proof.suffices(s) {
+		if s := &r.view.secrets[i].Secret; r.scope.listed[i] && s.InjectBody && r.to.Proof.suffices(s) {
 			c.take(Finding{Kind: Block, Secret: s.EnvVar, Place: PlaceBody, Reason: Encoded, Action: s.OnViolation})
 		}
 	}

@@ -41,7 +41,7 @@ func (r *Request) judge(p Place, header string, h hit) verdict {
 		reason = Unlisted
 	)
 	for _, i := range group {
-		s := &r.view.secrets[i]
+		s := &r.view.secrets[i].Secret
 		action = max(action, s.OnViolation)
 		switch {
 		case !r.scope.listed[i]:

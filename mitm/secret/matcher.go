@@ -46,17 +46,19 @@ func newMatcher(patterns []pattern) *matcher {
 				m.first[c] = append(m.first[c], i)
 			}
 		}
-		p.openings(make([]byte, 0, openBytes), m.add)
+		for _, o := range p.openings {
+			m.add(o)
+		}
 	}
 	return m
 }
 
 // add tells the filters an opening, which is shorter than openBytes only where the
 // whole form is.
-func (m *matcher) add(o []byte) {
-	for _, second := range anyOf(o, 1) {
+func (m *matcher) add(o string) {
+	for _, second := range []byte(anyOf(o, 1)) {
 		m.pairs.add(pair(o[0], second))
-		for _, third := range anyOf(o, 2) {
+		for _, third := range []byte(anyOf(o, 2)) {
 			m.pairs.add(pair(second, third))
 		}
 	}
@@ -64,25 +66,25 @@ func (m *matcher) add(o []byte) {
 		m.short = true
 		return
 	}
-	first, second := hash(o)
+	first, second := hash(bytesOf(o))
 	m.opens.add(first)
 	m.opens.add(second)
 }
 
 // anyOf returns the bytes that may stand at k of an opening: all, behind its end.
-func anyOf(o []byte, k int) []byte {
+func anyOf(o string, k int) string {
 	if k < len(o) {
 		return o[k : k+1]
 	}
 	return everyByte
 }
 
-var everyByte = func() []byte {
-	all := make([]byte, 256)
+var everyByte = func() string {
+	var all [256]byte
 	for i := range all {
 		all[i] = byte(i)
 	}
-	return all
+	return string(all[:])
 }()
 
 // pair returns two bytes as a little-endian load has them.

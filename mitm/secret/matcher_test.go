@@ -16,7 +16,8 @@ import (
 func texts(list ...string) *matcher {
 	var patterns []pattern
 	for i, text := range list {
-		patterns = append(patterns, textPattern(i, text))
+		patterns = append(patterns, textPattern(text))
+		patterns[i].subject = i
 	}
 	return newMatcher(patterns)
 }
@@ -281,10 +282,10 @@ func TestBase64(t *testing.T) {
 	encodings := []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding}
 	for range 1000 {
 		value, before, after := randomBytes(rnd, 8+rnd.IntN(20)), randomBytes(rnd, rnd.IntN(10)), randomBytes(rnd, rnd.IntN(10))
-		m := newMatcher(base64Patterns(7, string(value)))
+		m := newMatcher(base64Patterns(string(value)))
 		text := encodings[rnd.IntN(4)].EncodeToString(slices.Concat(before, value, after))
 		first, end := 8*len(before)/6, (8*(len(before)+len(value))+5)/6
-		if got, want := describe(m.find([]byte(text), 0, true)), fmt.Sprintf("%d %d 7 Base64", first, end); got != want {
+		if got, want := describe(m.find([]byte(text), 0, true)), fmt.Sprintf("%d %d 0 Base64", first, end); got != want {
 			t.Fatalf("%x behind %x in %s: %q, want %q", value, before, text, got, want)
 		}
 		changed := bytes.Clone(value)
@@ -307,7 +308,7 @@ func randomBytes(rnd *rand.Rand, n int) []byte {
 // TestBase64Escaped: what holds the value in Base64 may itself be escaped.
 func TestBase64Escaped(t *testing.T) {
 	t.Parallel()
-	m := newMatcher(base64Patterns(0, "\xff\xfe\xfd\xfc\xfb\xfa\xf9\xf8")) // //79/Pv6+fg=
+	m := newMatcher(base64Patterns("\xff\xfe\xfd\xfc\xfb\xfa\xf9\xf8")) // //79/Pv6+fg=
 	for data, want := range map[string]string{
 		"//79/Pv6+fg=":            "0 11 0 Base64",
 		"__79_Pv6-fg":             "0 11 0 Base64",

@@ -2,6 +2,8 @@ package secret
 
 import (
 	"encoding/base64"
+	"maps"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -18,22 +20,27 @@ type pattern struct {
 	subject int    // which placeholder or value this is a form of
 	text    []byte // bytes, or sextets where masks isn't nil
 	masks   []byte // which bits of each sextet count
+	// openings are the first openBytes of every form, or all of a shorter one: at
+	// accepts nothing that begins otherwise.
+	openings []string
 }
 
 // textPattern returns the pattern of a text's bytes.
-func textPattern(subject int, text string) pattern {
-	return pattern{subject: subject, text: []byte(text)}
+func textPattern(text string) pattern {
+	p := pattern{text: []byte(text)}
+	p.open()
+	return p
 }
 
 // base64Patterns returns the patterns of a text in Base64 behind 0, 1 and 2 bytes
 // modulo 3, which is all that the bytes before it change.
-func base64Patterns(subject int, text string) []pattern {
+func base64Patterns(text string) []pattern {
 	patterns := make([]pattern, 3)
 	for before := range patterns {
 		bits := 8 * before
 		end := bits + 8*len(text)
 		encoded := base64.RawStdEncoding.EncodeToString(append(make([]byte, before), text...))
-		p := pattern{subject: subject}
+		var p pattern
 		for first := bits - bits%6; first < end; first += 6 {
 			mask := byte(0x3f)
 			if first < bits {
@@ -45,6 +52,7 @@ func base64Patterns(subject int, text string) []pattern {
 			p.text = append(p.text, sextets[encoded[first/6]]&mask)
 			p.masks = append(p.masks, mask)
 		}
+		p.open()
 		patterns[before] = p
 	}
 	return patterns
@@ -169,24 +177,24 @@ func (p *pattern) atJSON(data []byte, final bool) (int, fit) {
 	return i, fits
 }
 
-// openings calls yield with the first bytes of every form of p: as many as there
-// are of them, or the length of buf, whichever is less. It is the counterpart of
-// at, which accepts a text only if it begins with one of them.
-func (p *pattern) openings(buf []byte, yield func(opening []byte)) {
+// open sets the openings.
+func (p *pattern) open() {
+	found := make(map[string]bool)
 	for _, s := range [...]Spelling{Raw, Percent, JSON} {
-		p.open(buf[:0], 0, s, yield)
+		p.openFrom(make([]byte, 0, openBytes), 0, s, found)
 	}
+	p.openings = slices.Sorted(maps.Keys(found))
 }
 
-// open extends an opening, whose capacity is its full length, by the forms of p's
+// openFrom extends an opening, whose capacity is its full length, by the forms of p's
 // text from position k on.
-func (p *pattern) open(opening []byte, k int, s Spelling, yield func([]byte)) {
+func (p *pattern) openFrom(opening []byte, k int, s Spelling, found map[string]bool) {
 	if len(opening) == cap(opening) || k == len(p.text) {
-		yield(opening)
+		found[string(opening)] = true
 		return
 	}
 	extend := func(form string, next int) {
-		p.open(append(opening, form[:min(len(form), cap(opening)-len(opening))]...), next, s, yield)
+		p.openFrom(append(opening, form[:min(len(form), cap(opening)-len(opening))]...), next, s, found)
 	}
 	for c := range 256 {
 		if !p.accepts(k, byte(c)) {

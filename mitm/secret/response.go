@@ -224,11 +224,11 @@ func (e *responseEditor) text(m *matcher, text string) string {
 }
 
 // inName returns the secret whose value a header's name holds. Names have no case.
-func (e *responseEditor) inName(name string) (Secret, bool) {
+func (e *responseEditor) inName(name string) (entry, bool) {
 	for _, owner := range e.values.owners {
 		if containsFold(name, owner.Value.Reveal()) {
 			return owner, true
 		}
 	}
-	return Secret{}, false
+	return entry{}, false
 }

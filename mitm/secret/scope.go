@@ -1,5 +1,7 @@
 package secret
 
+import "slices"
+
 // A scope is what the secrets of a view mean at one host. Hosts at which the same
 // ones are allowed share it; so there are at most as many scopes as the
 // configuration names hosts and patterns, and one, whatever the guest asks for.
@@ -18,7 +20,7 @@ type scope struct {
 func (v *view) scope(host string) *scope {
 	var buf [64]byte
 	key := buf[:0] // a byte for each secret, the retired ones included
-	for _, list := range [...][]Secret{v.secrets, v.retired} {
+	for _, list := range [...][]entry{v.secrets, v.retired} {
 		for i := range list {
 			listed := byte(0)
 			if list[i].lists(host) {
@@ -41,7 +43,7 @@ func (v *view) scope(host string) *scope {
 // 1.
 func (v *view) newScope(key []byte) *scope {
 	s := &scope{listed: make([]bool, len(v.secrets))}
-	var owners []Secret
+	var owners []entry
 	for i, e := range v.secrets {
 		if key[i] == 1 {
 			s.listed[i] = true
@@ -67,12 +69,12 @@ type values struct {
 	// matcher finds them; a hit's subject is an index into owners. Nil if none is
 	// long enough.
 	matcher *matcher
-	owners  []Secret
+	owners  []entry
 }
 
 // newValues returns the values of secrets, each once, without those too short to be
 // looked for.
-func newValues(secrets []Secret) *values {
+func newValues(secrets []entry) *values {
 	v := new(values)
 	var patterns []pattern
 	known := make(map[string]bool)
@@ -84,8 +86,10 @@ func newValues(secrets []Secret) *values {
 		known[text] = true
 		owner := len(v.owners)
 		v.owners = append(v.owners, e)
-		patterns = append(patterns, textPattern(owner, text))
-		patterns = append(patterns, base64Patterns(owner, text)...)
+		for _, p := range e.forms() {
+			p.subject = owner
+			patterns = append(patterns, p)
+		}
 	}
 	v.matcher = newMatcher(patterns)
 	return v
@@ -93,9 +97,10 @@ func newValues(secrets []Secret) *values {
 
 // include returns the values of both, v itself if it has all of older.
 func (v *values) include(older *values) *values {
-	joined := newValues(append(v.owners[:len(v.owners):len(v.owners)], older.owners...))
-	if len(joined.owners) == len(v.owners) {
-		return v
+	for _, e := range older.owners {
+		if !slices.ContainsFunc(v.owners, func(o entry) bool { return o.Value.Reveal() == e.Value.Reveal() }) {
+			return newValues(slices.Concat(v.owners, older.owners))
+		}
 	}
-	return joined
+	return v
 }

@@ -12,8 +12,9 @@ import (
 
 // maxRetired is how many replaced or removed values a Set goes on searching for in
 // responses, the youngest of them: servers echo what they got earlier too. Over
-// it the oldest is forgotten, except by requests that began with it.
-const maxRetired = 64
+// it the oldest is forgotten, except by requests that began with it. More would
+// make the search slower for all.
+const maxRetired = 8
 
 // ErrUnknown is the error for a name that isn't in a Set.
 var ErrUnknown = errors.New("no such secret")
@@ -46,13 +47,14 @@ func New(cfg Config) (*Set, []string, error) {
 		warnings []string
 		first    = make(map[string]Secret) // by placeholder
 	)
-	secrets := make([]Secret, len(cfg.Secrets))
+	secrets := make([]entry, len(cfg.Secrets))
 	for i, s := range cfg.Secrets {
-		var err error
-		if secrets[i], err = s.normalize(); err != nil {
+		normal, err := s.normalize()
+		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
+		secrets[i] = newEntry(normal)
 		secrets[i].OnViolation = cmp.Or(s.OnViolation, cfg.OnViolation, ActionBlockAndLog)
 		if other, ok := first[s.placeholder()]; !ok {
 			first[s.placeholder()] = s
@@ -106,9 +108,9 @@ func (s *Set) Put(name string, value Value) (warning string, err error) {
 	if err := checkValue(value); err != nil {
 		return "", fmt.Errorf("set secret %q: %w", name, err)
 	}
-	err = s.change(name, func(e Secret) (Secret, bool) {
-		e.Value = value
-		return e, true
+	err = s.change(name, func(e entry) (entry, bool) {
+		e.Secret.Value = value
+		return newEntry(e.Secret), true
 	})
 	if err != nil {
 		return "", fmt.Errorf("set secret %q: %w", name, err)
@@ -120,7 +122,7 @@ func (s *Set) Put(name string, value Value) (warning string, err error) {
 // the next request on it is a text like any other. Responses are still searched
 // for its value. It returns ErrUnknown if there is no such secret.
 func (s *Set) Remove(name string) error {
-	err := s.change(name, func(e Secret) (Secret, bool) { return e, false })
+	err := s.change(name, func(e entry) (entry, bool) { return e, false })
 	if err != nil {
 		return fmt.Errorf("remove secret %q: %w", name, err)
 	}
@@ -130,7 +132,7 @@ func (s *Set) Remove(name string) error {
 // change replaces the view by one in which to has been applied to every secret
 // that has a placeholder of the named one; those for which it reports false are left
 // out. Their old values retire.
-func (s *Set) change(name string, to func(Secret) (Secret, bool)) error {
+func (s *Set) change(name string, to func(entry) (entry, bool)) error {
 	if s == nil {
 		return ErrUnknown
 	}
@@ -146,7 +148,7 @@ func (s *Set) change(name string, to func(Secret) (Secret, bool)) error {
 	if len(affected) == 0 {
 		return ErrUnknown
 	}
-	var secrets []Secret
+	var secrets []entry
 	retired := slices.Clone(old.retired)
 	for _, e := range old.secrets {
 		if !affected[e.placeholder()] {
@@ -170,11 +172,25 @@ func (s *Set) String() string { return fmt.Sprintf("%d secrets", len(s.Names()))
 // Format implements [fmt.Formatter] with String.
 func (s *Set) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
+// An entry is a secret of a Set, from New or Put until its value retires.
+type entry struct {
+	Secret
+	// forms returns the patterns of the value. They are made once, when first needed.
+	forms func() []pattern
+}
+
+func newEntry(s Secret) entry {
+	return entry{s, sync.OnceValue(func() []pattern {
+		text := s.Value.Reveal()
+		return append(base64Patterns(text), textPattern(text))
+	})}
+}
+
 // A view is a Set at one time. It is immutable but for the scopes, which it
 // computes when first needed.
 type view struct {
-	secrets []Secret
-	retired []Secret // replaced and removed ones, oldest first
+	secrets []entry
+	retired []entry // replaced and removed ones, oldest first
 	// placeholders finds those of secrets; a hit's subject is an index into groups.
 	placeholders *matcher
 	groups       [][]int // by placeholder: the indices of the secrets that have it
@@ -183,7 +199,7 @@ type view struct {
 	scopes map[string]*scope
 }
 
-func newView(secrets, retired []Secret) *view {
+func newView(secrets, retired []entry) *view {
 	v := &view{secrets: secrets, retired: retired, scopes: make(map[string]*scope)}
 	index := make(map[string]int)
 	var patterns []pattern
@@ -194,7 +210,8 @@ func newView(secrets, retired []Secret) *view {
 			g = len(v.groups)
 			index[p] = g
 			v.groups = append(v.groups, nil)
-			patterns = append(patterns, textPattern(g, p))
+			patterns = append(patterns, textPattern(p))
+			patterns[g].subject = g
 		}
 		v.groups[g] = append(v.groups[g], i)
 	}
