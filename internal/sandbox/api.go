@@ -109,7 +109,7 @@ func (s *Sandbox) runInherited(ctx context.Context, cmd guest.Command) (control.
 	}
 	exit := control.Exit{Code: ended.Code, Signal: ended.Signal}
 	s.mu.Lock()
-	s.ran = &exit
+	s.ran = &control.Exit{Code: ended.Status()}
 	s.mu.Unlock()
 	if s.asked.Load() { // and the command did as it was told
 		s.end(control.SourceStop)
