@@ -43,13 +43,29 @@ func (d *deviceWatch) Close() error { return unix.Close(d.fd) }
 // find waits until the class of devices has one whose attribute is value, and
 // returns the path of its node.
 func (d *deviceWatch) find(class, attribute, value string) (string, error) {
+	return d.await(class, value, func() string { return d.look(class, attribute, value) })
+}
+
+// named waits until the class of devices has one of that name, and returns the path
+// of its node.
+func (d *deviceWatch) named(class, name string) (string, error) {
+	return d.await(class, name, func() string {
+		if _, err := os.Stat(filepath.Join(d.sys, "class", class, name)); err != nil {
+			return ""
+		}
+		return filepath.Join(d.dev, name)
+	})
+}
+
+// await waits until look returns a path.
+func (d *deviceWatch) await(class, what string, look func() string) (string, error) {
 	deadline := time.Now().Add(deviceTimeout)
 	for {
-		if path := d.look(class, attribute, value); path != "" {
+		if path := look(); path != "" {
 			return path, nil
 		}
 		if err := d.wait(time.Until(deadline)); err != nil {
-			return "", fmt.Errorf("wait for %s %q: %w", class, value, err)
+			return "", fmt.Errorf("wait for %s %q: %w", class, what, err)
 		}
 	}
 }
@@ -82,6 +98,30 @@ func (d *deviceWatch) wait(left time.Duration) error {
 	// What is said doesn't matter; an overrun (ENOBUFS) is news as well.
 	_, _, _ = unix.Recvfrom(d.fd, make([]byte, 8<<10), unix.MSG_DONTWAIT)
 	return nil
+}
+
+// openHost opens a stream to the host: by vsock if s says so, else the console port
+// of a name.
+func openHost(s Setup, d *deviceWatch, name string) (*os.File, error) {
+	if s.Vsock == 0 {
+		return openPort(d, name)
+	}
+	port := s.Vsock
+	if name == StatusPort {
+		port++
+	}
+	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open vsock: %w", err)
+	}
+	if err = unix.Connect(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_HOST, Port: port}); err == nil {
+		err = unix.SetNonblock(fd, true) // so that a Close ends a Read
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("connect to port %d of the host by vsock: %w", port, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // openPort waits for the console port of a name and for the host at its other

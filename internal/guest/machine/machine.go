@@ -26,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -85,6 +86,16 @@ type Setup struct {
 	// Upper is the type of the file system on UpperDisk, which holds what the
 	// guest writes over a root that isn't Writable; "" is the guest's memory.
 	Upper string
+	// ByOrder finds the disks by their order, the root first, with a hypervisor
+	// that gives serial numbers of its own.
+	ByOrder bool
+	// Vsock is the port on the host, at CID 2, that carries what AgentPort would,
+	// and the next one StatusPort's, with a hypervisor that has no console ports;
+	// 0 where there are ports.
+	Vsock uint32
+	// Off ends the machine by switching it off, with a hypervisor that starts it
+	// anew after a reset.
+	Off bool
 }
 
 // Words that a Setup has on the command line. The kernel leaves alone what has a
@@ -93,6 +104,9 @@ const (
 	rootWord  = "sluice.root="
 	upperWord = "sluice.upper="
 	writable  = ",rw"
+	orderWord = "sluice.disks=order"
+	vsockWord = "sluice.vsock="
+	offWord   = "sluice.end=off"
 )
 
 // Words returns the words for the kernel's command line.
@@ -105,6 +119,15 @@ func (s Setup) Words() []string {
 	if s.Upper != "" {
 		words = append(words, upperWord+s.Upper)
 	}
+	if s.ByOrder {
+		words = append(words, orderWord)
+	}
+	if s.Vsock != 0 {
+		words = append(words, fmt.Sprint(vsockWord, s.Vsock))
+	}
+	if s.Off {
+		words = append(words, offWord)
+	}
 	return words
 }
 
@@ -114,10 +137,22 @@ var fileSystems = []string{"ext4", "erofs", virtiofs}
 // virtiofs is the file system that has no disk.
 const virtiofs = "virtiofs"
 
-// parseSetup returns the Setup on a kernel's command line.
+// parseSetup returns the Setup on a kernel's command line. A word may be in quotes,
+// as libkrun puts them. Beside an error the Setup says all the same how the host is
+// to be told, and how the machine ends.
 func parseSetup(commandLine string) (Setup, error) {
 	var s Setup
 	for word := range strings.FieldsSeq(commandLine) {
+		word = strings.Trim(word, `"`)
+		s.ByOrder = s.ByOrder || word == orderWord
+		s.Off = s.Off || word == offWord
+		if value, ok := strings.CutPrefix(word, vsockWord); ok {
+			port, err := strconv.ParseUint(value, 10, 32)
+			if err != nil {
+				return s, fmt.Errorf("the command line names %q as a port of the host's", value)
+			}
+			s.Vsock = uint32(port)
+		}
 		if value, ok := strings.CutPrefix(word, rootWord); ok {
 			s.Root, s.Writable = strings.CutSuffix(value, writable)
 		}
@@ -126,15 +161,15 @@ func parseSetup(commandLine string) (Setup, error) {
 		}
 	}
 	if s.Root == "" {
-		return Setup{}, errors.New("the command line names no root")
+		return s, errors.New("the command line names no root")
 	}
 	for _, fs := range []string{s.Root, s.Upper} {
 		if fs != "" && !slices.Contains(fileSystems, fs) {
-			return Setup{}, fmt.Errorf("the command line names %q, which is no file system for a root", fs)
+			return s, fmt.Errorf("the command line names %q, which is no file system for a root", fs)
 		}
 	}
 	if s.Upper != "" && (s.Writable || s.Upper != "ext4") {
-		return Setup{}, errors.New("the command line names an upper disk that can't be one")
+		return s, errors.New("the command line names an upper disk that can't be one")
 	}
 	return s, nil
 }

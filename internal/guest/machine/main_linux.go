@@ -19,7 +19,8 @@ func Main() {
 		fmt.Fprintf(os.Stderr, "sluice: %s is not a program to start by hand\n", Role)
 		os.Exit(guest.CodeRefused)
 	}
-	status, err := live(uptime())
+	var s Setup
+	status, err := live(&s, uptime())
 	code := guest.CodeRefused
 	if err != nil {
 		// The console is the last resort: the port may not be there.
@@ -33,12 +34,12 @@ func Main() {
 	if status != nil {
 		_, _ = status.WriteString(exitLine(code))
 	}
-	end()
+	end(s.Off)
 }
 
-// live is the life of process 1. It returns the status port, nil if there is none
-// yet, and why the machine ended before its time.
-func live(started time.Duration) (status *os.File, err error) {
+// live is the life of process 1, as s says once it is read. It returns the status
+// port, nil if there is none yet, and why the machine ended before its time.
+func live(s *Setup, started time.Duration) (status *os.File, err error) {
 	if err := mountKernel(); err != nil {
 		return nil, err
 	}
@@ -50,16 +51,21 @@ func live(started time.Duration) (status *os.File, err error) {
 	if err := loadModules(ModulesDir); err != nil {
 		return nil, err
 	}
-	if status, err = openPort(devices, StatusPort); err != nil {
-		return nil, err
+	setup, setupErr := readSetup()
+	*s = setup
+	if status, err = openHost(setup, devices, StatusPort); err != nil {
+		return nil, errors.Join(setupErr, err)
 	}
-	if err := becomeRoot(devices); err != nil {
+	if setupErr != nil {
+		return status, setupErr
+	}
+	if err := becomeRoot(setup, devices); err != nil {
 		return status, err
 	}
 	if err := guest.TuneKernel(); err != nil {
 		return status, fmt.Errorf("tune kernel: %w", err)
 	}
-	agent, err := openPort(devices, AgentPort)
+	agent, err := openHost(setup, devices, AgentPort)
 	if err != nil {
 		return status, err
 	}
@@ -75,16 +81,17 @@ func live(started time.Duration) (status *os.File, err error) {
 	return status, guest.Serve(agent, sys)
 }
 
-// becomeRoot makes the image's files the machine's.
-func becomeRoot(devices *deviceWatch) error {
+// readSetup returns what the machine was told.
+func readSetup() (Setup, error) {
 	line, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
-		return err
+		return Setup{}, err
 	}
-	s, err := parseSetup(string(line))
-	if err != nil {
-		return err
-	}
+	return parseSetup(string(line))
+}
+
+// becomeRoot makes the image's files the machine's.
+func becomeRoot(s Setup, devices *deviceWatch) error {
 	if err := mountRoot(s, devices); err != nil {
 		return err
 	}
@@ -116,12 +123,15 @@ func raiseLimits() error {
 	return nil
 }
 
-// end writes back what is in memory and resets the machine.
-func end() {
-	// A reset, since every machine has one; see the package's doc. What is
-	// mounted for writing is made read-only first, where nobody writes any more.
+// end writes back what is in memory and ends the machine: by a reset, since every
+// machine has one (see the package's doc), or by switching it off.
+func end(off bool) {
 	unix.Sync()
-	err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+	how := unix.LINUX_REBOOT_CMD_RESTART
+	if off {
+		how = unix.LINUX_REBOOT_CMD_POWER_OFF
+	}
+	err := unix.Reboot(how)
 	fmt.Fprintf(os.Stderr, "sluice: reset: %v\n", err)
 	// The kernel panics when process 1 ends, and resets the machine then.
 	runtime.Goexit()

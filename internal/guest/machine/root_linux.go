@@ -22,7 +22,7 @@ func mountRoot(s Setup, devices *deviceWatch) error {
 	disk := RootDisk // the tag of a directory
 	if s.Root != virtiofs {
 		var err error
-		if disk, err = devices.find("block", "serial", RootDisk); err != nil {
+		if disk, err = findDisk(s, devices, RootDisk); err != nil {
 			return err
 		}
 	}
@@ -36,6 +36,14 @@ func mountRoot(s Setup, devices *deviceWatch) error {
 		return err
 	}
 	return mountOverlay()
+}
+
+// findDisk waits for the disk of a serial number, or for the one in its place.
+func findDisk(s Setup, devices *deviceWatch, serial string) (string, error) {
+	if !s.ByOrder {
+		return devices.find("block", "serial", serial)
+	}
+	return devices.named("block", map[string]string{RootDisk: "vda", UpperDisk: "vdb"}[serial])
 }
 
 // mountDisk mounts the file system of a disk.
@@ -54,7 +62,7 @@ func mountUpper(s Setup, devices *deviceWatch) error {
 		}
 		return nil
 	}
-	disk, err := devices.find("block", "serial", UpperDisk)
+	disk, err := findDisk(s, devices, UpperDisk)
 	if err != nil {
 		return err
 	}
