@@ -32,7 +32,7 @@ const (
 	// bootTag is the directory that the kernel starts from: KRUN_FS_ROOT_TAG.
 	bootTag = "/dev/root"
 	// rootTag is the directory that the guest's process 1 makes the root from.
-	rootTag = "root"
+	rootTag = machine.RootDisk
 	// vsockPort is where the agent connects to, on the host's CID 2, with a
 	// library that has no ports of consoles; the next one is for its status.
 	vsockPort = 1024
@@ -127,7 +127,7 @@ func newSpec(cfg hv.Config) (spec, error) {
 	if err != nil {
 		return spec{}, err
 	}
-	s.Words = words(cfg)
+	s.tell(setupOf(cfg))
 	if cfg.NIC == nil {
 		return s, nil
 	}
@@ -144,17 +144,23 @@ func newSpec(cfg hv.Config) (spec, error) {
 	return s, nil
 }
 
-// words returns what the guest's process 1 is told.
-func words(cfg hv.Config) []string {
-	setup := machine.Setup{Root: "virtiofs"}
-	if len(cfg.Disks) > 0 {
-		root := cfg.Disks[0]
-		setup = machine.Setup{Root: root.Format.String(), Writable: !root.ReadOnly && root.Format != hv.EROFS}
+// setupOf returns what the guest's process 1 is told of its root. libkrun makes up
+// the serial numbers of disks.
+func setupOf(cfg hv.Config) machine.Setup {
+	if len(cfg.Disks) == 0 {
+		return machine.Setup{Root: "virtiofs"}
 	}
-	if len(cfg.Disks) > 1 && !setup.Writable && !cfg.Disks[1].ReadOnly && cfg.Disks[1].Format == hv.Ext4 {
-		setup.Upper = cfg.Disks[1].Format.String()
+	root := cfg.Disks[0]
+	s := machine.Setup{Root: root.Format.String(), Writable: !root.ReadOnly && root.Format != hv.EROFS, ByOrder: true}
+	if len(cfg.Disks) > 1 && !s.Writable && !cfg.Disks[1].ReadOnly && cfg.Disks[1].Format == hv.Ext4 {
+		s.Upper = cfg.Disks[1].Format.String()
 	}
-	return append([]string{"init=" + machine.Role}, setup.Words()...)
+	return s
+}
+
+// tell makes the words of what the guest's process 1 is told.
+func (s *spec) tell(setup machine.Setup) {
+	s.Words = append([]string{"init=" + machine.Role}, setup.Words()...)
 }
 
 // fits reports whether a library can do what s asks for.

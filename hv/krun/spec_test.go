@@ -23,10 +23,10 @@ func TestNewSpec(t *testing.T) {
 		err   string
 	}{
 		{"a directory", hv.Config{Root: "/r"}, "sluice.root=virtiofs", ""},
-		{"a disk", hv.Config{Disks: []hv.Disk{ext4("/a", true)}}, "sluice.root=ext4", ""},
-		{"a disk to write to", hv.Config{Disks: []hv.Disk{ext4("/a", false)}}, "sluice.root=ext4,rw", ""},
-		{"an upper disk", hv.Config{Disks: []hv.Disk{erofs, ext4("/b", false)}}, "sluice.root=erofs sluice.upper=ext4", ""},
-		{"a second disk that isn't", hv.Config{Disks: []hv.Disk{erofs, ext4("/b", true)}}, "sluice.root=erofs", ""},
+		{"a disk", hv.Config{Disks: []hv.Disk{ext4("/a", true)}}, "sluice.root=ext4 sluice.disks=order", ""},
+		{"a disk to write to", hv.Config{Disks: []hv.Disk{ext4("/a", false)}}, "sluice.root=ext4,rw sluice.disks=order", ""},
+		{"an upper disk", hv.Config{Disks: []hv.Disk{erofs, ext4("/b", false)}}, "sluice.root=erofs sluice.upper=ext4 sluice.disks=order", ""},
+		{"a second disk that isn't", hv.Config{Disks: []hv.Disk{erofs, ext4("/b", true)}}, "sluice.root=erofs sluice.disks=order", ""},
 		{"nothing", hv.Config{}, "", "needs an image"},
 		{"both", hv.Config{Root: "/r", Disks: []hv.Disk{erofs}}, "", "both"},
 		{"no file system", hv.Config{Disks: []hv.Disk{{Path: "/x"}}}, "", `"/x" has no file system`},

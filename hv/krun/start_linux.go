@@ -56,7 +56,7 @@ func (h *Hypervisor) start(ctx context.Context, cfg hv.Config) (*vm, error) {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { v.Kill() })
-	err = v.boot(h.searched(), agent, s)
+	err = v.boot(h.searched(), agent, s, setupOf(cfg))
 	if !stop() {
 		err = cmp.Or(ctx.Err(), err)
 	}

@@ -94,7 +94,7 @@ func exitOf(state *os.ProcessState, told machine.Status) hv.Exit {
 }
 
 // boot takes the process from its query to an agent that serves.
-func (v *vm) boot(libraries []string, agent string, s spec) error {
+func (v *vm) boot(libraries []string, agent string, s spec, setup machine.Setup) error {
 	o, err := v.ask(libraries)
 	if err != nil {
 		return err
@@ -115,7 +115,8 @@ func (v *vm) boot(libraries []string, agent string, s spec) error {
 			return err
 		}
 		s.Vsock = v.door.paths
-		s.Words = append(s.Words, fmt.Sprintf("sluice.vsock=%d", vsockPort))
+		setup.Vsock = vsockPort
+		s.tell(setup)
 	}
 	if err := send(v.control, s); err != nil {
 		return v.explain(err)

@@ -78,7 +78,7 @@ func memory(askedMiB uint32, l limits) (uint64, error) {
 // setupOf returns what the guest's process 1 is told.
 func setupOf(cfg hv.Config) machine.Setup {
 	root := cfg.Disks[0]
-	s := machine.Setup{Root: root.Format.String(), Writable: !root.ReadOnly && root.Format != hv.EROFS}
+	s := machine.Setup{Root: root.Format.String(), Writable: !root.ReadOnly && root.Format != hv.EROFS, Off: true}
 	if len(cfg.Disks) > 1 && !s.Writable && !cfg.Disks[1].ReadOnly && cfg.Disks[1].Format == hv.Ext4 {
 		s.Upper = cfg.Disks[1].Format.String()
 	}
@@ -89,7 +89,7 @@ func setupOf(cfg hv.Config) machine.Setup {
 // anew, so its process 1 switches it off; a panic, which resets, shows by process 1
 // saying that it is ready for a second time.
 func commandLine(s machine.Setup) string {
-	words := []string{"console=hvc0", "quiet", "panic=-1", "rdinit=" + machine.Role, "sluice.end=off"}
+	words := []string{"console=hvc0", "quiet", "panic=-1", "rdinit=" + machine.Role}
 	return strings.Join(append(words, s.Words()...), " ")
 }
 
