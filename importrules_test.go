@@ -63,6 +63,7 @@ var allowed = map[string]map[string]string{
 		"internal/sniff":                 "finds a name in first bytes",
 		"mitm/secret":                    "replaces placeholders, finds values",
 		"golang.org/x/net/http/httpguts": "reads lists of tokens in headers",
+		"golang.org/x/net/http2":         "HTTP/2 to servers",
 		"golang.org/x/time/rate":         "bounds on new certificates",
 	},
 	"mitm/secret": {
@@ -202,6 +203,7 @@ var allowed = map[string]map[string]string{
 	"integration/demo":     {},
 	"bench":                {},
 	"bench/exchange":       {},
+	"bench/vm":             {},
 }
 
 // testsMay says what any package's tests may import on top. gVisor and miekg/dns
@@ -224,11 +226,15 @@ var testsMay = map[string]string{
 
 // testsMayHere says what one package's tests may import on top.
 var testsMayHere = map[string]map[string]string{
-	"sdk":                    {"hv/namespace": "tells whether this machine runs one", "github.com/google/go-containerregistry": "makes images, and a registry"},
-	"integration":            {"sdk": "the public door", "github.com/miekg/dns": "a hostile authority's messages"},
-	"internal/sandbox":       {"hv/namespace": "starts real guests"},
-	"vnet":                   {"golang.org/x/net/http2/hpack": "makes requests of HTTP/2"},
-	"bench":                  {"sdk": "the public door"},
+	"sdk":              {"hv/namespace": "tells whether this machine runs one", "github.com/google/go-containerregistry": "makes images, and a registry"},
+	"integration":      {"sdk": "the public door", "github.com/miekg/dns": "a hostile authority's messages"},
+	"internal/sandbox": {"hv/namespace": "starts real guests"},
+	"vnet":             {"golang.org/x/net/http2/hpack": "makes requests of HTTP/2"},
+	"bench":            {"sdk": "the public door"},
+	"bench/vm": {
+		"hv": "a machine,", "hv/qemu": "emulated,", "internal/image/disk": "its root,", "internal/guest": "its agent,",
+		"vnet": "and its network: the same guest has another one beside it",
+	},
 	"internal/netlab/memnet": {"vnet": "its Internet is a vnet.Dialer"},
 }
 

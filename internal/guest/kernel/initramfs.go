@@ -13,15 +13,15 @@ import (
 )
 
 // Initramfs returns an initramfs as an unnamed file: agent, a static executable
-// of the guest's processor, as the program at init; the named modules, and what
-// they need, in init's directory of modules in the order in which they are to be
-// loaded; a console. A kernel that takes no initramfs gets an error. The caller
-// closes the file.
-func (k Kernel) Initramfs(agent, init, modulesDir string, names []string) (*os.File, error) {
+// of the guest's processor, as the program at init; the needed modules, and what
+// they need, in modulesDir, named in the order in which they are to be loaded;
+// before them the helpful ones, if the kernel has them; a console. A kernel that
+// takes no initramfs gets an error. The caller closes the file.
+func (k Kernel) Initramfs(agent, init, modulesDir string, needed, helpful []string) (*os.File, error) {
 	if k.Bundled {
 		return nil, errors.New("pack initramfs: libkrunfw's kernel takes none")
 	}
-	modules, err := k.modules(names)
+	modules, err := k.modules(needed, helpful)
 	if err != nil {
 		return nil, fmt.Errorf("pack initramfs: %w", err)
 	}

@@ -32,9 +32,10 @@ type module struct {
 	path string
 }
 
-// modules returns the files of the named modules and of all that they need, each
-// behind what it needs. Names that are built into the kernel have none.
-func (k Kernel) modules(names []string) ([]module, error) {
+// modules returns the files of the modules and of all that they need, each behind
+// what it needs. Those that are built into the kernel have none; of the helpful ones
+// any may be missing.
+func (k Kernel) modules(needed, helpful []string) ([]module, error) {
 	if k.Modules == "" {
 		return nil, nil
 	}
@@ -47,7 +48,15 @@ func (k Kernel) modules(names []string) ([]module, error) {
 		return nil, err
 	}
 	o := &order{dependencies: dependencies, seen: make(map[string]bool)}
-	for _, name := range names {
+	for _, name := range helpful {
+		if _, ok := dependencies[name]; !ok {
+			continue
+		}
+		if err := o.add(name); err != nil {
+			return nil, fmt.Errorf("kernel %s: %w", k.Version, err)
+		}
+	}
+	for _, name := range needed {
 		if err := o.add(name); err != nil && !builtin[name] {
 			return nil, fmt.Errorf("kernel %s: %w", k.Version, err)
 		}
@@ -64,7 +73,7 @@ func (k Kernel) Has(name string) bool {
 	if k.Modules == "" {
 		return true
 	}
-	_, err := k.modules([]string{name})
+	_, err := k.modules([]string{name}, nil)
 	return err == nil
 }
 

@@ -49,7 +49,7 @@ func TestModuleOrder(t *testing.T) {
 		{[]string{"broken"}, "", "no module nowhere"},
 		{[]string{"passwd"}, "", "no module passwd"},
 	} {
-		modules, err := k.modules(row.names)
+		modules, err := k.modules(row.names, nil)
 		if row.says != "" {
 			if err == nil || !strings.Contains(err.Error(), row.says) {
 				t.Errorf("modules(%q): %v; want an error that says %q", row.names, err, row.says)
@@ -135,7 +135,7 @@ func TestInitramfs(t *testing.T) {
 	write(t, k.Modules, "kernel/net/core/failover.ko.xz", []byte("packed"))
 	agent := filepath.Join(t.TempDir(), "agent")
 	write(t, "", agent, []byte("agent"))
-	f, err := k.Initramfs(agent, "/sluice:machine", "/modules", []string{"virtio", "failover", "ext4"})
+	f, err := k.Initramfs(agent, "/sluice:machine", "/modules", []string{"virtio", "ext4"}, []string{"nothing", "failover"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func TestInitramfs(t *testing.T) {
 	}
 	slices.Sort(names)
 	want := []string{
-		"dev", "dev/console", "modules", "modules/000-virtio_ring.ko", "modules/001-virtio.ko", "modules/002-failover.ko.xz", "sluice:machine",
+		"dev", "dev/console", "modules", "modules/000-failover.ko.xz", "modules/001-virtio_ring.ko", "modules/002-virtio.ko", "sluice:machine",
 	}
 	if !slices.Equal(names, want) {
 		t.Errorf("initramfs has %q; want %q", names, want)
@@ -159,7 +159,7 @@ func TestInitramfs(t *testing.T) {
 	if got := entries["sluice:machine"]; got.content != "agent" || got.mode != 0o100755 {
 		t.Errorf("agent is %+v", got)
 	}
-	if got := entries["modules/001-virtio.ko"].content; got != "text of drivers/virtio/virtio.ko" {
+	if got := entries["modules/002-virtio.ko"].content; got != "text of drivers/virtio/virtio.ko" {
 		t.Errorf("module has %q", got)
 	}
 }
@@ -181,7 +181,7 @@ func TestInitramfsFailures(t *testing.T) {
 		{"a module's file is missing", k, agent, "virtio"},
 		{"no list of modules", Kernel{Modules: "/nowhere"}, agent, "virtio"},
 	} {
-		if f, err := row.kernel.Initramfs(row.agent, "/init", "/modules", []string{row.module}); err == nil {
+		if f, err := row.kernel.Initramfs(row.agent, "/init", "/modules", []string{row.module}, nil); err == nil {
 			f.Close()
 			t.Errorf("%s: no error", row.name)
 		}

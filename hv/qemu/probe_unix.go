@@ -1,0 +1,82 @@
+//go:build unix
+
+package qemu
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/internal/guest"
+	"github.com/sluicenet/sluice/internal/guest/kernel"
+	"github.com/sluicenet/sluice/internal/image/disk"
+)
+
+// Probe boots a guest with an empty root until its agent answers. That takes a
+// second or less with hardware help, and some seconds without; a failure is
+// remembered for an hour, in which it costs nothing.
+func (h *Hypervisor) Probe(ctx context.Context) hv.Report {
+	h.probing.Lock()
+	defer h.probing.Unlock()
+	how, err := h.tryGuest(ctx)
+	if err == nil {
+		return hv.Report{Usable: true, Reason: "a guest booted and answered, with " + how}
+	}
+	return hv.Report{Reason: strings.ReplaceAll(err.Error(), "\n", "; "), Fix: fixFor(err)}
+}
+
+// tryGuest starts a guest and ends it when its agent has answered. It returns the
+// accelerators that were allowed.
+func (h *Hypervisor) tryGuest(ctx context.Context) (how string, err error) {
+	root, err := emptyRoot()
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(root)
+	vm, err := h.Start(ctx, hv.Config{Name: "probe", MemoryMiB: 256, Disks: []hv.Disk{{Path: root, ReadOnly: true, Format: hv.Ext4}}})
+	if err != nil {
+		return "", err
+	}
+	defer vm.Close()
+	client := guest.NewClient(vm.Agent())
+	defer client.Close()
+	return strings.Join(h.cfg.Accelerators, " or "), client.Boot(ctx, guest.Bootstrap{})
+}
+
+// emptyRoot makes a disk without files and returns its path.
+func emptyRoot() (string, error) {
+	f, err := os.CreateTemp("", "sluice-probe-")
+	if err != nil {
+		return "", err
+	}
+	var none bytes.Buffer
+	if err := errors.Join(tar.NewWriter(&none).Close(), disk.FromTar(&none, f), f.Close()); err != nil {
+		os.Remove(f.Name())
+		return "", fmt.Errorf("make an empty root: %w", err)
+	}
+	return f.Name(), nil
+}
+
+// fixFor returns what would help against a failed start; "" if nothing is known.
+func fixFor(err error) string {
+	var accelerator *acceleratorError
+	var missing *missingError
+	var kernels *kernel.MissingError
+	switch {
+	case errors.As(err, &missing):
+		return missing.fix
+	case errors.As(err, &kernels):
+		return kernels.Fix
+	case errors.As(err, &accelerator):
+		if accelerator.fix != "" {
+			return accelerator.fix
+		}
+		return acceleratorsVariable + "=tcg emulates the processor, which is slow"
+	}
+	return ""
+}

@@ -1,0 +1,4 @@
+package qemu
+
+// readTSC returns the processor's time stamp counter.
+func readTSC() uint64
