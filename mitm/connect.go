@@ -46,7 +46,7 @@ func (s *session) connect(w *recorder, r *http.Request) {
 		return
 	}
 	defer upstream.Close()
-	guest, buffered, err := w.Hijack()
+	guest, _, err := w.Hijack()
 	if err != nil {
 		return
 	}
@@ -55,10 +55,9 @@ func (s *session) connect(w *recorder, r *http.Request) {
 		return
 	}
 	w.status = http.StatusOK
-	sent, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	ctx, cancel := context.WithCancel(s.p.ctx)
 	defer cancel()
-	s.p.dispatch(ctx, &replayed{guest, sent}, t)
+	s.p.dispatch(ctx, guest, t)
 }
 
 // errDenied is the error of a dial that the policy denies.

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // Ports with a meaning of their own: none of them can be intercepted as HTTPS.
@@ -35,6 +37,7 @@ type Proxy struct {
 	server  *http.Server
 	guests  *guestListener
 	reverse *httputil.ReverseProxy
+	http2   *http2.Transport // to upstreams
 
 	ctx    context.Context // of every flow; done once Close was called
 	cancel context.CancelFunc
@@ -75,6 +78,9 @@ func New(cfg Config) (*Proxy, error) {
 		return nil, err
 	}
 	if p.mint, err = newMint(p.ca, p.limits); err != nil {
+		return nil, err
+	}
+	if p.http2, err = p.newHTTP2Transport(); err != nil {
 		return nil, err
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())

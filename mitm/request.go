@@ -44,8 +44,8 @@ func (p *Proxy) serveRequest(w http.ResponseWriter, r *http.Request) {
 	defer s.leave()
 	began := p.now()
 	x := &exchange{session: s}
-	rec := &recorder{ResponseWriter: w, exchange: x}
 	body := &counted{ReadCloser: r.Body}
+	rec := &recorder{ResponseWriter: w, exchange: x, body: body, expects: r.ProtoMajor == 1 && r.Header.Get("Expect") != ""}
 	r.Body = body
 	defer func() {
 		x.report()
@@ -251,7 +251,7 @@ func (bySession) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := x.prepare(r); err != nil {
 		return nil, err
 	}
-	return x.session.roundTripper().RoundTrip(r)
+	return x.session.client.RoundTrip(r)
 }
 
 // rewrite turns a guest's request into ours. net/http writes it anew: nothing of

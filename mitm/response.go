@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -21,7 +22,7 @@ var errSwitched = errors.New("upstream switched protocols unasked")
 func modifyResponse(res *http.Response) error {
 	x := exchangeOf(res.Request)
 	x.session.answered.Store(true)
-	if res.StatusCode == http.StatusSwitchingProtocols && !isUpgrade(res.Request) {
+	if res.StatusCode == http.StatusSwitchingProtocols && (!isUpgrade(res.Request) || !strings.EqualFold(res.Header.Get("Upgrade"), "websocket")) {
 		return errSwitched
 	}
 	// It would lead the guest to where nobody intercepts.
@@ -61,7 +62,8 @@ func answerError(w http.ResponseWriter, r *http.Request, err error) {
 		s.p.fail(s.flow, s.name, "upstream", c)
 		refuse(w, http.StatusBadGateway, c.reason, c.fix)
 	default:
-		refuse(w, http.StatusBadGateway, "no answer from the server: "+err.Error(), "")
+		// net/http quotes the lines of a server that it can't read.
+		refuse(w, http.StatusBadGateway, "no answer from the server: "+x.secrets.RedactText(err.Error()), "")
 	}
 }
 
@@ -87,8 +89,10 @@ func refuse(w http.ResponseWriter, status int, reason, fix string) {
 type recorder struct {
 	http.ResponseWriter
 	exchange *exchange
-	relayed  bool // what is written is a server's response
-	status   int  // 0 before the head was written
+	body     *counted // the request's
+	expects  bool     // the guest sends the body only when it is told to
+	relayed  bool     // what is written is a server's response
+	status   int      // 0 before the head was written
 	n        int64
 }
 
@@ -96,6 +100,10 @@ type recorder struct {
 func (w *recorder) WriteHeader(status int) {
 	if status >= 200 || status == http.StatusSwitchingProtocols {
 		w.status = status
+		if w.expects && w.body.n.Load() == 0 {
+			// It may send it all the same, or not: nobody could tell what comes next.
+			w.Header().Set("Connection", "close")
+		}
 		if h := w.Header(); w.relayed {
 			// net/http adds these where they are missing, unless they are there with no
 			// value.
@@ -124,11 +132,14 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // Hijack gives the connection away: its protocol changes.
 func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
-	if err == nil {
-		w.status = http.StatusSwitchingProtocols
-		w.exchange.session.guest.open()
+	if err != nil {
+		return nil, nil, err
 	}
-	return c, rw, err
+	w.status = http.StatusSwitchingProtocols
+	w.exchange.session.guest.open()
+	// What was read of the new protocol already is the first to be read again.
+	ahead, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	return &replayed{Conn: c, bytes: ahead}, rw, nil
 }
 
 // A counted body counts what was read of it.

@@ -118,7 +118,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	switch {
 	case err == io.EOF:
 		b.exchange.secrets.RedactTrailer(b.response.Trailer)
-	case errors.As(err, &leak) && !b.exchange.session.http2():
+	case errors.As(err, &leak) && !b.exchange.session.guest.http2:
 		b.exchange.session.flow.Reset() // of HTTP/2 only the stream is
 	}
 	return n, err

@@ -21,15 +21,15 @@ type session struct {
 	// used.
 	complaint *complaint
 
-	upstream  *upstream   // nil without TLS
-	answered  atomic.Bool // the upstream has sent a response
-	conns     conns
-	transport *http.Transport // nil while there was no request to forward
+	upstream *upstream   // nil without TLS
+	answered atomic.Bool // the upstream has sent a response
+	conns    conns
 
-	guest *guestConn // set before the first request
+	guest  *guestConn        // set before the first request, and
+	client http.RoundTripper // the way to the upstream, of the version that guest speaks
 
 	mu       sync.Mutex
-	idle     *sync.Cond // no handler runs; its lock is mu
+	idle     *sync.Cond // handlers is 0; its lock is mu
 	handlers int
 }
 
@@ -76,6 +76,10 @@ func (p *Proxy) http2Limits() *http.HTTP2Config {
 func (p *Proxy) serveGuest(ctx context.Context, g *guestConn) {
 	s := g.session
 	s.guest = g
+	s.client = &http1Client{session: s}
+	if g.http2 {
+		s.client = &http2Client{session: s}
+	}
 	defer g.Close()
 	select {
 	case p.guests.conns <- g:
@@ -86,7 +90,7 @@ func (p *Proxy) serveGuest(ctx context.Context, g *guestConn) {
 	s.wait()
 }
 
-// enter and leave count the handlers that use the session.
+// enter and leave count the handlers and other goroutines that use the session.
 func (s *session) enter() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,7 +105,7 @@ func (s *session) leave() {
 	}
 }
 
-// wait returns when no handler runs. The guest's connection is closed: their
+// wait returns when none of them runs. The guest's connection is closed: their
 // requests' contexts are done, and the upstream's connections are closed here.
 func (s *session) wait() {
 	s.conns.close()
@@ -114,53 +118,12 @@ func (s *session) wait() {
 }
 
 // end closes what the session has open.
-func (s *session) end() {
-	s.conns.close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.transport != nil {
-		s.transport.CloseIdleConnections()
-	}
-}
+func (s *session) end() { s.conns.close() }
 
-// roundTripper returns the way to the upstream.
-func (s *session) roundTripper() http.RoundTripper {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.transport == nil {
-		s.transport = s.newTransport()
-	}
-	return s.transport
-}
-
-// newTransport returns the client of one guest's connection: its requests never
-// share a connection with another's, and speak the protocol that the guest speaks.
-func (s *session) newTransport() *http.Transport {
-	protocols := new(http.Protocols)
-	t := &http.Transport{
-		Protocols:              protocols,
-		HTTP2:                  s.p.http2Limits(),
-		DisableCompression:     true, // an Accept-Encoding is the guest's to send
-		MaxResponseHeaderBytes: int64(s.p.limits.HeadBytes),
-		ExpectContinueTimeout:  expectTimeout,
-		WriteBufferSize:        4 << 10,
-		ReadBufferSize:         4 << 10,
-	}
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return s.conns.dial(ctx, s.flow) }
+// dial connects to the upstream, by TLS where the guest does.
+func (s *session) dial(ctx context.Context) (net.Conn, error) {
 	if s.secure {
-		dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return s.upstream.take(ctx) }
+		return s.upstream.take(ctx)
 	}
-	t.DialContext, t.DialTLSContext = dial, dial
-	switch {
-	case !s.http2():
-		protocols.SetHTTP1(true)
-	case s.secure:
-		protocols.SetHTTP2(true)
-	default:
-		protocols.SetUnencryptedHTTP2(true)
-	}
-	return t
+	return s.conns.dial(ctx, s.flow)
 }
-
-// http2 reports whether the session's connection speaks HTTP/2.
-func (s *session) http2() bool { return s.guest.http2 }

@@ -197,7 +197,10 @@ func TestDialFails(t *testing.T) {
 func TestNotTLSUpstream(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, Config{})
-	w.serveConns(443, func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0-OpenSSH_9.2\r\n"); _, _ = io.ReadFull(c, make([]byte, 1)) })
+	w.serveConns(443, func(c net.Conn) {
+		_, _ = io.WriteString(c, "SSH-2.0-OpenSSH_9.2\r\n")
+		_, _ = io.ReadFull(c, make([]byte, 1))
+	})
 	res, err := w.client(false).Get("https://" + site + "/")
 	if err != nil {
 		t.Fatal(err)

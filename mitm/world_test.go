@@ -360,3 +360,6 @@ func hello(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	_, _ = io.WriteString(w, r.Proto+" "+r.Method+" "+r.Host+" "+r.RequestURI+" "+string(body))
 }
+
+// protocolConfig is a server's TLS that speaks one protocol.
+func protocolConfig(alpn string) *tls.Config { return &tls.Config{NextProtos: []string{alpn}} }
