@@ -95,11 +95,13 @@ func (s *Sandbox) AttachWith(ctx context.Context, cmd string, args []string, opt
 	if s.cfg.stdio != nil {
 		files = *s.cfg.stdio
 	}
-	if code, err := s.attachFiles(ctx, command, cfg); !IsKind(err, ErrUnsupportedOperation) {
-		return code, err
-	}
 	if isTerminal(files[0]) && isTerminal(files[1]) {
 		return s.attachTerminal(ctx, command, cfg, files, keys)
+	}
+	if s.cfg.stdio != nil {
+		if code, err := s.attachFiles(ctx, command, cfg); !IsKind(err, ErrUnsupportedOperation) {
+			return code, err
+		}
 	}
 	return s.attachStreams(ctx, command, cfg, files)
 }

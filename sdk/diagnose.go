@@ -38,14 +38,7 @@ type Diagnosis struct {
 func Diagnose(ctx context.Context) []Diagnosis {
 	found := []Diagnosis{checkState(), checkFiles(), checkFamilies(), checkEcho()}
 	found = append(found, checkResolver(ctx)...)
-	backends := sluice.Backends()
-	for _, b := range backends {
-		found = append(found, checkBackend(ctx, b))
-	}
-	if len(backends) == 0 {
-		found = append(found, Diagnosis{"backends", DiagnosisFail, "there is none for this platform", ""})
-	}
-	return found
+	return append(found, checkBackends(ctx)...)
 }
 
 // checkState looks at the directories of states and sockets, and removes what
@@ -158,12 +151,38 @@ func checkResolver(ctx context.Context) []Diagnosis {
 	return []Diagnosis{d}
 }
 
-// checkBackend runs a command in a guest.
+// checkBackends checks every backend of this platform. One that works is enough:
+// what is wrong with others is only good to know then.
+func checkBackends(ctx context.Context) []Diagnosis {
+	var found []Diagnosis
+	works := false
+	for _, b := range sluice.Backends() {
+		d := checkBackend(ctx, b)
+		works = works || d.Status == DiagnosisOK
+		found = append(found, d)
+	}
+	if len(found) == 0 {
+		return []Diagnosis{{"backends", DiagnosisFail, "there is none for this platform", ""}}
+	}
+	for i := range found {
+		if works && found[i].Status == DiagnosisFail {
+			found[i].Status = DiagnosisWarn
+		}
+	}
+	return found
+}
+
+// checkBackend asks a backend whether it works, which it finds out by booting a
+// guest. One that needs no image also runs a command.
 func checkBackend(ctx context.Context, b sluice.Backend) Diagnosis {
 	d := Diagnosis{Check: "backend " + b.Name(), Status: DiagnosisFail}
 	report := b.Probe(ctx)
 	if !report.Usable {
 		d.Detail, d.Fix = report.Reason, report.Fix
+		return d
+	}
+	if !b.ByNameOnly {
+		d.Status, d.Detail = DiagnosisOK, report.Reason
 		return d
 	}
 	started := time.Now()
@@ -173,15 +192,17 @@ func checkBackend(ctx context.Context, b sluice.Backend) Diagnosis {
 		return d
 	}
 	defer sb.Close()
-	code, err := sb.Attach(ctx, "/bin/sh", "-c", "exit 42")
-	if err != nil || code != 42 {
-		d.Detail = fmt.Sprintf("a command's exit code is %d, want 42: %v", code, err)
+	out, err := sb.Exec(ctx, "/bin/sh", []string{"-c", "exit 42"})
+	switch {
+	case err != nil:
+		d.Detail = err.Error()
+		return d
+	case out.ExitCode() != 42:
+		d.Detail = fmt.Sprintf("a command's exit code is %d, want 42", out.ExitCode())
 		return d
 	}
 	d.Status = DiagnosisOK
-	d.Detail = fmt.Sprintf("ran a command in %v; %s", time.Since(started).Round(time.Millisecond), report.Reason)
-	if b.ByNameOnly {
-		d.Detail += "; used only by name, since its guests share this host's kernel"
-	}
+	d.Detail = fmt.Sprintf("ran a command in %v; %s; used only by name, since its guests share this host's kernel",
+		time.Since(started).Round(time.Millisecond), report.Reason)
 	return d
 }

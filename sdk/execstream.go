@@ -51,8 +51,8 @@ type ExecHandle struct {
 	first control.ExecMessage // what start has received already; zero when it was handed on
 	done  bool                // the last event has come
 
-	detached bool // Detach was called; for the goroutine that calls it and Close
-	sink  *ExecSink           // nil when it was taken, or without standard input
+	detached bool      // Detach was called; for the goroutine that calls it and Close
+	sink     *ExecSink // nil when it was taken, or without standard input
 }
 
 // ID returns what tells the command from all others of the sandbox: the number

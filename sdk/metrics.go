@@ -91,8 +91,8 @@ func (h *MetricsStreamHandle) Close() error {
 	return nil
 }
 
-// AllSandboxMetrics returns what each sandbox of this user that runs uses, by
-// name.
+// AllSandboxMetrics returns what each sandbox of this user uses, by name: of those
+// that run, and can be measured, as one inside its creator's process can't.
 func AllSandboxMetrics(ctx context.Context) (map[string]*Metrics, error) {
 	const op = "measure sandboxes"
 	dirs, err := userDirs()
@@ -113,8 +113,8 @@ func AllSandboxMetrics(ctx context.Context) (map[string]*Metrics, error) {
 		switch {
 		case err == nil:
 			metrics[found.Name] = m
-		case !IsKind(err, ErrSandboxNotRunning): // it may just have ended
-			return nil, err
+		case ctx.Err() != nil:
+			return nil, withOp(op, context.Cause(ctx))
 		}
 	}
 	return metrics, nil
