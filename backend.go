@@ -15,6 +15,9 @@ type Backend struct {
 	// ByNameOnly reports that it is never chosen unless it is named: its
 	// guests share the host's kernel.
 	ByNameOnly bool
+	// Disks reports that its guests' root is a disk, hv.Config.Disks, and not a
+	// directory, hv.Config.Root.
+	Disks bool
 	// Role is argv[0] of the processes that the backend starts from the running
 	// executable, and Main what those run; it doesn't return. "" and nil if it
 	// starts none.

@@ -3,6 +3,7 @@ package sluice
 import (
 	"github.com/sluicenet/sluice/hv/krun"
 	"github.com/sluicenet/sluice/hv/namespace"
+	"github.com/sluicenet/sluice/hv/qemu"
 )
 
 // backends is Linux's table: a virtual machine where one can run, and of those the
@@ -10,6 +11,7 @@ import (
 func backends() []Backend {
 	return []Backend{
 		{Hypervisor: krun.New(), Role: krun.Role, Main: krun.Main},
+		{Hypervisor: qemu.New(qemu.Config{}), Disks: true, Role: qemu.Role, Main: qemu.Main},
 		{Hypervisor: namespace.New(), ByNameOnly: true, Role: namespace.Role, Main: namespace.Main},
 	}
 }

@@ -76,9 +76,8 @@ type Config struct {
 	CPUs      uint8
 	MemoryMiB uint32
 	// Stdio are the standard files of the guest's first process, and so of the
-	// commands that inherit them, where the backend can pass files on; nil entries
-	// are /dev/null.
-	// They stay the caller's. A terminal is one in the guest, but not the
+	// commands that inherit them; nil entries are /dev/null. A backend that can't
+	// pass files on, as into a machine of its own, fails if there are any. They stay the caller's. A terminal is one in the guest, but not the
 	// controlling one of anything there: signals go through the agent.
 	Stdio [3]*os.File
 	// Logger gets the backend's own remarks; nil is silent.

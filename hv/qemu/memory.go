@@ -22,13 +22,14 @@ type memory struct {
 	When time.Time `json:"when"`
 }
 
-// memoryKey names what is remembered: all that decides whether a boot can work.
-func (h *Hypervisor) memoryKey(p plan, accelerator string) string {
+// memoryKey names what is remembered of QEMU's program, a kernel and an
+// accelerator: all that decides whether a boot can work.
+func (h *Hypervisor) memoryKey(program, kernelPath, accelerator string) string {
 	hash := sha256.New()
 	// A machine's boot and its kernel: KVM comes and goes with them.
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	fmt.Fprintf(hash, "%s\n%s\n%s\n%s\n", runtime.GOARCH, boot, accelerator, h.cfg.Arch)
-	for _, path := range []string{p.program, p.kernel.Path} {
+	for _, path := range []string{program, kernelPath} {
 		fmt.Fprintln(hash, path)
 		if info, err := os.Stat(path); err == nil {
 			fmt.Fprintln(hash, info.Size(), info.ModTime().UnixNano())

@@ -5,8 +5,6 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
-
-	"github.com/sluicenet/sluice/internal/guest/kernel"
 )
 
 // What was learnt is there for an hour, for what it was learnt of.
@@ -18,8 +16,8 @@ func TestMemory(t *testing.T) {
 	if err := os.WriteFile(program, nil, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p := plan{program: program, kernel: kernel.Kernel{Path: "/boot/vmlinuz"}}
-	key := h.memoryKey(p, kvm)
+	const image = "/boot/vmlinuz"
+	key := h.memoryKey(program, image, kvm)
 	if why := h.recall(key, now); why != "" {
 		t.Errorf("before anything, recall = %q", why)
 	}
@@ -34,9 +32,9 @@ func TestMemory(t *testing.T) {
 		{"soon", key, 59 * time.Minute, "it hung"},
 		{"late", key, 61 * time.Minute, ""},
 		{"the clock was set back", key, -time.Minute, ""},
-		{"another accelerator", h.memoryKey(p, tcg), 0, ""},
-		{"another kernel", h.memoryKey(plan{program: program, kernel: kernel.Kernel{Path: "/boot/other"}}, kvm), 0, ""},
-		{"another QEMU", h.memoryKey(plan{program: "/bin/true", kernel: p.kernel}, kvm), 0, ""},
+		{"another accelerator", h.memoryKey(program, image, tcg), 0, ""},
+		{"another kernel", h.memoryKey(program, "/boot/other", kvm), 0, ""},
+		{"another QEMU", h.memoryKey("/bin/true", image, kvm), 0, ""},
 	} {
 		if got := h.recall(row.key, now.Add(row.at)); got != row.want {
 			t.Errorf("%s: recall = %q; want %q", row.name, got, row.want)
@@ -46,7 +44,7 @@ func TestMemory(t *testing.T) {
 	if err := os.WriteFile(program, []byte("new"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if again := h.memoryKey(p, kvm); again == key {
+	if again := h.memoryKey(program, image, kvm); again == key {
 		t.Error("another program at the same path has the same key")
 	}
 	if err := os.WriteFile(h.memoryPath(key), []byte("{"), 0o600); err != nil {

@@ -84,6 +84,9 @@ type plan struct {
 // prepare checks cfg and finds what the guest needs.
 func (h *Hypervisor) prepare(ctx context.Context, cfg hv.Config) (plan, error) {
 	p := plan{cfg: cfg, begun: sampleTSC()}
+	if cfg.Stdio != [3]*os.File{} {
+		return plan{}, fmt.Errorf("a machine's commands can't have the host's files as their standard ones: %w", errors.ErrUnsupported)
+	}
 	var err error
 	if p.setup, err = checkDisks(cfg); err != nil {
 		return plan{}, err
@@ -154,7 +157,7 @@ func (h *Hypervisor) try(ctx context.Context, p plan, accelerator string) (*vm, 
 	if err := h.usable(accelerator); err != nil {
 		return nil, err
 	}
-	key := h.memoryKey(p, accelerator)
+	key := h.memoryKey(p.program, p.kernel.Path, accelerator)
 	if why := h.recall(key, time.Now()); why != "" {
 		return nil, &acceleratorError{name: accelerator, cause: fmt.Errorf("%s (tried before; %s remembers)", why, h.cfg.Memory)}
 	}
