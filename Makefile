@@ -8,11 +8,15 @@ FUZZTIME    ?= 20s
 # Debian packages of the programs that tests and demo run; gcc is for -race.
 TOOLS := iproute2 util-linux uidmap ca-certificates curl git iperf3 iputils-ping traceroute netcat-openbsd socat \
 	bind9-dnsutils knot-dnsutils ldnsutils dnsmasq-base unbound isc-dhcp-client busybox-static \
-	nmap hping3 mtr-tiny wrk apache2-utils iptables dnsperf musl-tools gcc libc6-dev e2fsprogs
+	nmap hping3 mtr-tiny wrk apache2-utils iptables dnsperf musl-tools gcc libc6-dev e2fsprogs \
+	wget openssl nghttp2-client python3-requests nodejs
+# What a virtual machine takes on Debian. make test does without: a kernel is no
+# small thing to install on somebody's machine.
+MACHINE := qemu-system-x86 linux-image-cloud-amd64
 # The peers that the bench compares with.
 PEERS := slirp4netns passt
 
-.PHONY: all build check test integration bench fuzz demo tools peers
+.PHONY: all build check test integration bench fuzz demo demo-vm tools peers machine
 
 all: check test
 
@@ -31,8 +35,8 @@ test: tools # everything that needs no hypervisor, under the race detector
 integration: tools # only the black-box tests, as they run
 	$(GO) test -race -timeout 15m -v ./integration/...
 
-bench: tools peers # one table, against slirp4netns, pasta and bare loopback
-	$(GO) -C bench test -timeout 60m -table
+bench: tools peers machine # one table, against slirp4netns, pasta and bare loopback
+	$(GO) -C bench test -p 1 -timeout 60m . ./vm -table
 
 fuzz: # every fuzz target for FUZZTIME
 	@for pkg in $$($(GO) list ./...); do \
@@ -44,11 +48,17 @@ fuzz: # every fuzz target for FUZZTIME
 demo: tools build # a sandbox fetches from this machine and is denied elsewhere
 	$(GO) run ./integration/demo bin/sluice
 
+demo-vm: tools machine build # the same in a virtual machine, emulated, from an image made here
+	$(GO) run ./integration/demo -vm bin/sluice
+
 tools:
 	@$(call install,$(TOOLS))
 
 peers:
 	@$(call install,$(PEERS))
+
+machine:
+	@$(call install,$(MACHINE))
 
 # install makes sure of Debian packages: as root by installing what is missing, else
 # by printing the command.

@@ -132,7 +132,7 @@ type target struct {
 // sniff has read strictly is only taken apart here; requests of HTTP/2 are read
 // here first.
 func (s *session) target(r *http.Request) (to target, problem string) {
-	if problem := singleHost(r); problem != "" {
+	if problem := unambiguous(r); problem != "" {
 		return target{}, problem
 	}
 	host, port, ok := splitAuthority(r.Host)
@@ -178,16 +178,23 @@ func (t target) authority(asked netip.AddrPort) string {
 	return host
 }
 
-// singleHost returns what is wrong with a request of HTTP/2 that has a Host field
-// besides :authority, "" if they agree: some servers look at the one, some at the
-// other.
-func singleHost(r *http.Request) (problem string) {
+// unambiguous returns what is wrong with the head of a request of HTTP/2 that
+// net/http lets pass, and that a server might read in another way.
+func unambiguous(r *http.Request) (problem string) {
+	if !httpguts.ValidHeaderFieldName(r.Method) { // both are tokens
+		return "the method isn't a token"
+	}
 	for _, host := range r.Header["Host"] {
 		if host != r.Host || len(r.Header["Host"]) > 1 {
 			return "the Host field and :authority differ"
 		}
 	}
 	r.Header.Del("Host")
+	for _, length := range r.Header["Content-Length"] {
+		if length != strconv.FormatInt(r.ContentLength, 10) {
+			return "the Content-Length isn't that of the body"
+		}
+	}
 	return ""
 }
 
