@@ -149,6 +149,7 @@ var allowed = map[string]map[string]string{
 		"vnet/link":                      "its card,",
 		"dns":                            "its resolver,",
 		"mitm":                           "its interception,",
+		"mitm/secret":                    "its secrets,",
 		"policy":                         "its rules",
 		"internal/control":               "and who asks about them",
 		"internal/guest":                 "through the agent",

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"time"
 )
 
@@ -118,7 +117,16 @@ func (c *Client) Detach(ctx context.Context) error {
 // stream ends after the sandbox's last event, or with ctx; the caller closes
 // it.
 func (c *Client) Events(ctx context.Context, from int64) (io.ReadCloser, error) {
-	resp, err := c.do(ctx, http.MethodGet, "/v1/events?from="+strconv.FormatInt(from, 10), nil)
+	return c.events(ctx, from, true)
+}
+
+// PastEvents is Events, but ends with the last event that there is now.
+func (c *Client) PastEvents(ctx context.Context, from int64) (io.ReadCloser, error) {
+	return c.events(ctx, from, false)
+}
+
+func (c *Client) events(ctx context.Context, from int64, follow bool) (io.ReadCloser, error) {
+	resp, err := c.do(ctx, http.MethodGet, fmt.Sprintf("/v1/events?from=%d&follow=%t", from, follow), nil)
 	if err != nil {
 		return nil, err
 	}

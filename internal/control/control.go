@@ -8,7 +8,8 @@
 //
 //	GET  /v1/sandbox           what it is: Info
 //	GET  /v1/wait              answers when it has ended: Ended
-//	GET  /v1/events?from=SEQ   its events from that number on, JSON lines; -1 is the next
+//	GET  /v1/events?from=SEQ&follow=BOOL
+//	                           its events from that number on, JSON lines; -1 is the next
 //	POST /v1/run               Command; answers when that has ended: Exit
 //	POST /v1/signal            {"signal": N} to the running command
 //	POST /v1/stop              {"timeout_ms": N}; answers when it has ended: Ended
@@ -101,14 +102,15 @@ type Port struct {
 
 // What ended a sandbox, in [Ended.Source].
 const (
-	SourceStop    = "stop"    // Stop was called
-	SourceKill    = "kill"    // Kill was called
-	SourceCreator = "creator" // its creator ended, or let go of it
-	SourceGuest   = "guest"   // the guest's first process ended
-	SourceSignal  = "signal"  // its process was told to terminate
-	SourceDrain   = "drain"   // the last command of a draining sandbox ended
-	SourceLimit   = "limit"   // it had lived for its longest time
-	SourceIdle    = "idle"    // nothing happened for its idle time
+	SourceStop      = "stop"      // Stop was called
+	SourceKill      = "kill"      // Kill was called
+	SourceCreator   = "creator"   // its creator ended, or let go of it
+	SourceGuest     = "guest"     // the guest's first process ended
+	SourceSignal    = "signal"    // its process was told to terminate
+	SourceDrain     = "drain"     // the last command of a draining sandbox ended
+	SourceLimit     = "limit"     // it had lived for its longest time
+	SourceIdle      = "idle"      // nothing happened for its idle time
+	SourceViolation = "violation" // a secret was on its way elsewhere, and asks for the end
 )
 
 // An Ended says how a sandbox ended.

@@ -27,7 +27,7 @@ type Process interface {
 }
 
 // exec runs a command and carries its standard files.
-func (h *handler) exec(w http.ResponseWriter, r *http.Request, sb Guest) {
+func (h *handler) exec(w http.ResponseWriter, r *http.Request) {
 	var cmd Command
 	if !asks(w, r, execProtocol) || !command(w, r, &cmd) {
 		return
@@ -48,7 +48,7 @@ func (h *handler) exec(w http.ResponseWriter, r *http.Request, sb Guest) {
 		}
 		cancel(err)
 	})
-	c.carry(ctx, sb, cmd)
+	c.carry(ctx, h.sb, cmd)
 	cancel(context.Canceled)
 	_ = s.Conn.Close() // wakes the reader
 	reader.Wait()

@@ -8,13 +8,13 @@ import (
 )
 
 // serveGuest serves what concerns the guest: commands, files, connections.
-func (h *handler) serveGuest(mux *http.ServeMux, sb Guest) {
-	mux.HandleFunc("POST /v1/exec", func(w http.ResponseWriter, r *http.Request) { h.exec(w, r, sb) })
+func (h *handler) serveGuest(mux *http.ServeMux) {
+	mux.HandleFunc("POST /v1/exec", h.exec)
 	mux.HandleFunc("GET /v1/sftp", func(w http.ResponseWriter, r *http.Request) {
 		if !asks(w, r, sftpProtocol) {
 			return
 		}
-		inner, err := sb.SFTP(r.Context())
+		inner, err := h.sb.SFTP(r.Context())
 		h.join(w, r, sftpProtocol, inner, err)
 	})
 	mux.HandleFunc("POST /v1/dial", func(w http.ResponseWriter, r *http.Request) {
@@ -22,7 +22,7 @@ func (h *handler) serveGuest(mux *http.ServeMux, sb Guest) {
 		if !asks(w, r, dialProtocol) || !body(w, r, &req) {
 			return
 		}
-		inner, err := sb.Dial(r.Context(), req.Network, req.Address)
+		inner, err := h.sb.Dial(r.Context(), req.Network, req.Address)
 		h.join(w, r, dialProtocol, inner, err)
 	})
 }
@@ -42,24 +42,24 @@ func (h *handler) join(w http.ResponseWriter, r *http.Request, protocol string, 
 	splice(s, inner)
 }
 
-func (h *handler) serveLife(mux *http.ServeMux, sb Life) {
-	mux.HandleFunc("POST /v1/touch", func(w http.ResponseWriter, _ *http.Request) { reply(w, sb.Touch()) })
+func (h *handler) serveLife(mux *http.ServeMux) {
+	mux.HandleFunc("POST /v1/touch", func(w http.ResponseWriter, _ *http.Request) { reply(w, h.sb.Touch()) })
 	mux.HandleFunc("POST /v1/drain", func(w http.ResponseWriter, _ *http.Request) {
-		sb.Drain()
+		h.sb.Drain()
 		reply(w, struct{}{})
 	})
-	mux.HandleFunc("POST /v1/detach", func(w http.ResponseWriter, _ *http.Request) { done(w, sb.Detach()) })
+	mux.HandleFunc("POST /v1/detach", func(w http.ResponseWriter, _ *http.Request) { done(w, h.sb.Detach()) })
 }
 
-func (h *handler) serveNetwork(mux *http.ServeMux, sb Network) {
-	mux.HandleFunc("GET /v1/flows", func(w http.ResponseWriter, _ *http.Request) { reply(w, sb.Flows()) })
-	mux.HandleFunc("GET /v1/stats", func(w http.ResponseWriter, _ *http.Request) { reply(w, sb.Stats()) })
+func (h *handler) serveNetwork(mux *http.ServeMux) {
+	mux.HandleFunc("GET /v1/flows", func(w http.ResponseWriter, _ *http.Request) { reply(w, h.sb.Flows()) })
+	mux.HandleFunc("GET /v1/stats", func(w http.ResponseWriter, _ *http.Request) { reply(w, h.sb.Stats()) })
 	mux.HandleFunc("POST /v1/network", func(w http.ResponseWriter, r *http.Request) {
 		var config json.RawMessage
 		if !body(w, r, &config) {
 			return
 		}
-		updated, err := sb.Update(config)
+		updated, err := h.sb.Update(config)
 		answer(w, updated, err)
 	})
 	mux.HandleFunc("POST /v1/explain", func(w http.ResponseWriter, r *http.Request) {
@@ -67,28 +67,28 @@ func (h *handler) serveNetwork(mux *http.ServeMux, sb Network) {
 		if !body(w, r, &req) {
 			return
 		}
-		e, err := sb.Explain(req.Target)
+		e, err := h.sb.Explain(req.Target)
 		answer(w, e, err)
 	})
 }
 
-func (h *handler) serveSecrets(mux *http.ServeMux, sb SecretStore) {
-	mux.HandleFunc("GET /v1/secrets", func(w http.ResponseWriter, _ *http.Request) { reply(w, sb.Secrets()) })
+func (h *handler) serveSecrets(mux *http.ServeMux) {
+	mux.HandleFunc("GET /v1/secrets", func(w http.ResponseWriter, _ *http.Request) { reply(w, h.sb.Secrets()) })
 	mux.HandleFunc("PUT /v1/secrets/{name}", func(w http.ResponseWriter, r *http.Request) {
 		var req secretRequest
 		if !body(w, r, &req) {
 			return
 		}
-		done(w, sb.SetSecret(r.PathValue("name"), req.Value))
+		done(w, h.sb.SetSecret(r.PathValue("name"), req.Value))
 	})
 	mux.HandleFunc("DELETE /v1/secrets/{name}", func(w http.ResponseWriter, r *http.Request) {
-		done(w, sb.RemoveSecret(r.PathValue("name")))
+		done(w, h.sb.RemoveSecret(r.PathValue("name")))
 	})
 }
 
-func (h *handler) serveRecords(mux *http.ServeMux, sb Records) {
+func (h *handler) serveRecords(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/metrics", func(w http.ResponseWriter, _ *http.Request) {
-		m, err := sb.Metrics()
+		m, err := h.sb.Metrics()
 		answer(w, m, err)
 	})
 	mux.HandleFunc("GET /v1/logs", func(w http.ResponseWriter, r *http.Request) {
@@ -101,7 +101,7 @@ func (h *handler) serveRecords(mux *http.ServeMux, sb Records) {
 		w.Header().Set("Content-Type", "application/x-ndjson")
 		var lines bytes.Buffer
 		encode := json.NewEncoder(&lines)
-		err = sb.Logs(r.Context(), q, func(entries []LogEntry) error {
+		err = h.sb.Logs(r.Context(), q, func(entries []LogEntry) error {
 			lines.Reset()
 			for i := range entries {
 				if err := encode.Encode(&entries[i]); err != nil {

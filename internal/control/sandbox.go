@@ -11,13 +11,14 @@ import (
 // their errors should be *[Failure].
 type Sandbox interface {
 	Info() Info
-	// Run runs a command; if ctx ends first, it kills the command.
+	// Run runs the sandbox's main command, with its creator's standard files, and
+	// the sandbox ends with it; if ctx ends first, both are killed. The error is
+	// of KindUnsupported where the guest has no such files.
 	Run(ctx context.Context, cmd Command) (Exit, error)
 	// Signal sends a signal to the command that Run runs.
 	Signal(signal int) error
-	// Stop asks the command to end, waits no longer than timeout for that,
-	// then ends the guest. Kill does so at once. Neither waits for the
-	// sandbox to have ended.
+	// Stop asks the commands to end, and ends the guest when they have, or after
+	// timeout. Kill does so at once. Neither waits for that.
 	Stop(timeout time.Duration)
 	Kill()
 	// Wait waits for the sandbox's end.
@@ -27,9 +28,15 @@ type Sandbox interface {
 	Publish(p Port) (Port, error)
 	Unpublish(p Port) error
 	// Events calls write with lines of events, each ended by a line feed, from
-	// number from on, until the last one was written, ctx ends or write fails.
-	// from < 0 means the next one.
-	Events(ctx context.Context, from int64, write func(lines []byte) error) error
+	// number from on; from < 0 means the next one. With follow it goes on until
+	// the last one was written, ctx ends or write fails.
+	Events(ctx context.Context, from int64, follow bool, write func(lines []byte) error) error
+
+	Guest
+	Life
+	Network
+	SecretStore
+	Records
 }
 
 // A Guest is what a sandbox has to offer of its guest.

@@ -79,21 +79,11 @@ func (h *handler) mux() http.Handler {
 	mux.HandleFunc("POST /v1/ports", h.publish)
 	mux.HandleFunc("POST /v1/ports/remove", h.unpublish)
 	mux.HandleFunc("POST /v1/ping", h.ping)
-	if sb, ok := h.sb.(Guest); ok {
-		h.serveGuest(mux, sb)
-	}
-	if sb, ok := h.sb.(Life); ok {
-		h.serveLife(mux, sb)
-	}
-	if sb, ok := h.sb.(Network); ok {
-		h.serveNetwork(mux, sb)
-	}
-	if sb, ok := h.sb.(SecretStore); ok {
-		h.serveSecrets(mux, sb)
-	}
-	if sb, ok := h.sb.(Records); ok {
-		h.serveRecords(mux, sb)
-	}
+	h.serveGuest(mux)
+	h.serveLife(mux)
+	h.serveNetwork(mux)
+	h.serveSecrets(mux)
+	h.serveRecords(mux)
 	mux.HandleFunc("/", h.unknown)
 	return mux
 }
@@ -120,12 +110,20 @@ func (h *handler) events(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	follow := true
+	if text := r.FormValue("follow"); text != "" {
+		var err error
+		if follow, err = strconv.ParseBool(text); err != nil {
+			fail(w, &Failure{Kind: KindArgument, Message: fmt.Sprintf("follow: %q: want true or false", text)})
+			return
+		}
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(w)
 	_ = rc.Flush() // the header tells the client that nothing from now on is missed
 	// The status is sent, so an error can only end the stream.
-	_ = h.sb.Events(r.Context(), from, func(lines []byte) error {
+	_ = h.sb.Events(r.Context(), from, follow, func(lines []byte) error {
 		if _, err := w.Write(lines); err != nil {
 			return err
 		}
@@ -291,6 +289,8 @@ var statuses = map[string]int{
 	KindArgument:    http.StatusBadRequest,
 	KindInvalid:     http.StatusBadRequest,
 	KindUnsupported: http.StatusNotImplemented,
+	KindMetrics:     http.StatusNotImplemented,
+	KindNotFound:    http.StatusNotFound,
 	KindNotRunning:  http.StatusConflict,
 	KindExists:      http.StatusConflict,
 	KindExecFailed:  http.StatusUnprocessableEntity,

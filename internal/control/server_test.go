@@ -5,13 +5,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -19,15 +22,58 @@ import (
 // A stub is a Sandbox whose answers a test sets. over is closed when it has
 // ended.
 type stub struct {
+	Guest   // nil: see guestStub
 	info    Info
 	exit    Exit
 	err     error // of Run, Signal, Publish and Unpublish
 	lines   []string
 	over    chan struct{}
+	kill    sync.Once     // closes over
 	running chan struct{} // gets a value when Run has begun
 	signals chan int
 	stops   chan time.Duration
 	ports   []Port
+
+	mu     sync.Mutex // guards the following field
+	called []string   // methods without another trace, and with what
+}
+
+// call notes a call and returns the stub's error.
+func (s *stub) call(format string, args ...any) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.called = append(s.called, fmt.Sprintf(format, args...))
+	return s.err
+}
+
+func (s *stub) Touch() Touched { return Touched{ActivitySeq: 5} }
+func (s *stub) Drain()         { _ = s.call("drain") }
+func (s *stub) Detach() error  { return s.call("detach") }
+
+func (s *stub) Flows() []Flow {
+	return []Flow{{ID: 1, Protocol: "tcp", Dst: netip.MustParseAddrPort("192.0.2.1:80")}}
+}
+func (s *stub) Stats() Stats { return Stats{FramesFromGuest: 9} }
+
+func (s *stub) Update(config json.RawMessage) (Updated, error) {
+	return Updated{Generation: 2, Warnings: []string{"w"}}, s.call("update %s", config)
+}
+
+func (s *stub) Explain(target string) (Explanation, error) {
+	return Explanation{Target: target, Stages: []ExplanationStage{{Stage: "dns", Action: "allow"}}}, s.call("explain %s", target)
+}
+
+func (s *stub) Secrets() []string                  { return []string{"A"} }
+func (s *stub) SetSecret(name, value string) error { return s.call("set %s %s", name, value) }
+func (s *stub) RemoveSecret(name string) error     { return s.call("remove %s", name) }
+
+func (s *stub) Metrics() (Metrics, error) { return Metrics{MemoryBytes: 3}, s.err }
+
+func (s *stub) Logs(_ context.Context, q LogQuery, write func([]LogEntry) error) error {
+	if err := s.call("logs %+v", q); err != nil {
+		return err
+	}
+	return write([]LogEntry{{Source: LogStdout, Session: 1, Data: []byte("a")}, {Source: LogSystem, Data: []byte("b"), Cursor: "9"}})
 }
 
 func newStub() *stub {
@@ -54,8 +100,8 @@ func (s *stub) Run(ctx context.Context, cmd Command) (Exit, error) {
 }
 
 func (s *stub) Signal(signal int) error { s.signals <- signal; return s.err }
-func (s *stub) Stop(d time.Duration)    { s.stops <- d; close(s.over) }
-func (s *stub) Kill()                   { close(s.over) }
+func (s *stub) Stop(d time.Duration)    { s.stops <- d; s.Kill() }
+func (s *stub) Kill()                   { s.kill.Do(func() { close(s.over) }) }
 
 func (s *stub) Wait(ctx context.Context) (Ended, error) {
 	select {
@@ -70,11 +116,14 @@ func (s *stub) Ports() []Port                { return s.ports }
 func (s *stub) Publish(p Port) (Port, error) { s.ports = append(s.ports, p); return p, s.err }
 func (s *stub) Unpublish(Port) error         { s.ports = nil; return s.err }
 
-func (s *stub) Events(ctx context.Context, from int64, write func([]byte) error) error {
+func (s *stub) Events(ctx context.Context, from int64, follow bool, write func([]byte) error) error {
 	for _, line := range s.lines[max(from, 0):] {
 		if err := write([]byte(line + "\n")); err != nil {
 			return err
 		}
+	}
+	if !follow {
+		return nil
 	}
 	select {
 	case <-s.over:
@@ -152,6 +201,65 @@ func TestClient(t *testing.T) {
 	}
 }
 
+// TestClientRest checks the calls about life, network, secrets and records.
+func TestClientRest(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	sb := newStub()
+	c := serve(t, sb)
+	at := time.Date(2024, 5, 6, 7, 8, 9, 10, time.UTC)
+	if got, err := c.Touch(ctx); err != nil || got.ActivitySeq != 5 {
+		t.Errorf("touch: %+v, %v", got, err)
+	}
+	if d, err := c.Ping(ctx); err != nil || d <= 0 {
+		t.Errorf("ping: %v, %v", d, err)
+	}
+	if got, err := c.Flows(ctx); err != nil || len(got) != 1 || got[0].Dst.String() != "192.0.2.1:80" || got[0].Dialed.IsValid() {
+		t.Errorf("flows: %+v, %v", got, err)
+	}
+	if got, err := c.Stats(ctx); err != nil || got.FramesFromGuest != 9 {
+		t.Errorf("stats: %+v, %v", got, err)
+	}
+	if got, err := c.Update(ctx, json.RawMessage(`{"a":1}`)); err != nil || got.Generation != 2 || len(got.Warnings) != 1 {
+		t.Errorf("update: %+v, %v", got, err)
+	}
+	if got, err := c.Explain(ctx, "https://x"); err != nil || got.Target != "https://x" || got.Stages[0].Action != "allow" {
+		t.Errorf("explain: %+v, %v", got, err)
+	}
+	if got, err := c.Secrets(ctx); err != nil || len(got) != 1 || got[0] != "A" {
+		t.Errorf("secrets: %q, %v", got, err)
+	}
+	if got, err := c.Metrics(ctx); err != nil || got.MemoryBytes != 3 {
+		t.Errorf("metrics: %+v, %v", got, err)
+	}
+	stream, err := c.Logs(ctx, LogQuery{Tail: 3, Since: at, Until: at.Add(time.Second), Sources: []string{"stdout", "stderr"}, From: "7", Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	first, err1 := stream.Next()
+	second, err2 := stream.Next()
+	_, err3 := stream.Next()
+	if err1 != nil || err2 != nil || err3 != io.EOF || string(first.Data) != "a" || first.Session != 1 || second.Cursor != "9" {
+		t.Errorf("logs: %+v, %+v, %v, %v, %v", first, second, err1, err2, err3)
+	}
+	err = errors.Join(c.Drain(ctx), c.Detach(ctx), c.SetSecret(ctx, "A/B", "value"), c.RemoveSecret(ctx, "A"), c.RequestStop(ctx, time.Second), c.RequestKill(ctx))
+	if err != nil {
+		t.Error(err)
+	}
+	want := []string{
+		`update {"a":1}`, "explain https://x",
+		"logs {Tail:3 Since:2024-05-06 07:08:09.00000001 +0000 UTC Until:2024-05-06 07:08:10.00000001 +0000 UTC Sources:[stdout stderr] From:7 Follow:true}",
+		"drain", "detach", "set A/B value", "remove A",
+	}
+	if !slices.Equal(sb.called, want) {
+		t.Errorf("called\n%q, want\n%q", sb.called, want)
+	}
+	if d := <-sb.stops; d != time.Second {
+		t.Errorf("stop within %v", d)
+	}
+}
+
 // TestKill checks that kill answers when the sandbox has ended.
 func TestKill(t *testing.T) {
 	t.Parallel()
@@ -198,6 +306,14 @@ func TestEventStream(t *testing.T) {
 			t.Errorf("line %q, %v, want %q", got, err, want)
 		}
 	}
+	past, err := c.PastEvents(t.Context(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer past.Close()
+	if got, err := io.ReadAll(past); err != nil || string(got) != sb.lines[2]+"\n" {
+		t.Errorf("what there is: %q, %v", got, err)
+	}
 	close(sb.over)
 	if _, err := lines.ReadString('\n'); err != io.EOF {
 		t.Errorf("behind the last event: %v, want EOF", err)
@@ -237,6 +353,15 @@ func TestAPI(t *testing.T) {
 		{"POST", "/v1/stop", `{"timeout_ms":-1}`, nil, 400, `{"kind":"invalid argument","message":"timeout_ms: -1: want 0 to 86400000"}`},
 		{"POST", "/v1/stop", `{"timeout_ms":0}`, nil, 200, `{"source":"stop","exit":{"code":0},"at":"0001-01-01T00:00:00Z","denied":3}`},
 		{"GET", "/v1/events?from=x", "", nil, 400, `{"kind":"invalid argument","message":"from: \"x\": want the number of an event"}`},
+		{"GET", "/v1/events?follow=maybe", "", nil, 400, `{"kind":"invalid argument","message":"follow: \"maybe\": want true or false"}`},
+		{"GET", "/v1/logs?tail=x", "", nil, 400, `{"kind":"invalid argument","message":"logs: strconv.ParseUint: parsing \"x\": invalid syntax"}`},
+		{"GET", "/v1/logs?since=yesterday", "", nil, 400, `{"kind":"invalid argument","message":"logs: parsing time \"yesterday\" as \"2006-01-02T15:04:05.999999999Z07:00\": cannot parse \"yesterday\" as \"2006\""}`},
+		{"GET", "/v1/logs", "", &Failure{Kind: KindArgument, Message: "from: x"}, 400, `{"kind":"invalid argument","message":"from: x"}`},
+		{"GET", "/v1/metrics", "", &Failure{Kind: KindMetrics, Message: "no"}, 501, `{"kind":"metrics unavailable","message":"no"}`},
+		{"PUT", "/v1/secrets/A", `{"value":"v","x":1}`, nil, 400, `{"kind":"invalid argument","message":"request: json: unknown field \"x\""}`},
+		{"POST", "/v1/network", `{"a":`, nil, 400, `{"kind":"invalid argument","message":"request: unexpected EOF"}`},
+		{"POST", "/v1/kill", `{"no_wait":true}`, nil, 200, `{"source":"","exit":{"code":0},"at":"0001-01-01T00:00:00Z","denied":0}`},
+		{"POST", "/v1/ping", "", nil, 200, `{"status":""}`},
 		{"GET", "/v1/ports", "", nil, 200, `null`},
 		{"POST", "/v1/ports", `{"protocol":"tcp","host":"127.0.0.1:80","guest_port":0}`, nil, 400, `{"kind":"invalid argument","message":"guest_port: 0: want 1 to 65535"}`},
 		{"POST", "/v1/ports", `{"protocol":"tcp","host":"127.0.0.1:80","guest_port":1}`, errors.ErrUnsupported, 501, `{"kind":"unsupported operation","message":"unsupported operation"}`},

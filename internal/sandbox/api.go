@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -10,10 +9,7 @@ import (
 	"github.com/sluicenet/sluice/internal/guest"
 )
 
-var (
-	_ control.Sandbox = (*Sandbox)(nil)
-	_ control.Life    = (*Sandbox)(nil)
-)
+var _ control.Sandbox = (*Sandbox)(nil)
 
 // Info implements control.Sandbox.
 func (s *Sandbox) Info() control.Info {
@@ -28,12 +24,12 @@ func (s *Sandbox) Info() control.Info {
 	return info
 }
 
-// Touch implements control.Life.
+// Touch implements control.Sandbox.
 func (s *Sandbox) Touch() control.Touched {
 	return control.Touched{ActivitySeq: s.activity.touch(time.Now())}
 }
 
-// Drain implements control.Life.
+// Drain implements control.Sandbox.
 func (s *Sandbox) Drain() {
 	s.activity.drain()
 	if err := s.note(func(st *Found) { st.Status = control.StatusDraining }); err != nil {
@@ -41,7 +37,7 @@ func (s *Sandbox) Drain() {
 	}
 }
 
-// Detach implements control.Life.
+// Detach implements control.Sandbox.
 func (s *Sandbox) Detach() error {
 	if s.leash == nil {
 		return &control.Failure{Kind: control.KindUnsupported, Message: "the sandbox runs in its creator's process, and ends with it"}
@@ -63,53 +59,27 @@ func (s *Sandbox) note(change func(*Found)) error {
 	return s.claim.update(time.Now(), change)
 }
 
-// Run implements control.Sandbox. The guest runs one command in its life, and
-// ends with it.
+// Run implements control.Sandbox. The command that has the sandbox's own standard
+// files is its main one: there is one in its life, which ends with it.
 func (s *Sandbox) Run(ctx context.Context, cmd control.Command) (control.Exit, error) {
-	s.mu.Lock()
-	if s.running {
-		s.mu.Unlock()
-		return control.Exit{}, &control.Failure{Kind: control.KindUnsupported, Message: "this version of sluice runs one command per sandbox", Hint: "create another sandbox"}
+	if !s.inherits {
+		return control.Exit{}, &control.Failure{Kind: control.KindUnsupported, Message: "the guest has no standard files of its creator's", Hint: "carry them by exec"}
 	}
-	s.running = true
-	s.mu.Unlock()
-	exit, err := s.runInherited(ctx, guest.Command{Args: cmd.Args, Env: cmd.Env, Dir: cmd.Dir, Inherit: true})
-	if err == nil {
-		return exit, nil
+	c, err := s.startMain(ctx, cmd)
+	if err != nil {
+		return control.Exit{}, err
 	}
-	var refused *guest.StartError
+	defer c.Close()
+	exit, err := c.Wait(ctx)
 	switch {
-	case errors.As(err, &refused):
-		return control.Exit{}, &control.Failure{Kind: control.KindExecFailed, Message: refused.Message, Code: refused.Code}
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && err != nil:
 		s.end(control.SourceKill) // the guest need not obey
-		return control.Exit{}, context.Cause(ctx)
-	}
-	return control.Exit{}, s.gone(err)
-}
-
-// runInherited runs a command with the standard files of the guest's first
-// process, and ends the guest with it.
-func (s *Sandbox) runInherited(ctx context.Context, cmd guest.Command) (control.Exit, error) {
-	p, err := s.agent.Start(ctx, cmd)
-	if err != nil {
+		return control.Exit{}, err
+	case err != nil:
 		return control.Exit{}, err
 	}
-	defer p.Close()
 	s.mu.Lock()
-	s.process = p
-	early := s.early
-	s.mu.Unlock()
-	for _, signal := range early {
-		_ = p.Signal(ctx, signal) // an error says that it has ended
-	}
-	ended, err := p.Wait(ctx)
-	if err != nil {
-		return control.Exit{}, err
-	}
-	exit := control.Exit{Code: ended.Code, Signal: ended.Signal}
-	s.mu.Lock()
-	s.ran = &control.Exit{Code: ended.Status()}
+	s.ran = &control.Exit{Code: guest.Exit{Code: exit.Code, Signal: exit.Signal}.Status()}
 	s.mu.Unlock()
 	if s.asked.Load() { // and the command did as it was told
 		s.end(control.SourceStop)
@@ -119,22 +89,51 @@ func (s *Sandbox) runInherited(ctx context.Context, cmd guest.Command) (control.
 	return exit, nil
 }
 
+// startMain starts the sandbox's main command.
+func (s *Sandbox) startMain(ctx context.Context, cmd control.Command) (*command, error) {
+	s.mu.Lock()
+	taken := s.running
+	s.running = true
+	s.mu.Unlock()
+	if taken {
+		return nil, &control.Failure{Kind: control.KindUnsupported, Message: "the sandbox's standard files have their command already", Hint: "run others by exec"}
+	}
+	g := guestCommand(cmd)
+	g.TTY, g.Stdin, g.Inherit = nil, false, true
+	c, err := s.startCommand(ctx, g, false)
+	s.mu.Lock()
+	s.main, s.running = c, err == nil
+	early := s.early
+	s.early = nil
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	for _, signal := range early {
+		_ = c.Signal(ctx, signal) // an error says that it has ended
+	}
+	return c, nil
+}
+
+// maxEarly bounds the signals that wait for the main command; a person sends few.
+const maxEarly = 16
+
 // Signal implements control.Sandbox. The command gets one that comes before it
 // has started when it has.
 func (s *Sandbox) Signal(signal int) error {
 	s.mu.Lock()
-	running, process := s.running, s.process
-	if running && process == nil {
+	running, main := s.running, s.main
+	if running && main == nil && len(s.early) < maxEarly {
 		s.early = append(s.early, signal)
 	}
 	s.mu.Unlock()
 	if !running {
 		return &control.Failure{Kind: control.KindNotRunning, Message: "no command runs"}
 	}
-	if process == nil {
+	if main == nil {
 		return nil
 	}
-	if err := process.Signal(context.Background(), signal); err != nil { // it doesn't wait
+	if err := main.Signal(context.Background(), signal); err != nil { // it doesn't wait
 		return s.gone(err)
 	}
 	return nil
@@ -145,23 +144,33 @@ func (s *Sandbox) gone(err error) error {
 	return &control.Failure{Kind: control.KindNotRunning, Message: fmt.Sprintf("sandbox %q has ended: %v", s.spec.Name, err)}
 }
 
-// sigterm asks a command to end (signal(7)). It is Linux's number, whatever the
-// host is.
-const sigterm = 15
-
 // Stop implements control.Sandbox.
 func (s *Sandbox) Stop(timeout time.Duration) {
 	s.asked.Store(true)
-	if timeout <= 0 || s.Signal(sigterm) != nil {
+	if timeout <= 0 {
 		s.end(control.SourceStop)
 		return
 	}
-	t := time.NewTimer(timeout)
-	defer t.Stop()
-	select {
-	case <-s.over:
-	case <-t.C:
+	s.background(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		if s.agent.Shutdown(ctx) == nil { // and the guest ends with its agent
+			select {
+			case <-s.over:
+			case <-ctx.Done():
+			}
+		}
 		s.end(control.SourceStop)
+	})
+}
+
+// background runs f beside everything else, unless the sandbox has ended. f must
+// end when the agent's client is closed.
+func (s *Sandbox) background(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.helpers.Go(f)
 	}
 }
 
@@ -179,8 +188,8 @@ func (s *Sandbox) Wait(ctx context.Context) (control.Ended, error) {
 }
 
 // Events implements control.Sandbox.
-func (s *Sandbox) Events(ctx context.Context, from int64, write func(lines []byte) error) error {
-	return s.events.read(ctx, from, write)
+func (s *Sandbox) Events(ctx context.Context, from int64, follow bool, write func(lines []byte) error) error {
+	return s.events.read(ctx, from, follow, write)
 }
 
 // ioFailure is the failure of something on the host.

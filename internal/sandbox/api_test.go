@@ -24,6 +24,7 @@ func tryEmbed(t *testing.T, dirs Dirs, name string, fake *hvtest.Fake, cfg testC
 	return Embed(t.Context(), control.Spec{Name: name, Home: dirs.Home, Runtime: dirs.Runtime, Config: cfg.raw()}, Options{
 		Open:    func(context.Context, string) (hv.Hypervisor, error) { return fake, nil },
 		Compile: testCompile,
+		Stdio:   [3]*os.File{nil, os.Stdout, nil},
 	})
 }
 

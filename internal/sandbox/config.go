@@ -9,6 +9,8 @@ import (
 
 	"github.com/sluicenet/sluice/dns"
 	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/mitm"
+	"github.com/sluicenet/sluice/mitm/secret"
 	"github.com/sluicenet/sluice/policy"
 	"github.com/sluicenet/sluice/vnet"
 )
@@ -23,6 +25,7 @@ type Config struct {
 	Hostname  string
 	Network   *Network // nil gives the guest no card
 	Warnings  []string // for the record
+	Patches   []Patch  // changes of the root, made before the first command
 
 	// Keep lets the sandbox's directory stay when it has ended, so that it can
 	// be started again; without, nothing stays.
@@ -52,6 +55,14 @@ type Network struct {
 	Limits    vnet.Limits
 	RateLimit vnet.RateLimit
 	Ports     []vnet.Binding // published from the start
+
+	// Intercept is what the user says of reading TLS; nil doesn't. The sandbox
+	// fills in whom the proxy speaks with.
+	Intercept *mitm.Config
+	// Secrets are the interception's, with their values.
+	Secrets secret.Config
+	// TrustHostCAs has the guest trust whom this host trusts.
+	TrustHostCAs bool
 }
 
 // A Compile function reads a creator's configuration. Its error is a

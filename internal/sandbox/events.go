@@ -192,7 +192,15 @@ func (r *recorder) appendLine(b []byte, rec record) []byte {
 // read calls write with the lines from number from on, as control.Sandbox says.
 // A reader that falls behind the ring is told how many it missed, by an
 // events.dropped that has no number, since it is not in the file.
-func (r *recorder) read(ctx context.Context, from int64, write func([]byte) error) error {
+func (r *recorder) read(ctx context.Context, from int64, follow bool, write func([]byte) error) error {
+	if !follow { // what has been emitted is to be there
+		r.hurry()
+		select {
+		case <-time.After(gatherTime):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	if from < 0 {
 		r.mu.Lock()
 		from = r.next
@@ -211,7 +219,7 @@ func (r *recorder) read(ctx context.Context, from int64, write func([]byte) erro
 			from = next
 			continue
 		}
-		if changed == nil {
+		if changed == nil || !follow {
 			return nil
 		}
 		select {

@@ -47,7 +47,7 @@ func decode(t *testing.T, lines []byte) []record {
 func readAll(t *testing.T, r *recorder, from int64) []byte {
 	t.Helper()
 	var all []byte
-	if err := r.read(t.Context(), from, func(lines []byte) error { all = append(all, lines...); return nil }); err != nil {
+	if err := r.read(t.Context(), from, true, func(lines []byte) error { all = append(all, lines...); return nil }); err != nil {
 		t.Error(err)
 	}
 	return all
@@ -165,12 +165,12 @@ func TestReadersEnd(t *testing.T) {
 	r, _ := newTestRecorder(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := r.read(ctx, -1, nil); !errors.Is(err, context.Canceled) {
+	if err := r.read(ctx, -1, true, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("an ended context: %v", err)
 	}
 	r.emit(record{Type: typeWarning})
 	broken := errors.New("broken")
-	if err := r.read(t.Context(), 0, func([]byte) error { return broken }); !errors.Is(err, broken) {
+	if err := r.read(t.Context(), 0, true, func([]byte) error { return broken }); !errors.Is(err, broken) {
 		t.Errorf("a broken writer: %v", err)
 	}
 }

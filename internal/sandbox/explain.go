@@ -13,7 +13,7 @@ import (
 	"github.com/sluicenet/sluice/policy"
 )
 
-// Explain implements control.Network. An address is explained with the names
+// Explain implements control.Sandbox. An address is explained with the names
 // that the resolver has given for it; a name with a public address that the
 // resolver would give, unless it is one of the gateway's.
 func (s *Sandbox) Explain(target string) (control.Explanation, error) {
@@ -24,12 +24,7 @@ func (s *Sandbox) Explain(target string) (control.Explanation, error) {
 	if err != nil {
 		return control.Explanation{}, &control.Failure{Kind: control.KindArgument, Message: err.Error()}
 	}
-	s.mu.Lock()
-	host := s.told
-	s.mu.Unlock()
-	s.updating.Lock()
-	p := s.current.Network.Policy
-	s.updating.Unlock()
+	p, host := s.rules()
 	names := []string{t.name}
 	if t.name == "" {
 		names = s.resolver.AppendNames(nil, t.flow.Peer.Addr(), time.Now())

@@ -18,7 +18,7 @@ import (
 
 // launch starts a sandbox's process from this test binary.
 func launch(ctx context.Context, dirs Dirs, name string, cfg testConfig) (*Process, error) {
-	return StartProcess(ctx, Launch{Dirs: dirs, Name: name, Config: cfg.raw()})
+	return StartProcess(ctx, Launch{Dirs: dirs, Name: name, Config: cfg.raw(), Stdio: [3]*os.File{nil, nil, os.Stderr}})
 }
 
 func needNamespaces(t *testing.T) {

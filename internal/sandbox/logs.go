@@ -97,7 +97,7 @@ func (l *logger) run() {
 	var batch []byte
 	for rec := range l.queue {
 		batch = appendRecord(batch[:0], rec)
-		for len(batch) < maxRecord && len(l.queue) > 0 {
+		for len(batch) < int(min(maxRecord, l.limit/8)) && len(l.queue) > 0 { // a file stays below its limit
 			batch = appendRecord(batch, <-l.queue) // only run receives, so there is one
 		}
 		l.write(batch)
@@ -248,7 +248,7 @@ func Logs(d Dirs, name string, q control.LogQuery, write func([]control.LogEntry
 	return nil
 }
 
-// Logs implements control.Records.
+// Logs implements control.Sandbox.
 func (s *Sandbox) Logs(ctx context.Context, q control.LogQuery, write func([]control.LogEntry) error) error {
 	f, err := newLogFilter(q)
 	if err != nil {

@@ -62,9 +62,15 @@ func runProcess(compile Compile) error {
 	for i := range opts.Stdio {
 		opts.Stdio[i] = os.NewFile(uintptr(stdioFD+i), "stdio")
 	}
+	theirs := opts.Stdio
+	for i, f := range theirs {
+		if isNull(f) {
+			opts.Stdio[i] = nil
+		}
+	}
 	s, err := start(ctx, spec, opts)
 	// The guest has its own; ours would keep a pipe's reader waiting.
-	for _, f := range opts.Stdio {
+	for _, f := range theirs {
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
@@ -80,6 +86,16 @@ func runProcess(compile Compile) error {
 	<-s.done
 	_ = control.Send(conn, s.ended)
 	return conn.Close()
+}
+
+// isNull reports whether f is the null device, which stands for no file.
+func isNull(f *os.File) bool {
+	info, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err == nil && os.SameFile(info, null)
 }
 
 // An endReason is the cause of the end of a process's context.

@@ -46,7 +46,7 @@ func (m *meter) percent(cpu time.Duration, now, began time.Time) float64 {
 	return 100 * float64(used) / float64(passed)
 }
 
-// Metrics implements control.Records.
+// Metrics implements control.Sandbox.
 func (s *Sandbox) Metrics() (control.Metrics, error) {
 	if s.leash == nil {
 		return control.Metrics{}, &control.Failure{Kind: control.KindMetrics, Message: "the sandbox runs in its creator's process: what is the guest's can't be told from the rest"}

@@ -10,9 +10,9 @@ import (
 
 	"github.com/sluicenet/sluice/dns"
 	"github.com/sluicenet/sluice/internal/control"
+	"github.com/sluicenet/sluice/mitm/secret"
+	"github.com/sluicenet/sluice/policy"
 )
-
-var _ control.Network = (*Sandbox)(nil)
 
 // typeUpdate is the event of a replaced policy.
 const typeUpdate = "policy.update"
@@ -20,7 +20,7 @@ const typeUpdate = "policy.update"
 // errNoNetwork is the failure of a question about a network that isn't there.
 var errNoNetwork = &control.Failure{Kind: control.KindUnsupported, Message: "the sandbox has no network"}
 
-// Flows implements control.Network.
+// Flows implements control.Sandbox.
 func (s *Sandbox) Flows() []control.Flow {
 	flows := []control.Flow{}
 	if s.network == nil {
@@ -48,7 +48,7 @@ func (s *Sandbox) Flows() []control.Flow {
 	return flows
 }
 
-// Stats implements control.Network.
+// Stats implements control.Sandbox.
 func (s *Sandbox) Stats() control.Stats {
 	out := control.Stats{Drops: map[string]uint64{}, DNS: map[string]uint64{}, Denied: s.events.denied.Load()}
 	if s.network == nil {
@@ -77,7 +77,7 @@ func dnsCounts(st dns.Stats) map[string]uint64 {
 	}
 }
 
-// Update implements control.Network. The configuration is compiled as at
+// Update implements control.Sandbox. The configuration is compiled as at
 // creation, and refused whole if anything but the policy differs. Updates come
 // one after the other.
 func (s *Sandbox) Update(config json.RawMessage) (control.Updated, error) {
@@ -95,6 +95,9 @@ func (s *Sandbox) Update(config json.RawMessage) (control.Updated, error) {
 		}
 	}
 	s.current = next
+	s.mu.Lock()
+	s.policy = next.Network.Policy
+	s.mu.Unlock()
 	generation := s.setRules(func() {
 		s.resolver.SetPolicy(next.Network.Policy)
 		s.network.SetPolicy(next.Network.Policy)
@@ -115,8 +118,8 @@ func (s *Sandbox) setRules(change func()) uint64 {
 	s.ruling.Lock()
 	defer s.ruling.Unlock()
 	change()
-	s.generation++
-	return s.generation
+	s.tunnels.review(func(t connectTo) bool { return s.decideTarget(t).Action == policy.Allow })
+	return s.generation.Add(1)
 }
 
 // fixedDifferences names the fields in which two configurations differ and which
@@ -151,7 +154,20 @@ func fixedDifferences(old, next Config) []string {
 	differ("MaxConnections and Limits", a.Limits, b.Limits)
 	differ("RateLimiter", a.RateLimit, b.RateLimit)
 	differ("Ports and PortBindings", sorted(a.Ports), sorted(b.Ports))
+	differ("TLS", a.Intercept, b.Intercept)
+	differ("TLS.TrustHostCAs", a.TrustHostCAs, b.TrustHostCAs)
+	differ("WithSecrets", valueless(a.Secrets), valueless(b.Secrets))
 	return fields
+}
+
+// valueless returns the secrets without their values, which whoever has only
+// found the sandbox doesn't know.
+func valueless(c secret.Config) secret.Config {
+	c.Secrets = slices.Clone(c.Secrets)
+	for i := range c.Secrets {
+		c.Secrets[i].Value = secret.Value{}
+	}
+	return c
 }
 
 // sorted returns bindings in an order that doesn't depend on how they were

@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"context"
 	"net"
 	"net/netip"
 	"slices"
@@ -76,13 +75,14 @@ func TestUpdate(t *testing.T) {
 // events returns the events so far.
 func events(t *testing.T, s *Sandbox) []string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
 	var lines []string
-	_ = s.Events(ctx, 0, func(p []byte) error { // ends with ctx
+	err := s.Events(t.Context(), 0, false, func(p []byte) error {
 		lines = append(lines, strings.Split(strings.TrimSuffix(string(p), "\n"), "\n")...)
 		return nil
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return lines
 }
 

@@ -42,6 +42,9 @@ type record struct {
 	DNS     *recordDNS     `json:"dns,omitempty"`     // dns.query
 	Verdict *recordVerdict `json:"verdict,omitempty"` // flow.*, dns.query
 	Port    *control.Port  `json:"port,omitempty"`    // port.*
+	TLS     *recordTLS     `json:"tls,omitempty"`     // tls.*
+	HTTP    *recordHTTP    `json:"http,omitempty"`    // http.request
+	Secret  *recordSecret  `json:"secret,omitempty"`  // secret.*
 
 	Limit   string         `json:"limit,omitempty"`   // limit.hit: the bound
 	Count   uint64         `json:"count,omitempty"`   // events.dropped, limit.hit: how many

@@ -16,6 +16,8 @@ import (
 	"github.com/sluicenet/sluice/internal/control"
 	"github.com/sluicenet/sluice/internal/guest"
 	"github.com/sluicenet/sluice/internal/image"
+	"github.com/sluicenet/sluice/mitm"
+	"github.com/sluicenet/sluice/mitm/secret"
 	"github.com/sluicenet/sluice/policy"
 	"github.com/sluicenet/sluice/vnet"
 	"github.com/sluicenet/sluice/vnet/link"
@@ -40,9 +42,13 @@ type Sandbox struct {
 	block      *blockClaim
 	vm         hv.VM
 	resolver   *dns.Server
+	proxy      *mitm.Proxy // nil where TLS isn't read
+	secrets    *secret.Set // nil without any
+	tunnels    tunnels
 	network    *vnet.Network
 	agent      *guest.Client
 	server     *control.Server
+	helpers    sync.WaitGroup     // goroutines of background
 	followers  sync.WaitGroup     // the goroutines that follow the host
 	unfollow   context.CancelFunc // ends them; nil before they start
 	reach      *reach
@@ -51,13 +57,14 @@ type Sandbox struct {
 	sessions   atomic.Uint64 // number of the last command
 	guestConns conns
 	leash      *leash // nil in the caller's process
+	inherits   bool   // the guest has standard files of its creator's
 	fakeIP     bool   // has been warned of; owned by refresh
 
-	compile    Compile    // for updates
-	updating   sync.Mutex // held for the length of an update; guards the following field
-	current    Config     // as compiled last, not as fitted to this machine
-	ruling     sync.Mutex // held for the length of a change of rules; guards the following field
-	generation uint64     // of the rules of network and resolver
+	compile    Compile       // for updates
+	updating   sync.Mutex    // held for the length of an update; guards the following field
+	current    Config        // as compiled last, not as fitted to this machine
+	ruling     sync.Mutex    // held for the length of a change of rules
+	generation atomic.Uint64 // of the rules of network and resolver; changed under ruling
 
 	asked  atomic.Bool   // somebody called Stop
 	ending chan string   // why to end now: the first counts, the rest is dropped
@@ -66,11 +73,13 @@ type Sandbox struct {
 	done   chan struct{} // closed by live when nothing runs any more
 
 	mu      sync.Mutex     // guards the following fields, and claim's state
-	running bool           // a command runs, or is about to
-	process *guest.Process // that command; nil before it has started
+	running bool           // the main command runs, or is about to
+	main    *command       // nil before it has started
 	early   []int          // signals for it that came before
 	ran     *control.Exit  // how it ended; nil before
+	closed  bool           // no helper may begin any more
 	host    hostNet        // as last read
+	policy  *policy.Policy // of this moment; nil without a network
 	told    *policy.Host   // what network and resolver know
 	nat64   []netip.Prefix // as last discovered
 }
@@ -92,13 +101,13 @@ func start(ctx context.Context, spec control.Spec, opts Options) (*Sandbox, erro
 		over:   make(chan struct{}),
 		done:   make(chan struct{}),
 
-		compile:    opts.Compile,
-		current:    cfg,
-		generation: 1, // of the rules that network and resolver begin with
+		compile: opts.Compile,
+		current: cfg,
 	}
+	s.generation.Store(1) // of the rules that network and resolver begin with
 	if cfg.Network != nil {
 		compiled := *cfg.Network
-		s.current.Network = &compiled
+		s.current.Network, s.policy = &compiled, compiled.Policy
 	}
 	if err := s.begin(ctx, opts); err != nil {
 		return nil, errors.Join(err, s.close(control.Ended{At: time.Now()}))
@@ -158,6 +167,9 @@ func (s *Sandbox) begin(ctx context.Context, opts Options) error {
 	if s.block != nil {
 		s.info.Ports = s.Ports()
 		s.info.Block4, s.info.Block6 = s.block.block.Prefix4.String(), s.block.block.Prefix6.String()
+	}
+	if err := s.note(func(st *Found) { st.Backend = hypervisor.Name() }); err != nil {
+		return ioFailure(err)
 	}
 	l, err := control.Listen(s.claim.socket)
 	if err != nil {
@@ -268,6 +280,7 @@ func (s *Sandbox) beginGuest(ctx context.Context, hypervisor hv.Hypervisor, opts
 	if n := s.cfg.Network; n != nil {
 		cfg.NIC = &hv.NIC{MAC: s.block.block.GuestMAC, MTU: uint16(n.MTU)}
 	}
+	s.inherits = passesFiles(hypervisor) && opts.Stdio != [3]*os.File{}
 	var err error
 	if s.vm, err = hypervisor.Start(ctx, cfg); err != nil {
 		return startFailure("start guest", err)
@@ -280,6 +293,10 @@ func (s *Sandbox) beginGuest(ctx context.Context, hypervisor hv.Hypervisor, opts
 	s.agent = guest.NewClient(s.vm.Agent())
 	if err := s.agent.Boot(ctx, s.bootstrap()); err != nil {
 		return startFailure("set up guest", err)
+	}
+	s.cfg.Warnings = append(s.cfg.Warnings, s.agent.Warnings()...)
+	if err := s.patch(ctx); err != nil {
+		return err
 	}
 	if s.cfg.Network == nil {
 		return nil
@@ -294,6 +311,10 @@ func (s *Sandbox) beginGuest(ctx context.Context, hypervisor hv.Hypervisor, opts
 	}
 	return nil
 }
+
+// passesFiles reports whether a backend gives its creator's files to the guest: a
+// process's can be passed on, a machine has its own.
+func passesFiles(h hv.Hypervisor) bool { return h.Name() == "namespace" || h.Name() == "fake" }
 
 // connect puts the network and the resolver behind the guest's card.
 func (s *Sandbox) connect() error {
@@ -317,6 +338,9 @@ func (s *Sandbox) connect() error {
 	if err != nil {
 		return err
 	}
+	if err := s.intercept(); err != nil {
+		return err
+	}
 	file, format := s.vm.NIC()
 	card, err := link.Open(file, format)
 	if err != nil {
@@ -331,6 +355,7 @@ func (s *Sandbox) connect() error {
 		Reject:    n.Reject,
 		DNS:       s.resolver,
 		Names:     s.resolver,
+		Inspector: s.inspector(),
 		Events:    func(e vnet.Event) { s.events.emit(networkRecord(e)) },
 		Limits:    n.Limits,
 		RateLimit: n.RateLimit,
@@ -341,7 +366,11 @@ func (s *Sandbox) connect() error {
 
 // bootstrap is what the agent is told first.
 func (s *Sandbox) bootstrap() guest.Bootstrap {
-	b := guest.Bootstrap{Hostname: s.cfg.Hostname}
+	b := guest.Bootstrap{Hostname: s.cfg.Hostname, Env: s.placeholders()}
+	var warning string
+	if b.CA, warning = s.trustedCAs(); warning != "" {
+		s.cfg.Warnings = append(s.cfg.Warnings, warning)
+	}
 	if b.Hostname == "" {
 		b.Hostname = s.spec.Name
 	}
@@ -418,6 +447,10 @@ func (s *Sandbox) live() {
 	if err := s.close(ended); err != nil {
 		s.report("clean up", err)
 	}
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.helpers.Wait()
 }
 
 // lastWordTime bounds how long the end of a dead guest's stream is waited for.
@@ -475,6 +508,9 @@ func (s *Sandbox) close(ended control.Ended) error {
 	s.guestConns.close()
 	if s.network != nil {
 		errs = append(errs, s.network.Close())
+	}
+	if s.proxy != nil {
+		errs = append(errs, s.proxy.Close())
 	}
 	if s.resolver != nil {
 		errs = append(errs, s.resolver.Close())
