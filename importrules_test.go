@@ -120,8 +120,15 @@ var allowed = map[string]map[string]string{
 		"golang.org/x/crypto":            "SSH multiplexes the agent's stream",
 		"golang.org/x/sys":               "mounts, namespaces, terminals",
 	},
+	"internal/confine": {
+		"github.com/landlock-lsm": "Landlock, on all threads",
+		"golang.org/x/sys":        "seccomp, limits",
+	},
 	"internal/control": {
 		"golang.org/x/sys": "the peer's credentials",
+	},
+	"internal/image/imagetest": {
+		"github.com/google/go-containerregistry": "makes images",
 	},
 	"internal/image": {
 		"github.com/google/go-containerregistry": "registries, and the documents they have",
@@ -152,6 +159,8 @@ var allowed = map[string]map[string]string{
 		"mitm/secret":                    "its secrets,",
 		"policy":                         "its rules",
 		"internal/control":               "and who asks about them",
+		"internal/guest/machine":         "this program may be its process 1,",
+		"internal/image/disk":            "as a disk, for a machine",
 		"internal/guest":                 "through the agent",
 		"internal/image":                 "from an image",
 		"github.com/landlock-lsm":        "confines the sandbox's process",
@@ -229,6 +238,7 @@ var testsMay = map[string]string{
 var testsMayHere = map[string]map[string]string{
 	"sdk":              {"hv/namespace": "tells whether this machine runs one", "github.com/google/go-containerregistry": "makes images, and a registry"},
 	"integration":      {"sdk": "the public door", "github.com/miekg/dns": "a hostile authority's messages"},
+	"cmd/sluice":       {"internal/image/imagetest": "makes images", "github.com/google/go-containerregistry": "and a registry"},
 	"internal/sandbox": {"hv/namespace": "starts real guests"},
 	"vnet":             {"golang.org/x/net/http2/hpack": "makes requests of HTTP/2"},
 	"bench":            {"sdk": "the public door"},
