@@ -10,7 +10,7 @@ import (
 // one that starts faster and needs no program. See ADR 11.
 func backends() []Backend {
 	return []Backend{
-		{Hypervisor: krun.New(), Role: krun.Role, Main: krun.Main},
+		{Hypervisor: krun.New(), Disks: true, Role: krun.Role, Main: krun.Main},
 		{Hypervisor: qemu.New(qemu.Config{}), Disks: true, Role: qemu.Role, Main: qemu.Main},
 		{Hypervisor: namespace.New(), ByNameOnly: true, Role: namespace.Role, Main: namespace.Main},
 	}

@@ -4,6 +4,7 @@ import (
 	"os"
 
 	"github.com/sluicenet/sluice"
+	"github.com/sluicenet/sluice/internal/guest/machine"
 )
 
 // Role is argv[0] of a sandbox's process. It is not an environment variable,
@@ -12,14 +13,17 @@ const Role = "sluice:sandbox"
 
 // Dispatch takes over where this process was started by sluice for a role of
 // its own, and doesn't return then; else it returns at once. Nothing but the
-// roles below is known: a sandbox's process, and what the platform's backends
-// start. compile reads the configuration of a sandbox's creator.
+// roles below is known: a sandbox's process, a virtual machine's process 1, and
+// what the platform's backends start. compile reads the configuration of a sandbox's creator.
 func Dispatch(compile Compile) {
 	if len(os.Args) == 0 {
 		return
 	}
-	if os.Args[0] == Role {
+	switch os.Args[0] {
+	case Role:
 		Main(compile)
+	case machine.Role: // as guest.Executable may choose this program
+		machine.Main()
 	}
 	for _, b := range sluice.Backends() {
 		if b.Role != "" && os.Args[0] == b.Role {

@@ -270,7 +270,6 @@ func (s *Sandbox) beginNetwork(ctx context.Context) error {
 func (s *Sandbox) beginGuest(ctx context.Context, hypervisor hv.Hypervisor, opts Options) error {
 	cfg := hv.Config{
 		Name:      s.spec.Name,
-		Root:      s.cfg.Root,
 		Hide:      []string{s.dirs.Home, s.dirs.Runtime},
 		CPUs:      s.cfg.CPUs,
 		MemoryMiB: s.cfg.MemoryMiB,
@@ -281,7 +280,10 @@ func (s *Sandbox) beginGuest(ctx context.Context, hypervisor hv.Hypervisor, opts
 		cfg.NIC = &hv.NIC{MAC: s.block.block.GuestMAC, MTU: uint16(n.MTU)}
 	}
 	s.inherits = passesFiles(hypervisor) && opts.Stdio != [3]*os.File{}
-	var err error
+	err := s.giveRoot(ctx, hypervisor, &cfg)
+	if err != nil {
+		return err
+	}
 	if s.vm, err = hypervisor.Start(ctx, cfg); err != nil {
 		return startFailure("start guest", err)
 	}
