@@ -273,13 +273,15 @@ func (s *Sandbox) beginGuest(ctx context.Context, hypervisor hv.Hypervisor, opts
 		Hide:      []string{s.dirs.Home, s.dirs.Runtime},
 		CPUs:      s.cfg.CPUs,
 		MemoryMiB: s.cfg.MemoryMiB,
-		Stdio:     opts.Stdio,
 		Logger:    s.log,
 	}
 	if n := s.cfg.Network; n != nil {
 		cfg.NIC = &hv.NIC{MAC: s.block.block.GuestMAC, MTU: uint16(n.MTU)}
 	}
-	s.inherits = passesFiles(hypervisor) && opts.Stdio != [3]*os.File{}
+	if passesFiles(hypervisor) {
+		cfg.Stdio = opts.Stdio
+	}
+	s.inherits = cfg.Stdio != [3]*os.File{}
 	err := s.giveRoot(ctx, hypervisor, &cfg)
 	if err != nil {
 		return err
