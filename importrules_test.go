@@ -159,7 +159,7 @@ var allowed = map[string]map[string]string{
 		"mitm/secret":                    "its secrets,",
 		"policy":                         "its rules",
 		"internal/control":               "and who asks about them",
-		"internal/guest/machine":         "this program may be its process 1,",
+		"internal/confine":               "confines its process",
 		"internal/image/disk":            "as a disk, for a machine",
 		"internal/guest":                 "through the agent",
 		"internal/image":                 "from an image",
