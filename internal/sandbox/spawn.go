@@ -121,6 +121,10 @@ var inherited = []string{
 	"XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME", "SLUICE_HOME",
 	"SSL_CERT_FILE", "SSL_CERT_DIR",
 	"SystemRoot", "LocalAppData",
+	// What a virtual machine is made of: hv/qemu, hv/krun, guest.Executable, which
+	// may build the agent.
+	"SLUICE_QEMU_ACCEL", "SLUICE_KERNEL", "SLUICE_AGENT", "SLUICE_LIBKRUN",
+	"GOROOT", "GOPATH", "GOMODCACHE", "GOCACHE", "GOPROXY", "GOFLAGS", "GOTOOLCHAIN", "GOSUMDB", "GONOSUMDB",
 	"GODEBUG", "GOTRACEBACK", "GOMAXPROCS", "GOMEMLIMIT", "GOCOVERDIR", "GORACE",
 }
 
