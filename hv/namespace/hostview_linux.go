@@ -84,7 +84,10 @@ func (v *hostView) build() error {
 			return err
 		}
 	}
-	return showResolver()
+	if err := showResolver(); err != nil {
+		return err
+	}
+	return showTrust()
 }
 
 // temporary makes the guest's own directory at name. Below another directory of

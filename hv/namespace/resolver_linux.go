@@ -1,10 +1,14 @@
 package namespace
 
 import (
+	"fmt"
 	"os"
 	"path"
+	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluicenet/sluice/internal/guest"
 )
 
 // etcLayer is the directory that lies above the host's /etc in the overlay. It
@@ -44,4 +48,46 @@ func showResolver() error {
 		}
 	}
 	return nil
+}
+
+// showTrust shows copies of the host's bundles of certificates, which the agent
+// can write, in their place: a sandbox that intercepts TLS adds a certificate to
+// them. A bundle that can't be shown so stays the host's, read-only, and the
+// agent names another to programs.
+func showTrust() error {
+	for i, name := range guest.TrustFiles() {
+		target, err := inRoot(name) // a link leads to what it is of
+		if err != nil {
+			continue // not this distribution's
+		}
+		err = showCopy(target, scratch+"/trust-"+strconv.Itoa(i))
+		unix.Close(target)
+		if err != nil {
+			return fmt.Errorf("show %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// maxTrust bounds a bundle that is copied, in bytes: ten times a distribution's.
+const maxTrust = 4 << 20
+
+// showCopy shows a copy of target, made at file, in its place, if it is a file of
+// a size to copy.
+func showCopy(target int, file string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(target, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxTrust {
+		return nil
+	}
+	text, err := os.ReadFile(descriptorPath(target))
+	if err != nil {
+		return nil // not for the guest's root to read
+	}
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		return err
+	}
+	return bind(file, unix.S_IFREG, target, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 }

@@ -15,10 +15,12 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 const defaultTerm = "xterm"
 
 // environment returns the whole environment of c, each name once: c's own
-// variables, before the guest's, before what every command has. home is its
-// user's.
-func environment(c Command, guest map[string]string, home string) []string {
-	env := map[string]string{"PATH": defaultPath, "HOME": home}
+// variables, before the guest's, before what every command of who has.
+func environment(c Command, guest map[string]string, who identity) []string {
+	env := map[string]string{"PATH": defaultPath, "HOME": who.home}
+	if who.name != "" {
+		env["USER"], env["LOGNAME"] = who.name, who.name
+	}
 	if c.TTY != nil {
 		env["TERM"] = cmp.Or(c.TTY.Term, defaultTerm)
 	}

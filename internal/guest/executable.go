@@ -35,9 +35,8 @@ const (
 //
 //  1. the file that the variable SLUICE_AGENT names;
 //  2. sluice-agent-linux-ARCH or sluice-agent, beside this executable;
-//  3. this executable, if it is one of this module's commands and fits;
-//  4. what was built for this executable before, in the user's cache;
-//  5. what "go build" makes of this module's source, put there.
+//  3. what was built for this executable before, in the user's cache;
+//  4. what "go build" makes of this module's source, put there.
 //
 // The error names what was tried and how to help.
 func Executable(ctx context.Context, arch string) (string, error) {
@@ -58,9 +57,6 @@ func Executable(ctx context.Context, arch string) (string, error) {
 		}
 	}
 	info, _ := debug.ReadBuildInfo() // nil where the build left it out
-	if info != nil && strings.HasPrefix(info.Path, module+"/cmd/") && checkAgent(own, arch) == nil {
-		return own, nil
-	}
 	path, err := builtAgent(ctx, own, info, arch)
 	if err != nil {
 		return "", fmt.Errorf("find the guest's agent for linux/%s (put %s beside %s, or name it by SLUICE_AGENT; `go build %s` makes one): %w",

@@ -116,7 +116,8 @@ func (a *HardwareAddr) UnmarshalText(text []byte) error {
 type Command struct {
 	Args []string `json:"args"` // Args[0] is looked up in the PATH of the environment
 	// Env are variables as NAME=value, on top of Bootstrap.Env, and that on top
-	// of PATH and HOME, and TERM with a TTY. The last of a name counts.
+	// of PATH, HOME, USER and LOGNAME, and TERM with a TTY. The last of a name
+	// counts.
 	Env []string `json:"env,omitempty"`
 	Dir string   `json:"dir,omitempty"` // "" is the root directory
 	// User is whose process it is: "" for the guest's root, else a user's name or

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"sync"
 	"time"
@@ -55,16 +54,20 @@ func (m *machine) Boot(b Bootstrap) ([]string, error) {
 			return nil, err
 		}
 	}
-	m.mu.Lock()
-	m.env = maps.Clone(b.Env)
-	m.mu.Unlock()
-	if err := loopbackUp(); err != nil {
+	env, warnings, err := installTrust("", b.CA, b.Env)
+	if err != nil {
 		return nil, err
 	}
-	if b.Network == nil {
-		return nil, nil
+	m.mu.Lock()
+	m.env = env
+	m.mu.Unlock()
+	if err := loopbackUp(); err != nil {
+		return warnings, err
 	}
-	return nil, configure(*b.Network)
+	if b.Network == nil {
+		return warnings, nil
+	}
+	return warnings, configure(*b.Network)
 }
 
 // Configure changes the network. See System.
@@ -95,14 +98,16 @@ func (m *machine) Start(c Command) (Child, error) {
 	m.mu.Lock()
 	env := m.env
 	m.mu.Unlock()
-	c.Env = environment(c, env, who.home)
+	c.Env = environment(c, env, who)
 	path, err := lookPath(c)
 	if err != nil {
 		return nil, err
 	}
 	f, err := openFiles(c, who)
 	if err != nil {
-		return nil, &StartError{Code: CodeRefused, Message: err.Error()}
+		failed := startError(path, c.User, err)
+		failed.Code = CodeRefused // whatever it is, the program isn't to blame
+		return nil, failed
 	}
 	p, err := m.reaper.start(path, c.Args, f.attributes(c, who))
 	f.closeChild()

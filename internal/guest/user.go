@@ -23,6 +23,7 @@ type identity struct {
 	uid, gid uint32
 	groups   []uint32 // supplementary
 	home     string
+	name     string // "" for a number that has none
 	// inherited says that the ids are the agent's own, with its groups: nothing
 	// is to be changed, which a guest with one user id may not.
 	inherited bool
@@ -49,12 +50,9 @@ func identify(root, user string) (identity, error) {
 		return identity{}, err
 	}
 	if user == "" {
-		who := identity{home: "/root", inherited: true}
-		for _, a := range accounts {
-			if a.uid == 0 {
-				who.home = a.home
-				break
-			}
+		who := identity{home: "/root", name: "root", inherited: true}
+		if a, found := findAccount("0", accounts); found {
+			who.home, who.name = a.home, a.name
 		}
 		return who, nil
 	}
@@ -77,7 +75,7 @@ func resolve(user string, accounts []account, groups []group) (identity, error) 
 		}
 		a = account{uid: uid, home: "/"} // of group 0, as container engines have it
 	}
-	who := identity{uid: a.uid, gid: a.gid, home: a.home}
+	who := identity{uid: a.uid, gid: a.gid, home: a.home, name: a.name}
 	if !hasGroup {
 		for _, g := range groups {
 			for _, member := range g.members {

@@ -51,9 +51,9 @@ const (
 // and lines of text.
 const (
 	maxCall    = 8 << 20
-	maxReply   = 64 << 10
+	maxReply   = 96 << 10
 	maxCommand = 192 << 10 // SSH's packets end at 256 KiB
-	maxFailure = 16 << 10  // of a refused channel
+	maxFailure = 32 << 10  // of a refused channel
 	maxText    = 4 << 10   // of one error's text
 )
 
