@@ -19,16 +19,23 @@ import (
 type leash struct {
 	once  sync.Once
 	freed chan struct{} // closed by cut
+	let   chan struct{} // closed by hold when the system sends no signal any more
 }
 
 // newLeash returns a leash that ends the context of end when the other end of
 // the lifeline is closed. Its goroutines live as long as the process, unless it
 // is cut.
 func newLeash(lifeline *os.File, end context.CancelCauseFunc) *leash {
-	l := &leash{freed: make(chan struct{})}
+	l := &leash{freed: make(chan struct{}), let: make(chan struct{})}
 	go l.watch(lifeline, end)
-	go holdThread(l.freed)
+	go l.hold()
 	return l
+}
+
+// hold keeps the second means until the leash is cut.
+func (l *leash) hold() {
+	defer close(l.let)
+	holdThread(l.freed)
 }
 
 // watch waits for the last copy of the lifeline's other end to be closed.
@@ -41,5 +48,9 @@ func (l *leash) watch(lifeline *os.File, end context.CancelCauseFunc) {
 	}
 }
 
-// cut lets the process outlive its creator. It is idempotent.
-func (l *leash) cut() { l.once.Do(func() { close(l.freed) }) }
+// cut lets the process outlive its creator, who may end as soon as it returns. It
+// is idempotent.
+func (l *leash) cut() {
+	l.once.Do(func() { close(l.freed) })
+	<-l.let
+}
