@@ -59,6 +59,7 @@ func (c *checker) compile(cfg *SandboxConfig) sandbox.Config {
 		MaxDuration: cfg.MaxDuration,
 		IdleTimeout: cfg.IdleTimeout,
 		Labels:      cfg.Labels,
+		Patches:     cfg.patches(),
 	}
 	var err error
 	if out.ConfigJSON, err = keptOf(cfg); err != nil {
@@ -105,6 +106,8 @@ func (c *checker) compileNetwork(cfg *SandboxConfig) *sandbox.Network {
 	}
 	c.checkSecrets(cfg, n.TLS, out.Policy)
 	out.Ports = c.compilePorts(cfg)
+	out.Intercept, out.Secrets = c.compileInterception(cfg, n), c.compileSecrets(cfg, n)
+	out.TrustHostCAs = n.TrustHostCAs != nil && *n.TrustHostCAs
 	if none {
 		c.checkNone(cfg)
 		return nil

@@ -19,7 +19,8 @@ type EventFilter struct {
 	// Denied leaves out what doesn't tell of a denial.
 	Denied bool
 	// From is the number of the first event; what has been dropped since is left
-	// out. New leaves out what was before, Past what is to come.
+	// out. New leaves out what was before, Past what is to come: it reads what has
+	// been written down, which the last 20 ms may not be.
 	From      int64
 	New, Past bool
 }

@@ -3,9 +3,12 @@ package sdk
 import (
 	"maps"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/sluicenet/sluice/internal/sandbox"
 )
 
 // A PatchKind says what a patch does.
@@ -126,6 +129,31 @@ func (c *checker) checkPatches(cfg *SandboxConfig) {
 	if size := len(cfg.Patches) + len(cfg.Scripts); size > 0 && cfg.Image == "" && cfg.BindRootfs == "" {
 		c.fail(ErrInvalidConfig, "WithPatches and WithScripts", "", "the host's own files are not changed", "give the guest a root by WithImage or WithBindRootfs")
 	}
+}
+
+// scriptsDir is where the scripts of WithScripts are in the guest.
+const scriptsDir = "/.msb/scripts"
+
+// patches returns all changes of the root: the patches, then the scripts.
+func (c *SandboxConfig) patches() []sandbox.Patch {
+	var all []sandbox.Patch
+	for _, p := range c.Patches {
+		q := sandbox.Patch{Kind: sandbox.PatchKind(p.Kind), Path: p.Path, Content: p.Content, Mode: p.Mode, Replace: p.Replace, Source: p.Src, Target: p.Target}
+		switch p.Kind {
+		case PatchKindCopyFile, PatchKindCopyDir:
+			q.Path = p.Dst
+		case PatchKindSymlink:
+			q.Path = p.Link
+		}
+		all = append(all, q)
+	}
+	executable := uint32(0o755)
+	for _, name := range slices.Sorted(maps.Keys(c.Scripts)) {
+		all = append(all, sandbox.Patch{
+			Kind: sandbox.PatchText, Path: path.Join(scriptsDir, name), Content: c.Scripts[name], Mode: &executable, Replace: true,
+		})
+	}
+	return all
 }
 
 // checkSource reports why a patch has nothing to copy.

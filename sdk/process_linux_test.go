@@ -80,7 +80,7 @@ func TestProcess(t *testing.T) {
 	}{
 		{"output", "echo hello; exit 7", nil, "hello\n", 7},
 		{"signal", "kill -15 $$", nil, "", 143},
-		{"environment", "env | sort | grep -v ^PWD", []m.SandboxOption{m.WithEnv(map[string]string{"A": "b c"})}, "A=b c\nHOME=/tmp\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n", 0},
+		{"environment", "env | sort | grep -v ^PWD", []m.SandboxOption{m.WithEnv(map[string]string{"A": "b c"})}, "A=b c\nHOME=/tmp\nLOGNAME=root\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nUSER=root\n", 0},
 		{"workdir", "pwd", []m.SandboxOption{m.WithWorkdir("/usr")}, "/usr\n", 0},
 		{"hostname", "hostname", []m.SandboxOption{m.WithHostname("guest")}, "guest\n", 0},
 		{"no input", "cat", nil, "", 0},

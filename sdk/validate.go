@@ -88,23 +88,13 @@ func (c *checker) checkNone(cfg *SandboxConfig) {
 // checkSupported reports what is valid but not there yet. Nothing that a
 // configuration asks for is ever left undone in silence.
 func (c *checker) checkSupported(cfg *SandboxConfig) {
-	n := cfg.Network
-	if n == nil {
-		n = &NetworkConfig{}
-	}
 	for _, f := range []struct {
 		path string
 		set  bool
 	}{
-		{"WithUser", cfg.User != ""},
 		{"WithLogLevel", logLevels[cfg.LogLevel] != slog.LevelInfo},
 		{"WithQuietLogs", cfg.QuietLogs},
-		{"WithPatches", len(cfg.Patches) > 0},
-		{"WithScripts", len(cfg.Scripts) > 0},
 		{"WithMounts", len(cfg.Mounts) > 0},
-		{"WithSecrets", len(cfg.Secrets) > 0},
-		{"TLS", n.TLS.intercepts()},
-		{"TrustHostCAs", n.TrustHostCAs != nil && *n.TrustHostCAs},
 	} {
 		if f.set {
 			c.fail(ErrUnsupportedOperation, f.path, "", "this version of sluice can't do that yet", "drop it")
