@@ -37,6 +37,10 @@
 // doesn't decompress requests, read WebSocket frames or undo what a server did to
 // a value before it echoed it (a hash, another case, an HTML entity).
 //
+// A guest that can make an allowed host send single bytes, and measures when they
+// come, sees which of them are held back, and so could find out a value byte by byte;
+// that is the price of streams that aren't delayed otherwise.
+//
 // Values leave it only in the bytes of an allowed request. No error, finding,
 // String method or formatting verb shows one; see [Value].
 package secret

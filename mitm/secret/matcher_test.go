@@ -284,12 +284,12 @@ func TestBase64(t *testing.T) {
 		value, before, after := randomBytes(rnd, 8+rnd.IntN(20)), randomBytes(rnd, rnd.IntN(10)), randomBytes(rnd, rnd.IntN(10))
 		m := newMatcher(base64Patterns(string(value)))
 		text := encodings[rnd.IntN(4)].EncodeToString(slices.Concat(before, value, after))
-		first, end := 8*len(before)/6, (8*(len(before)+len(value))+5)/6
+		first, end := (8*len(before)+5)/6, (8*(len(before)+len(value))+5)/6
 		if got, want := describe(m.find([]byte(text), 0, true)), fmt.Sprintf("%d %d 0 Base64", first, end); got != want {
 			t.Fatalf("%x behind %x in %s: %q, want %q", value, before, text, got, want)
 		}
 		changed := bytes.Clone(value)
-		changed[rnd.IntN(len(changed))] ^= 1 << rnd.IntN(8)
+		changed[1+rnd.IntN(len(changed)-1)] ^= 1 << rnd.IntN(8)
 		text = encodings[rnd.IntN(4)].EncodeToString(slices.Concat(before, changed, after))
 		if h, ok := m.find([]byte(text), 0, true); ok {
 			t.Fatalf("%x found in %s, which holds %x: %+v", value, text, changed, h)

@@ -10,12 +10,16 @@ import (
 // A pattern is a text to look for, in all of its spellings.
 //
 // Of a placeholder or a value the pattern is the bytes. Of a value in Base64 it is
-// sextets, which stand for characters of both alphabets, and of the first and the
-// last sextet only those bits that are the value's:
+// sextets, which stand for characters of both alphabets; of the last only those bits
+// that are the value's (v), not those of the byte behind it (n):
 //
 //	bytes    p p p p p p p p  v v v v v v v v  v v v v v v v v  n n n n n n n n
 //	sextets  p p p p p p  p p v v v v  v v v v v v  v v v v v v  v v n n n n  …
-//	masks                 0 0 1 1 1 1  1 1 1 1 1 1  1 1 1 1 1 1  1 1 0 0 0 0
+//	pattern                            1 1 1 1 1 1  1 1 1 1 1 1  1 1 0 0 0 0
+//
+// The character that the value shares with the byte before it is not part of the
+// pattern: every fourth character may be one, so that every fourth piece of a stream
+// would be held back. It shows at most four bits of the value's first byte.
 type pattern struct {
 	subject int    // which placeholder or value this is a form of
 	text    []byte // bytes, or sextets where masks isn't nil
@@ -41,11 +45,8 @@ func base64Patterns(text string) []pattern {
 		end := bits + 8*len(text)
 		encoded := base64.RawStdEncoding.EncodeToString(append(make([]byte, before), text...))
 		var p pattern
-		for first := bits - bits%6; first < end; first += 6 {
+		for first := (bits + 5) / 6 * 6; first < end; first += 6 {
 			mask := byte(0x3f)
-			if first < bits {
-				mask &= 0x3f >> (bits - first)
-			}
 			if first+6 > end {
 				mask &= 0x3f << (first + 6 - end)
 			}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/url"
 	"strings"
@@ -467,4 +468,44 @@ func TestNothingToDo(t *testing.T) {
 			t.Errorf("%v: the response changed", set)
 		}
 	}
+}
+
+// FuzzRequest: whatever a guest writes, no value goes elsewhere, and where none is
+// permitted everything goes out as it came; what the oracle finds is a violation.
+func FuzzRequest(f *testing.F) {
+	f.Add("/a", "b=$MSB_KEY", "X", "Basic dTokTVNCX0tFWQ==", "text/plain", "%24MSB_KEY")
+	f.Add("/%24MSB_KEY", "", "$msb_key", "$MSB_", "application/json", `\u0024MSB_KEY`)
+	f.Fuzz(func(t *testing.T, path, query, name, value, kind, body string) {
+		if len(path)+len(query)+len(name)+len(value)+len(body) > 2000 {
+			return
+		}
+		set := newSet(t, key(everywhere))
+		for _, to := range []Destination{listed, elsewhere, unverified} {
+			head := Head{Method: "POST", Path: path, Query: query, Header: map[string][]string{name: {value}, "Content-Type": {kind}}, HasBody: true}
+			r := set.Request(to)
+			err := r.Head(&head)
+			found := false
+			for _, text := range []string{path, query, name, value, kind} {
+				_, ok := oracle(r.view.placeholders, text)
+				found = found || ok
+			}
+			if to != listed && found && err == nil {
+				t.Fatalf("to %v: %q %q %q %q pass", to, path, query, name, value)
+			}
+			sent := ""
+			if err == nil {
+				src, _ := r.Body(strings.NewReader(body))
+				got, err := io.ReadAll(src)
+				if _, ok := oracle(r.view.placeholders, body); to != listed && ok != errors.As(err, new(*Violation)) {
+					t.Fatalf("to %v: body %q: %v", to, body, err)
+				} else if to != listed && !ok && string(got) != body {
+					t.Fatalf("to %v: body %q became %q", to, body, got)
+				}
+				sent = string(got)
+			}
+			if head.Path != path || to != listed && holds(sent+head.Query+fmt.Sprint(head.Header), canary) && !holds(path+query+name+value+kind+body, canary) {
+				t.Fatalf("to %v: sent %+v %q", to, head, sent)
+			}
+		}
+	})
 }
