@@ -38,6 +38,13 @@ func (c *console) notef(format string, args ...any) {
 	}
 }
 
+// say prints a line of data, unless the console is quiet.
+func (c *console) say(line string) {
+	if !c.quiet {
+		fmt.Fprintln(c.out, line)
+	}
+}
+
 // line prints lines on err, their head in the given colour.
 func (c *console) line(colour, format string, args ...any) {
 	head := "sluice:"

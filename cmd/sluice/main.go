@@ -79,6 +79,9 @@ func newRoot(c *console) *cobra.Command {
 	root.SetOut(c.out)
 	root.SetErr(c.err)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", helpWidth)))
-	root.AddCommand(newRun(c), newPolicy(c), newDoctor(c), newVersion(c))
+	root.AddCommand(newRun(c), newExec(c), newShell(c), newCopy(c), newLogs(c), newFlows(c), newEvents(c),
+		newList(c), newInspect(c), newPort(c), newPolicy(c), newImages(c),
+		newStart(c), newStop(c), newKill(c), newRemove(c),
+		newDoctor(c), newVersion(c))
 	return root
 }

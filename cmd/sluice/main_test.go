@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,8 +15,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/sluicenet/sluice/internal/image/imagetest"
 	"github.com/sluicenet/sluice/internal/netlab"
 )
 
@@ -38,8 +45,10 @@ func TestMain(m *testing.M) {
 //
 //	http://web.example/         hello
 //	http://private.example/     a private address, 10.1.2.3
-//	http://example.com/         hello, and by HTTPS, as http://api.example.com/
+//	http://example.com/         hello, and by HTTPS, as http://api.example.com/;
+//	                            "hello, friend" for who has the key "sesame"
 //	9.9.9.9                     a resolver that asks the lab's
+//	registry.example/tools:1    an image of busybox, which is the archive $TOOLS too
 //	http://localhost:8080/      hello, on this machine
 //
 // and nothing else.
@@ -48,11 +57,20 @@ func TestStories(t *testing.T) {
 	hello := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") })
 	lab.Host(t, "web.example").HTTP(80, hello)
 	lab.Host(t, "private.example", "10.1.2.3").HTTP(80, hello)
+	api := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") == "Bearer sesame" {
+			fmt.Fprintln(w, "hello, friend")
+			return
+		}
+		hello(w, r)
+	})
 	for _, name := range []string{"example.com", "api.example.com"} {
 		host := lab.Host(t, name)
-		host.HTTP(80, hello)
-		host.HTTPS(443, hello)
+		host.HTTP(80, api)
+		host.HTTPS(443, api)
 	}
+	archive := filepath.Join(t.TempDir(), "tools.tar")
+	serveImage(t, lab, archive)
 	lab.Host(t, "resolver.example", "9.9.9.9").UDP(53, forwardQuery)
 	here := httptest.NewUnstartedServer(hello)
 	here.Listener = listen(t, "127.0.0.1:8080")
@@ -65,6 +83,7 @@ func TestStories(t *testing.T) {
 			env.Setenv("SLUICE_HOME", filepath.Join(dir, "home"))
 			env.Setenv("XDG_RUNTIME_DIR", filepath.Join(dir, "run"))
 			env.Setenv("NO_COLOR", "1")
+			env.Setenv("TOOLS", archive)
 			return os.Mkdir(filepath.Join(dir, "run"), 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -74,6 +93,26 @@ func TestStories(t *testing.T) {
 		},
 		UpdateScripts: os.Getenv("SLUICE_UPDATE") == "1",
 	})
+}
+
+// serveImage makes an image of busybox, as a file and in a registry.
+func serveImage(t *testing.T, lab *netlab.Lab, archive string) {
+	t.Helper()
+	img, err := imagetest.Busybox(v1.Config{Cmd: []string{"cat", "/etc/motd"}, Env: []string{"FROM=image"}})
+	if err != nil {
+		netlab.Skip(t, "tools", err.Error())
+	}
+	if err := imagetest.Archive(archive, "built.example/tools:1", img); err != nil {
+		t.Fatal(err)
+	}
+	lab.Host(t, "registry.example").HTTPS(443, registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	ref, err := name.ParseReference("registry.example/tools:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, img, remote.WithTransport(&http.Transport{DisableKeepAlives: true})); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // forwardQuery is a resolver: it asks the lab's DNS.

@@ -36,12 +36,22 @@ var presets = map[string]m.NetworkPolicyPreset{
 }
 
 func (f *networkFlags) register(flags *pflag.FlagSet) {
+	f.registerPolicy(flags)
+	f.registerCard(flags)
+}
+
+// registerPolicy registers what a running sandbox can be given too.
+func (f *networkFlags) registerPolicy(flags *pflag.FlagSet) {
 	flags.StringVar(&f.preset, "network", "", "`PRESET` is none, public-only (public), non-local or allow-all (all)")
 	flags.Var(&targets{&f.rules, m.PolicyActionAllow}, "allow", "`TARGET` that may be reached, HOST[:PORT][,…]; HOST is a name, .suffix, address, CIDR or group")
 	flags.Var(&targets{&f.denials, m.PolicyActionDeny}, "deny", "`TARGET` that may not, before everything else")
 	flags.Var(&ruleTexts{&f.rules}, "rule", "a `RULE` such as 'allow egress api.example.com tcp 443'; repeatable")
 	flags.StringVar(&f.file, "policy", "", "`FILE` with the network's configuration (YAML)")
 	flags.StringVar(&f.denyResponse, "deny-response", "", "what the guest gets on a denial; `HOW` is drop or reject (default drop)")
+}
+
+// registerCard registers what is fixed when a sandbox starts.
+func (f *networkFlags) registerCard(flags *pflag.FlagSet) {
 	flags.Var(&f.maxConnections, "max-connections", "at most `N` TCP flows at once (default 4096)")
 	flags.StringSliceVar(&f.dns, "dns", nil, "nameserver `HOST[:PORT]` to ask instead of this host's; repeatable")
 	flags.StringArrayVarP(&f.publish, "publish", "p", nil, "publish `PORT` on this host: [ADDR:][HOSTPORT]:PORT[/udp]; repeatable")

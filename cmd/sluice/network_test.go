@@ -190,9 +190,9 @@ func TestSplitArgs(t *testing.T) {
 	}{
 		{"true", 0, "", "true", ""},
 		{"alpine sh -c x", 1, "alpine", "sh -c x", ""},
-		{"alpine", -1, "", "", "there is no command"},
-		{"", -1, "", "", "there is no command"},
-		{"alpine", 1, "", "", "there is no command"},
+		{"alpine", -1, "alpine", "", ""},
+		{"", -1, "", "", ""},
+		{"alpine", 1, "alpine", "", ""},
 		{"alpine sh", -1, "", "", `"sh": one image at most`},
 		{"alpine debian sh", 2, "", "", `"debian": one image at most`},
 	} {

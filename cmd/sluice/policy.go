@@ -19,9 +19,10 @@ import (
 func newPolicy(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
-		Short: "Look at a policy without running anything",
+		Short: "Look at a policy, or change that of a running sandbox",
 	}
-	cmd.AddCommand(newPolicyShow(c), newPolicyCheck(c), newPolicyExplain(c), newPolicyLint(c), newPolicySchema(c))
+	cmd.AddCommand(newPolicyShow(c), newPolicyCheck(c), newPolicyExplain(c), newPolicyLint(c), newPolicySchema(c),
+		newPolicySet(c), newPolicyAllow(c), newPolicyDeny(c))
 	return cmd
 }
 

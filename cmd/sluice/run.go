@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/signal"
-	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -20,28 +17,26 @@ import (
 // runFlags are the flags of sluice run.
 type runFlags struct {
 	network networkFlags
+	inspect interceptionFlags
+	guest   guestFlags
 
-	name       string
-	backend    string
-	rootfs     string
-	workdir    string
-	hostname   string
-	env        []string
-	cpus       uint8
-	memory     uint32
-	events     string
-	summary    string
-	failOnDeny bool
-	quiet      bool
-	verbose    bool
+	detach      bool
+	interactive bool
+	terminal    bool
+	events      string
+	summary     string
+	failOnDeny  bool
+	quiet       bool
+	verbose     bool
 }
 
 func newRun(c *console) *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
-		Use:   "run [flags] [IMAGE] -- COMMAND [ARG…]",
+		Use:   "run [flags] [IMAGE] [-- COMMAND [ARG…]]",
 		Short: "Run a command in a sandbox of its own",
-		Long: `Run a command in a sandbox of its own, which ends with it.
+		Long: `Run a command in a sandbox of its own, which ends with it. Without a command it
+is the image's own. With -d the sandbox stays until sluice stop.
 
 With --backend namespace and neither IMAGE nor --rootfs the command sees the
 host's files read-only, with a private /tmp: only its network is another.
@@ -57,42 +52,39 @@ it, 125 if sluice failed, 126 if the command can't be run, 127 if there is none,
   sluice run --backend namespace --allow api.example.com:443 -- ./install.sh
   sluice run --backend namespace --policy ci.yaml --fail-on-deny -- make test`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			code, err := f.run(cmd, c, args)
-			if code == 0 && err == nil {
-				return nil
-			}
-			return &exitError{code: code, err: err}
+			return exit(f.run(cmd, c, args))
 		},
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return &exitError{code: codeRun, err: fmt.Errorf("%w; sluice run --help shows the flags", err)}
-	})
+	setRunErrors(cmd)
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	f.network.register(flags)
-	flags.StringVar(&f.name, "name", "", "`NAME` of the sandbox (default: one made up)")
-	flags.StringVar(&f.backend, "backend", "", "hypervisor: auto, or a `NAME` that sluice doctor lists (default $SLUICE_BACKEND)")
-	flags.StringVar(&f.rootfs, "rootfs", "", "`DIR` that becomes the root")
-	flags.StringVarP(&f.workdir, "workdir", "w", "", "`DIR` to start in; . is this one")
-	flags.StringVar(&f.hostname, "hostname", "", "the guest's own `NAME` (default: the sandbox's)")
-	flags.StringArrayVarP(&f.env, "env", "e", nil, "`VAR`=VALUE, or VAR for this shell's value; repeatable")
-	flags.Uint8VarP(&f.cpus, "cpus", "c", 0, "`N` processors")
-	flags.Uint32VarP(&f.memory, "memory", "m", 0, "memory in `MiB`")
+	f.inspect.register(flags)
+	f.guest.register(flags)
+	flags.BoolVarP(&f.detach, "detach", "d", false, "let the sandbox and the command go on, and print the sandbox's name")
+	flags.BoolVarP(&f.interactive, "interactive", "i", false, "as always: standard input is passed on")
+	flags.BoolVarP(&f.terminal, "tty", "t", false, "fail unless the command gets this terminal, as it does where there is one")
 	flags.StringVar(&f.events, "events", "", "`FILE` for the events, as JSON lines; - is standard output")
 	flags.StringVar(&f.summary, "summary", "", "print a summary of all flows at the end; `FORMAT` is text, md or json")
 	flags.Lookup("summary").NoOptDefVal = "text"
 	flags.BoolVar(&f.failOnDeny, "fail-on-deny", false, "exit with 77 if the command succeeded but something was denied")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print errors only")
-	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print the sandbox's remarks, and each flow")
+	flags.BoolVar(&f.verbose, "verbose", false, "print the sandbox's remarks, and each flow")
 	return cmd
 }
 
 // run does what the flags say and returns the exit code.
 func (f *runFlags) run(cmd *cobra.Command, c *console, args []string) (int, error) {
 	c.quiet = f.quiet
-	opts, command, err := f.options(cmd, args)
+	opts, command, err := f.options(cmd, c, args)
 	if err != nil {
 		return codeRun, err
+	}
+	pull := newProgress(c)
+	defer pull.end()
+	opts = append(opts, m.WithPullProgress(pull.step))
+	if f.detach {
+		return f.start(cmd.Context(), c, opts, command)
 	}
 	w, err := newWatcher(c, f)
 	if err != nil {
@@ -107,19 +99,56 @@ func (f *runFlags) run(cmd *cobra.Command, c *console, args []string) (int, erro
 	return code, err
 }
 
-// attach creates the sandbox, runs the command in it and returns its exit code
-// and how much was denied. When it returns nothing of the sandbox is left, and
-// the watcher has had every event.
-func (f *runFlags) attach(ctx context.Context, opts []m.SandboxOption, command []string) (code int, denied uint64, err error) {
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
-	defer signal.Stop(signals)
-
-	name := f.name
-	if name == "" {
-		name = fmt.Sprintf("run-%08x", rand.Uint32())
+// sandboxName returns the name that the sandbox is to have.
+func (f *runFlags) sandboxName() string {
+	if f.guest.name != "" {
+		return f.guest.name
 	}
+	return fmt.Sprintf("run-%08x", rand.Uint32())
+}
+
+// start creates the sandbox, starts the command in it and leaves both alone.
+func (f *runFlags) start(ctx context.Context, c *console, opts []m.SandboxOption, command []string) (int, error) {
+	signals, stop := caughtSignals()
+	defer stop()
+	name := f.sandboxName()
 	sb, sig, err := createInterruptibly(ctx, name, opts, signals)
+	if sig != nil {
+		return 128 + int(sig.(syscall.Signal)), err
+	}
+	if err != nil {
+		return codeRun, err
+	}
+	if err := startIn(ctx, sb, command); err != nil {
+		code, err := commandError(codeRun, err)
+		return code, errors.Join(err, sb.Kill(ctx), sb.Close())
+	}
+	c.say(name)
+	return 0, sb.Close()
+}
+
+// startIn starts a command, or the default one, and lets it go.
+func startIn(ctx context.Context, sb *m.Sandbox, command []string) error {
+	var h *m.ExecHandle
+	var err error
+	if len(command) == 0 {
+		h, err = sb.ExecDefaultStream(ctx, m.WithExecKeep())
+	} else {
+		h, err = sb.ExecStream(ctx, command[0], command[1:], m.WithExecKeep())
+	}
+	if err != nil {
+		return err
+	}
+	return h.Detach(ctx)
+}
+
+// attach creates the sandbox, runs the command in it and returns its exit code
+// and how much was denied. When it returns nothing of the sandbox runs, and the
+// watcher has had every event.
+func (f *runFlags) attach(ctx context.Context, opts []m.SandboxOption, command []string) (code int, denied uint64, err error) {
+	signals, stopSignals := caughtSignals()
+	defer stopSignals()
+	sb, sig, err := createInterruptibly(ctx, f.sandboxName(), opts, signals)
 	if sig != nil {
 		return 128 + int(sig.(syscall.Signal)), 0, err
 	}
@@ -128,29 +157,26 @@ func (f *runFlags) attach(ctx context.Context, opts []m.SandboxOption, command [
 	}
 	passed := make(chan os.Signal, cap(signals))
 	stop := passSignals(sb, signals, passed)
-	code, err = sb.AttachWith(ctx, command[0], command[1:], m.WithAttachSignals(passed))
+	if len(command) == 0 {
+		code, err = sb.AttachDefault(ctx, m.WithAttachSignals(passed))
+	} else {
+		code, err = sb.AttachWith(ctx, command[0], command[1:], m.WithAttachSignals(passed))
+	}
 	stop()
-	if err == nil {
-		awaitEnd(ctx, sb)
-	}
 	code, err = commandError(code, err)
-	err = errors.Join(err, sb.Close())
-	end, endErr := sb.WaitUntilStopped(ctx) // it has
-	if endErr != nil {
-		return code, 0, errors.Join(err, endErr)
-	}
-	return code, end.Denied, err
+	denied, endErr := endSandbox(ctx, sb)
+	return code, denied, errors.Join(err, endErr)
 }
 
-// endTime bounds how long the guest may take to end after its command.
-const endTime = 2 * time.Second
-
-// awaitEnd waits until the guest, whose command has ended, has ended too, so that
-// its last bytes are on their way and in the record.
-func awaitEnd(ctx context.Context, sb *m.Sandbox) {
-	ctx, cancel := context.WithTimeout(ctx, endTime)
-	defer cancel()
-	_, _ = sb.WaitUntilStopped(ctx) // Close follows in any case
+// endSandbox ends a sandbox whose command has ended, with what that left running,
+// and returns how much was denied.
+func endSandbox(ctx context.Context, sb *m.Sandbox) (denied uint64, err error) {
+	err = sb.Stop(ctx, m.WithStopTimeout(0))
+	end, endErr := sb.WaitUntilStopped(ctx) // it has
+	if endErr == nil {
+		denied = end.Denied
+	}
+	return denied, errors.Join(err, endErr, sb.Close())
 }
 
 // createInterruptibly is CreateSandbox, but a signal ends it; the signal is
@@ -229,45 +255,50 @@ func commandError(code int, err error) (int, error) {
 }
 
 // options returns what the flags and arguments ask for.
-func (f *runFlags) options(cmd *cobra.Command, args []string) ([]m.SandboxOption, []string, error) {
+func (f *runFlags) options(cmd *cobra.Command, c *console, args []string) ([]m.SandboxOption, []string, error) {
 	image, command, err := splitArgs(args, cmd.ArgsLenAtDash())
 	if err != nil {
 		return nil, nil, err
 	}
-	if image == "" && f.rootfs == "" && f.backend != "namespace" && os.Getenv("SLUICE_BACKEND") != "namespace" {
-		return nil, nil, errors.New("a guest with a kernel of its own needs an IMAGE or --rootfs; --backend namespace runs the command on this host's files")
-	}
-	switch f.summary {
-	case "", "text", "md", "json":
-	default:
-		return nil, nil, fmt.Errorf("--summary %q: want text, md or json", f.summary)
+	if err := f.check(c, image, command); err != nil {
+		return nil, nil, err
 	}
 	network, err := f.network.config()
 	if err != nil {
 		return nil, nil, err
 	}
-	env, err := environment(f.env)
+	if err := f.inspect.apply(network); err != nil {
+		return nil, nil, err
+	}
+	secrets, err := f.inspect.option()
 	if err != nil {
 		return nil, nil, err
 	}
-	workdir := f.workdir
-	if strings.HasPrefix(workdir, ".") {
-		if workdir, err = filepath.Abs(workdir); err != nil {
-			return nil, nil, fmt.Errorf("--workdir %s: %w", f.workdir, err)
-		}
+	opts, err := f.guest.options(image, f.detach)
+	if err != nil {
+		return nil, nil, err
 	}
-	return []m.SandboxOption{
-		m.WithImage(image),
-		m.WithBackend(f.backend),
-		m.WithBindRootfs(f.rootfs),
-		m.WithWorkdir(workdir),
-		m.WithHostname(f.hostname),
-		m.WithEnv(env),
-		m.WithCPUs(f.cpus),
-		m.WithMemory(f.memory),
-		m.WithNetwork(network),
-		f.network.ports(),
-	}, command, nil
+	return append(opts, m.WithNetwork(network), f.network.ports(), secrets), command, nil
+}
+
+// check reports flags that don't go together.
+func (f *runFlags) check(c *console, image string, command []string) error {
+	hostFiles := image == "" && f.guest.rootfs == ""
+	switch {
+	case hostFiles && f.guest.backend != "namespace" && os.Getenv("SLUICE_BACKEND") != "namespace":
+		return errors.New("a guest with a kernel of its own needs an IMAGE or --rootfs; --backend namespace runs the command on this host's files")
+	case image == "" && len(command) == 0:
+		return errors.New("there is no command; write it behind --")
+	case f.detach && (f.events != "" || f.summary != "" || f.failOnDeny):
+		return errors.New("--events, --summary and --fail-on-deny are for a command that is waited for; with -d see sluice events and sluice flows")
+	case f.terminal && !(isTerminal(c.in) && isTerminal(c.out)):
+		return errNoTerminal
+	}
+	switch f.summary {
+	case "", "text", "md", "json":
+		return nil
+	}
+	return fmt.Errorf("--summary %q: want text, md or json", f.summary)
 }
 
 // splitArgs parts arguments into the image, if there is one, and the command.
@@ -280,33 +311,8 @@ func splitArgs(args []string, dash int) (image string, command []string, err err
 	switch {
 	case len(before) > 1:
 		return "", nil, fmt.Errorf("%q: one image at most; the command stands behind --", before[1])
-	case len(command) == 0:
-		return "", nil, errors.New("there is no command; write it behind --")
 	case len(before) == 1:
 		image = before[0]
 	}
 	return image, command, nil
-}
-
-// environment reads the values of --env, and passes on what programs need to
-// know about a terminal.
-func environment(entries []string) (map[string]string, error) {
-	env := make(map[string]string)
-	if term, ok := os.LookupEnv("TERM"); ok {
-		env["TERM"] = term
-	}
-	for _, entry := range entries {
-		name, value, given := strings.Cut(entry, "=")
-		if name == "" {
-			return nil, fmt.Errorf("--env %q: want NAME=VALUE or NAME", entry)
-		}
-		if !given {
-			var ok bool
-			if value, ok = os.LookupEnv(name); !ok {
-				return nil, fmt.Errorf("--env %s: is not set in this shell; write %s=VALUE", name, name)
-			}
-		}
-		env[name] = value
-	}
-	return env, nil
 }

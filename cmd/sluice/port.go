@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	m "github.com/sluicenet/sluice/sdk"
+)
+
+func newPort(c *console) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "port",
+		Short: "Publish ports of a running sandbox",
+	}
+	cmd.AddCommand(newPortList(c), newPortAdd(c), newPortRemove(c))
+	return cmd
+}
+
+func newPortList(c *console) *cobra.Command {
+	var o output
+	cmd := &cobra.Command{
+		Use:   "ls [flags] SANDBOX",
+		Short: "List what a sandbox publishes",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withSandbox(cmd.Context(), args[0], func(sb *m.Sandbox) error {
+				bindings, err := sb.Ports().List(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return printRows(c, &o, "HOST\tGUEST\tPROTOCOL", bindings, func(b m.PortBinding) string {
+					return fmt.Sprintf("%s\t%d\t%s", hostOf(b), b.GuestPort, b.Protocol)
+				})
+			})
+		},
+		ValidArgsFunction: completeNames(true, 1),
+	}
+	o.register(cmd.Flags())
+	return cmd
+}
+
+// hostOf returns where a binding is on this host.
+func hostOf(b m.PortBinding) string {
+	return net.JoinHostPort(b.Bind, strconv.Itoa(int(b.HostPort)))
+}
+
+func newPortAdd(c *console) *cobra.Command {
+	return &cobra.Command{
+		Use:     "add SANDBOX [ADDR:][HOSTPORT]:PORT[/udp]…",
+		Short:   "Publish ports, and print where",
+		Example: "  sluice port add worker 8080:80",
+		Args:    cobra.MinimumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withSandbox(cmd.Context(), args[0], func(sb *m.Sandbox) error {
+				return each(args[1:], func(text string) error {
+					bound, err := sb.Ports().Add(cmd.Context(), parsePublish(text))
+					if err != nil {
+						return err
+					}
+					c.say(hostOf(bound))
+					return nil
+				})
+			})
+		},
+		ValidArgsFunction: completeNames(true, 1),
+	}
+}
+
+func newPortRemove(c *console) *cobra.Command {
+	return &cobra.Command{
+		Use:     "rm SANDBOX [ADDR:]HOSTPORT[/udp]…",
+		Short:   "End publications, and the connections that came through them",
+		Example: "  sluice port rm worker 8080",
+		Args:    cobra.MinimumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withSandbox(cmd.Context(), args[0], func(sb *m.Sandbox) error {
+				return each(args[1:], func(text string) error {
+					return sb.Ports().Remove(cmd.Context(), parseBound(text))
+				})
+			})
+		},
+		ValidArgsFunction: completeNames(true, 1),
+	}
+}
+
+// parseBound reads [ADDR:]HOSTPORT[/udp].
+func parseBound(text string) m.PortBinding {
+	b := parsePublish(text)
+	// Without a guest's port, what stands last is the host's.
+	host, _ := cutLast(text, ":")
+	return m.PortBinding{Bind: strings.Trim(host, "[]"), HostPort: b.GuestPort, Protocol: b.Protocol}
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	m "github.com/sluicenet/sluice/sdk"
+)
+
+// connect connects to the running sandbox of a name.
+func connect(ctx context.Context, name string) (*m.Sandbox, error) {
+	h, err := m.GetSandbox(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return h.Connect(ctx)
+}
+
+// withSandbox calls do with the running sandbox of a name.
+func withSandbox(ctx context.Context, name string, do func(*m.Sandbox) error) error {
+	sb, err := connect(ctx, name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(sb), sb.Close()) // Close leaves the sandbox alone
+}
+
+// theOnly returns the name that args hold, or that of the only sandbox that runs.
+func theOnly(ctx context.Context, args []string) (string, error) {
+	if len(args) > 0 {
+		return args[0], nil
+	}
+	names, err := sandboxNames(ctx, true)
+	if err != nil {
+		return "", err
+	}
+	switch len(names) {
+	case 0:
+		return "", errors.New("no sandbox runs; sluice run starts one")
+	case 1:
+		return names[0], nil
+	}
+	return "", fmt.Errorf("several sandboxes run; name one of %s", strings.Join(names, ", "))
+}
+
+// sandboxNames returns the names of the sandboxes, or of those that run.
+func sandboxNames(ctx context.Context, running bool) ([]string, error) {
+	page, err := m.ListSandboxes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, h := range page.Sandboxes {
+		if !running || runs(h) {
+			names = append(names, h.Name())
+		}
+	}
+	return names, nil
+}
+
+// runs reports whether a sandbox runs.
+func runs(h *m.SandboxHandle) bool {
+	return h.Status() == m.SandboxStatusRunning || h.Status() == m.SandboxStatusDraining
+}
+
+// completeNames completes the names of sandboxes, at most so many.
+func completeNames(running bool, most int) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) >= most {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		names, err := sandboxNames(cmd.Context(), running)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// each calls do for every name and goes on after an error.
+func each(names []string, do func(name string) error) error {
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, do(name))
+	}
+	return errors.Join(errs...)
+}
+
+// age returns how long ago t was, as one number.
+func age(t, now time.Time) string {
+	d := now.Sub(t)
+	for _, unit := range []struct {
+		length time.Duration
+		name   string
+	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}} {
+		if n := d / unit.length; n == 1 {
+			return "1 " + unit.name + " ago"
+		} else if n > 1 {
+			return fmt.Sprintf("%d %ss ago", n, unit.name)
+		}
+	}
+	return fmt.Sprintf("%d s ago", max(d, 0)/time.Second)
+}
