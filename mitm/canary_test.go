@@ -249,6 +249,7 @@ type canaryCase struct {
 	name                 string // of the header
 	value, trailer       part
 	hasBody, chunked     bool
+	expects              bool // a 100 (Continue), for which it doesn't wait
 	headerName           bool // the name has the placeholder
 	allowed              bool // the canary may go there
 	headBlocked, blocked bool // by its head; by anything
@@ -260,9 +261,9 @@ func (a *aviary) randomCase(rnd *rand.Rand, n int) *canaryCase {
 	c := &canaryCase{id: strconv.Itoa(n), http2: rnd.IntN(2) == 0, tls: rnd.IntN(8) > 0}
 	c.host = []string{site, site, site, evil, unresolved}[rnd.IntN(5)]
 	c.allowed = c.tls && c.host == site
-	c.method = []string{"GET", "POST", "PUT", "DELETE", "PATCH"}[rnd.IntN(5)]
+	c.method = []string{"POST", "PUT", "DELETE", "PATCH", "GET", "HEAD", "OPTIONS"}[rnd.IntN(7)]
 	c.kind = []string{"text/plain", "application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"}[rnd.IntN(4)]
-	c.hasBody, c.chunked = c.method != "GET" && rnd.IntN(4) > 0, rnd.IntN(2) == 0
+	c.hasBody, c.chunked, c.expects = c.method != "GET" && c.method != "HEAD" && rnd.IntN(4) > 0, rnd.IntN(2) == 0, rnd.IntN(10) == 0
 	quoted, _ := json.Marshal(canary)
 	percent := func(s secret.Spelling) (string, bool) { return url.QueryEscape(canary), s != secret.JSON }
 	like := func(s secret.Spelling) (string, bool) {
@@ -309,6 +310,9 @@ func (c *canaryCase) header() http.Header {
 	if c.headerName {
 		h["X-"+placeholder] = []string{"1"}
 	}
+	if c.hasBody && c.expects {
+		h["Expect"] = []string{"100-continue"}
+	}
 	if len(c.id)%2 == 0 {
 		h["Accept-Encoding"] = []string{"gzip, br"}
 	}
@@ -353,6 +357,11 @@ func TestCanary(t *testing.T) {
 				a.mu.Lock()
 				clear(a.seen)
 				a.mu.Unlock()
+			}
+			for _, kind := range []string{EventInject, EventSkip, EventBlock, EventRedact} {
+				if len(a.world.seen(kind)) == 0 {
+					t.Errorf("no event %s", kind)
+				}
 			}
 			if delivered < *canaryRequests/10 || blocked < *canaryRequests/10 {
 				t.Errorf("%d delivered, %d blocked: too few to tell", delivered, blocked)
