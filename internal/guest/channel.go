@@ -47,6 +47,9 @@ type requestHandler func(*channel, *ssh.Request) error
 
 // open opens a channel when there is one to have.
 func (c *Client) open(ctx context.Context, channelType string, extra []byte, handle requestHandler) (*channel, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	select {
 	case c.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -223,7 +226,7 @@ func (ch *channel) pump() {
 	for {
 		n, err := ch.in.Read(buf)
 		if n > 0 {
-			ch.client.transport.room()
+			ch.client.transport.room(n)
 			if _, err := ch.ssh.Write(buf[:n]); err != nil {
 				ch.in.breakOff(ch.cut())
 				return

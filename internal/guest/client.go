@@ -241,13 +241,13 @@ func (c *Client) watch(conn ssh.Conn, channels <-chan ssh.NewChannel, requests <
 				channels = nil
 				continue
 			}
-			c.fail(fmt.Errorf("%w: the guest opens a channel %q", errProtocol, printable(shorten(ch.ChannelType()))))
+			c.fail(fmt.Errorf("%w: the guest opens a channel %s", errProtocol, printable(shorten(ch.ChannelType()))))
 		case r, ok := <-requests:
 			if !ok {
 				requests = nil
 				continue
 			}
-			c.fail(fmt.Errorf("%w: the guest requests %q", errProtocol, printable(shorten(r.Type))))
+			c.fail(fmt.Errorf("%w: the guest requests %s", errProtocol, printable(shorten(r.Type))))
 		}
 	}
 	c.fail(fmt.Errorf("read from agent: %w", plainEnd(conn.Wait())))
@@ -305,8 +305,11 @@ func (c *Client) fail(err error) error {
 func (c *Client) failure() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err == nil {
-		return errCutOff
+	switch {
+	case c.err != nil:
+		return c.err
+	case c.transport.ended.Load(): // and watch hears of it soon
+		return errEnded
 	}
-	return c.err
+	return errCutOff
 }

@@ -166,7 +166,7 @@ func (o *outlet) Write(p []byte) (int, error) {
 		if n == 0 {
 			return written, net.ErrClosed
 		}
-		o.transport.room()
+		o.transport.room(n)
 		if _, err := o.ssh.Write(p[written : written+n]); err != nil {
 			return written, err
 		}

@@ -77,7 +77,7 @@ type testGuest struct {
 }
 
 // startGuest starts a guest that is not booted yet.
-func startGuest(t *testing.T) *testGuest {
+func startGuest(t testing.TB) *testGuest {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -27,7 +27,7 @@ type queue struct {
 
 // keptBuffer is how much of an empty queue's buffer is kept in bytes: enough
 // that a reader who keeps up costs no allocations.
-const keptBuffer = 64 << 10
+const keptBuffer = 256 << 10
 
 // newQueue returns an empty queue. consumed, unless nil, is told of every Read.
 func newQueue(limit int, consumed func(n int)) *queue {

@@ -134,7 +134,9 @@ func startError(path, user string, err error) *StartError {
 
 // ServeFiles serves the guest's files. See System.
 func (m *machine) ServeFiles(stream io.ReadWriteCloser) error {
-	s, err := sftp.NewServer(stream, sftp.WithServerWorkingDirectory("/"))
+	// Without a working directory of the server's own, to which it would make the
+	// targets of relative links relative: the process's is the root.
+	s, err := sftp.NewServer(stream)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -20,6 +21,9 @@ const (
 	// stream to be busy while a writer sleeps, and so little that a key press
 	// behind it takes milliseconds.
 	roomForData = 256 << 10
+	// few is how little data may wait in a queue twice as long: what a person
+	// types or reads need not compete with floods for each gap in it.
+	few = 2 << 10
 	// maxWaiting is when the other end counts as one that doesn't read. All
 	// streams' writers at once add a packet each, 16 MiB, and the rest is
 	// answers of SSH's own that are a few bytes each.
@@ -37,6 +41,7 @@ type transport struct {
 	reader *bufio.Reader // SSH reads by the byte, and by the packet's header
 	queue  *queue        // what write is to write
 	done   chan struct{} // closed when write has ended
+	ended  atomic.Bool   // a Read has met the stream's end
 }
 
 // newTransport returns the transport over stream, and owns stream. A Close of
@@ -73,7 +78,13 @@ func (t *transport) write() {
 }
 
 // Read reads from the stream.
-func (t *transport) Read(p []byte) (int, error) { return t.reader.Read(p) }
+func (t *transport) Read(p []byte) (int, error) {
+	n, err := t.reader.Read(p)
+	if err != nil {
+		t.ended.Store(true)
+	}
+	return n, err
+}
 
 // Write has p written soon.
 func (t *transport) Write(p []byte) (int, error) {
@@ -108,8 +119,14 @@ func (t *transport) flush(patience time.Duration) {
 	<-t.done
 }
 
-// room waits until data may be added to what waits.
-func (t *transport) room() { t.queue.room(roomForData) }
+// room waits until n bytes of data may be added to what waits.
+func (t *transport) room(n int) {
+	if n <= few {
+		t.queue.room(2 * roomForData)
+		return
+	}
+	t.queue.room(roomForData)
+}
 
 // The rest of a net.Conn: SSH uses no deadlines, and a stream has no addresses.
 
