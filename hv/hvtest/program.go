@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -128,7 +129,7 @@ func (p *Process) expand(text string) string {
 		if name == "PWD" {
 			return p.Dir
 		}
-		for _, e := range p.Env {
+		for _, e := range slices.Backward(p.Env) { // the last counts
 			if value, ok := strings.CutPrefix(e, name+"="); ok {
 				return value
 			}

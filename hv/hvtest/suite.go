@@ -32,7 +32,7 @@ import (
 const patience = time.Minute
 
 // Run runs the conformance suite against h. The guests see a file system with
-// true, false, cat, sleep and sh. It skips where h.Probe says that h is not
+// true, false, cat, sleep, stty and sh. It skips where h.Probe says that h is not
 // usable, with its reason, and fails instead where the environment variable
 // SLUICE_REQUIRE promises it: a list separated by commas that names h or "all".
 func Run(t *testing.T, h hv.Hypervisor) {
@@ -69,6 +69,17 @@ func Run(t *testing.T, h hv.Hypervisor) {
 		{"Configure", testConfigure},
 		{"SecondBootIsRefused", testSecondBoot},
 		{"ManyGuests", testManyGuests},
+		{"Commands", testCommands},
+		{"Stdin", testStdin},
+		{"TTY", testTTY},
+		{"BootEnvironment", testBootEnvironment},
+		{"ProcessClose", testProcessClose},
+		{"SFTP", testSFTP},
+		{"Dial", testDial},
+		{"Clock", testClock},
+		{"Shutdown", testShutdown},
+		{"Nonsense", testNonsense},
+		{"Noise", testNoise},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

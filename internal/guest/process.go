@@ -47,6 +47,9 @@ func (c *Client) Start(ctx context.Context, cmd Command) (*Process, error) {
 	case <-p.started:
 		return p, nil
 	case <-p.channel.gone:
+		if closed(p.started) { // and ended since
+			return p, nil
+		}
 		err = p.channel.cut()
 	case <-ctx.Done():
 		err = context.Cause(ctx)
