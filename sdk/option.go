@@ -252,8 +252,8 @@ func WithLogger(l *slog.Logger) SandboxOption {
 
 // WithStdio gives attached commands these files as their standard input, output
 // and error, instead of this program's own; a nil file is the null device. They
-// stay the caller's. In a namespace a command gets the files themselves, elsewhere
-// what it reads and writes is copied.
+// stay the caller's. In a namespace a command gets the files themselves, and the
+// sandbox holds them until it ends; elsewhere what it reads and writes is copied.
 func WithStdio(stdin, stdout, stderr *os.File) SandboxOption {
 	return func(c *SandboxConfig) { c.stdio = &[3]*os.File{stdin, stdout, stderr} }
 }

@@ -66,6 +66,9 @@ func output(t *testing.T, name string, args []string, opts ...m.SandboxOption) (
 	if err != nil {
 		t.Error(err)
 	}
+	if err := sb.Close(); err != nil { // it holds the other end too
+		t.Error(err)
+	}
 	return <-text, code
 }
 

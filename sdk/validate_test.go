@@ -13,8 +13,8 @@ import (
 
 func ptr[T any](v T) *T { return &v }
 
-// create returns the error of CreateSandbox for options that it must refuse.
-func create(t *testing.T, opts ...m.SandboxOption) string {
+// refusal returns the error of CreateSandbox for options that it must refuse.
+func refusal(t *testing.T, opts ...m.SandboxOption) string {
 	t.Helper()
 	sb, err := m.CreateSandbox(t.Context(), "refused", opts...)
 	if err == nil {
@@ -296,7 +296,7 @@ func TestRefusedNames(t *testing.T) {
 // fields, and has the kind of each problem.
 func TestAllProblems(t *testing.T) {
 	t.Parallel()
-	got := create(t,
+	got := refusal(t,
 		m.WithBackend("hyper-v"),
 		m.WithEnv(map[string]string{"": "x"}),
 		m.WithPorts(map[uint16]uint16{8080: 0}),
@@ -361,10 +361,10 @@ func TestPlaceholders(t *testing.T) {
 	b := m.Secret.Env("B", "2", m.SecretEnvOptions{AllowHosts: only.AllowHosts, Placeholder: "$MSB_A"})
 	same := m.Secret.Env("B", "1", m.SecretEnvOptions{AllowHosts: only.AllowHosts, Placeholder: "$MSB_A"})
 	want := `WithSecrets[1].Placeholder: "$MSB_A": also stands for another value, by WithSecrets[0]; give each its own`
-	if got := create(t, m.WithSecrets(a, b)); !strings.Contains(got, want) {
+	if got := refusal(t, m.WithSecrets(a, b)); !strings.Contains(got, want) {
 		t.Errorf("two values: %s\nwant %s", got, want)
 	}
-	if got := create(t, m.WithSecrets(a, same)); strings.Contains(got, "Placeholder") {
+	if got := refusal(t, m.WithSecrets(a, same)); strings.Contains(got, "Placeholder") {
 		t.Errorf("the same value: %s", got)
 	}
 }
