@@ -241,7 +241,7 @@ var testsMayHere = map[string]map[string]string{
 	"cmd/sluice":       {"internal/image/imagetest": "makes images", "github.com/google/go-containerregistry": "and a registry"},
 	"internal/sandbox": {"hv/namespace": "starts real guests"},
 	"vnet":             {"golang.org/x/net/http2/hpack": "makes requests of HTTP/2"},
-	"bench":            {"sdk": "the public door"},
+	"bench":            {"sdk": "the public door", "mitm": "beside mitmproxy", "mitm/secret": "with a secret", "hv": "a guest with a card of the kernel's", "hv/namespace": "starts it", "internal/guest": "runs iperf3 in it", "vnet": "the network over each link"},
 	"bench/vm": {
 		"hv": "a machine,", "hv/qemu": "emulated,", "internal/image/disk": "its root,", "internal/guest": "its agent,",
 		"vnet": "and its network: the same guest has another one beside it",

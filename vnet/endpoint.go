@@ -33,6 +33,7 @@ type endpoint struct {
 	addr       tcpip.LinkAddress // the gateway's
 	guest      tcpip.LinkAddress
 	drops      *counters
+	plain      bool                     // the link takes no segments
 	dispatcher stack.NetworkDispatcher  // set once by Attach, before any frame; nil when removed
 	scratch    sync.Pool                // of *writeScratch
 	synAcks    chan *stack.PacketBuffer // to writeSynAcks; nil without it
@@ -51,6 +52,7 @@ var (
 
 func newEndpoint(l link.Link, mtu int, gateway, guest tcpip.LinkAddress, drops *counters) *endpoint {
 	e := &endpoint{link: l, mtu: uint32(mtu), addr: gateway, guest: guest, drops: drops}
+	_, e.plain = l.(link.Plain)
 	e.scratch.New = func() any { return new(writeScratch) }
 	return e
 }
@@ -218,7 +220,12 @@ func (e *endpoint) Close()                                  {}
 func (e *endpoint) SetOnCloseAction(func())                 {}
 func (e *endpoint) ARPHardwareType() header.ARPHardwareType { return header.ARPHardwareEther }
 func (e *endpoint) GSOMaxSize() uint32                      { return maxSegmentPayload }
-func (e *endpoint) SupportedGSO() stack.SupportedGSO        { return stack.HostGSOSupported }
+func (e *endpoint) SupportedGSO() stack.SupportedGSO {
+	if e.plain {
+		return stack.GSONotSupported
+	}
+	return stack.HostGSOSupported
+}
 
 // Capabilities says that received checksums need no look: the guard has
 // verified them, or the card's header calls them partial. Transmit checksum

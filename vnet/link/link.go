@@ -153,6 +153,15 @@ func OpenConn(c net.Conn) Link {
 	return Config{}.OpenConn(c)
 }
 
+// A Plain link wants of its writer what a card without offloads takes: frames of
+// the MTU, with whole checksums. No link of this package is one; a Link from
+// elsewhere may be, and so may one that measures what segmentation is worth.
+type Plain interface {
+	Link
+	// Plain marks the type.
+	Plain()
+}
+
 // Config bounds a link. Its zero value means the defaults.
 type Config struct {
 	// QueueBytes is how many bytes of frames may wait in our memory for a guest
