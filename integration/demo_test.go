@@ -11,9 +11,22 @@ import (
 // TestDemo runs what make demo runs.
 func TestDemo(t *testing.T) {
 	t.Parallel()
+	demonstrate(t, sluice)
+}
+
+// TestDemoVM runs what make demo-vm runs.
+func TestDemoVM(t *testing.T) {
+	t.Parallel()
+	needMachine(t)
+	demonstrate(t, "-vm", sluice)
+}
+
+// demonstrate runs the demonstration.
+func demonstrate(t *testing.T, args ...string) {
+	t.Helper()
 	netlab.New(t) // a machine without any route has nothing to deny
 	netlab.Tool(t, "curl")
-	cmd := exec.CommandContext(t.Context(), demo, sluice)
+	cmd := exec.CommandContext(t.Context(), demo, args...)
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

@@ -18,12 +18,15 @@ var (
 
 func TestMain(m *testing.M) {
 	netlab.Enter()
-	dir, err := netlab.Build("../cmd/sluice", "./client", "./demo")
+	dir, err := netlab.Build("../cmd/sluice", "../cmd/sluice-agent", "./client", "./demo")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "integration:", err)
 		os.Exit(1)
 	}
 	sluice, client, demo = filepath.Join(dir, "sluice"), filepath.Join(dir, "client"), filepath.Join(dir, "demo")
+	// Machines are emulated here: that works everywhere.
+	os.Setenv("SLUICE_QEMU_ACCEL", "tcg")
+	os.Setenv("SLUICE_AGENT", filepath.Join(dir, "sluice-agent"))
 	code := netlab.Run(m)
 	if err := os.RemoveAll(dir); err != nil {
 		fmt.Fprintln(os.Stderr, "integration:", err)

@@ -1,22 +1,27 @@
 // Command demo shows the main job of sluice on real input: it serves a file on this
 // machine's loopback, lets a sandbox fetch it through host.microsandbox.internal,
 // and shows a request that the policy denies, with the rule, and the summary. make
-// demo runs it.
+// demo runs it, and make demo-vm in a virtual machine.
 //
-//	demo PATH-OF-SLUICE
+//	demo [-vm] PATH-OF-SLUICE
+//	demo -image FILE
 //
+// The second form only writes the image that the machine has, for tests.
 // It exits with 0 if the sandbox got the file and nothing else.
 package main
 
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,19 +38,37 @@ const (
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: demo PATH-OF-SLUICE")
+	machine := flag.Bool("vm", false, "in QEMU's machine instead of a namespace, with an image that is made here")
+	image := flag.String("image", "", "write the image's archive to `FILE`, and nothing else")
+	flag.Parse()
+	if *image != "" && flag.NArg() == 0 {
+		if err := makeImage(*image); err != nil {
+			fmt.Fprintln(os.Stderr, "demo:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if flag.NArg() != 1 {
+		fmt.Fprintln(os.Stderr, "usage: demo [-vm] PATH-OF-SLUICE, or demo -image FILE")
 		os.Exit(2)
 	}
-	if err := run(context.Background(), os.Args[1], os.Stdout, os.Stderr); err != nil {
+	d := demo{sluice: flag.Arg(0), machine: *machine}
+	if err := d.run(context.Background(), os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
 }
 
-// run runs the demonstration with the given command.
-func run(ctx context.Context, sluice string, stdout, stderr io.Writer) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+// A demo is one demonstration.
+type demo struct {
+	sluice  string // the command
+	machine bool   // in a virtual machine
+}
+
+// run runs it.
+func (d demo) run(ctx context.Context, stdout, stderr io.Writer) error {
+	// An emulated machine starts in two seconds, or in thirty on a busy host.
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -55,7 +78,7 @@ func run(ctx context.Context, sluice string, stdout, stderr io.Writer) error {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 
-	got, err := demonstrate(ctx, sluice, l.Addr().(*net.TCPAddr).Port, stderr)
+	got, err := d.demonstrate(ctx, l.Addr().(*net.TCPAddr).Port, stderr)
 	fmt.Fprint(stdout, got)
 	err = errors.Join(err, server.Close())
 	if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
@@ -68,7 +91,7 @@ func run(ctx context.Context, sluice string, stdout, stderr io.Writer) error {
 }
 
 // demonstrate runs the sandbox and returns what its commands printed.
-func demonstrate(ctx context.Context, sluice string, port int, stderr io.Writer) (string, error) {
+func (d demo) demonstrate(ctx context.Context, port int, stderr io.Writer) (string, error) {
 	script := fmt.Sprintf(
 		"curl --silent --show-error http://host.microsandbox.internal:%d/file && ! curl --silent --show-error --max-time 5 http://%s/", port, elsewhere)
 	argv := []string{
@@ -77,12 +100,40 @@ func demonstrate(ctx context.Context, sluice string, port int, stderr io.Writer)
 		"--rule", "deny egress " + denied,
 		"--", "sh", "-c", script,
 	}
-	fmt.Fprintf(stderr, "$ sluice %s\n", quote(argv))
-	cmd := exec.CommandContext(ctx, sluice, argv...)
 	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, stderr
-	err := cmd.Run()
+	if !d.machine {
+		err := d.sluiceRun(ctx, argv, nil, &out, stderr)
+		return out.String(), err
+	}
+	// The cache of images is the demonstration's own.
+	home, err := os.MkdirTemp("", "sluice-demo-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(home)
+	env := append(os.Environ(), "SLUICE_HOME="+home)
+	if os.Getenv("SLUICE_QEMU_ACCEL") == "" {
+		env = append(env, "SLUICE_QEMU_ACCEL=tcg")
+	}
+	archive := filepath.Join(home, "demo.tar")
+	if err := makeImage(archive); err != nil {
+		return "", fmt.Errorf("make image: %w", err)
+	}
+	if err := d.sluiceRun(ctx, []string{"images", "import", "demo", archive}, env, stderr, stderr); err != nil {
+		return "", err
+	}
+	argv[slices.Index(argv, "namespace")] = "qemu"
+	argv = slices.Insert(argv, slices.Index(argv, "--"), "demo")
+	err = d.sluiceRun(ctx, argv, env, &out, stderr)
 	return out.String(), err
+}
+
+// sluiceRun runs the command, and shows how.
+func (d demo) sluiceRun(ctx context.Context, argv, env []string, stdout, stderr io.Writer) error {
+	fmt.Fprintf(stderr, "$ sluice %s\n", quote(argv))
+	cmd := exec.CommandContext(ctx, d.sluice, argv...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = env, stdout, stderr
+	return cmd.Run()
 }
 
 // quote returns a command line as a shell would take it.
