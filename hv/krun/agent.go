@@ -2,18 +2,10 @@ package krun
 
 import (
 	"context"
-	"os"
-	"path/filepath"
+	"runtime"
+
+	"github.com/sluicenet/sluice/internal/guest"
 )
 
-// findAgent returns an executable that is a guest's process 1: the agent's program
-// beside this one.
-func findAgent(context.Context) (string, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(filepath.Dir(self), "sluice-agent")
-	_, err = os.Stat(path)
-	return path, err
-}
+// findAgent returns an executable that is a guest's process 1.
+func findAgent(ctx context.Context) (string, error) { return guest.Executable(ctx, runtime.GOARCH) }

@@ -11,6 +11,7 @@ import (
 	"runtime"
 
 	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/internal/guest"
 	"github.com/sluicenet/sluice/internal/guest/kernel"
 	"github.com/sluicenet/sluice/internal/guest/machine"
 )
@@ -40,7 +41,7 @@ func prepareBoot(ctx context.Context, cfg hv.Config, dir string) (bootFiles, err
 		initrd, err := filepath.Abs(cfg.Initrd)
 		return bootFiles{k.Path, initrd}, err
 	}
-	agent, err := findAgent(ctx)
+	agent, err := guest.Executable(ctx, runtime.GOARCH)
 	if err != nil {
 		return bootFiles{}, fmt.Errorf("find the guest's agent: %w", err)
 	}
