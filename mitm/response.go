@@ -25,6 +25,10 @@ func modifyResponse(res *http.Response) error {
 	if res.StatusCode == http.StatusSwitchingProtocols && (!isUpgrade(res.Request) || !strings.EqualFold(res.Header.Get("Upgrade"), "websocket")) {
 		return errSwitched
 	}
+	var violation *secret.Violation
+	if errors.As(x.failure(), &violation) {
+		return violation // the server has answered what was refused halfway
+	}
 	// It would lead the guest to where nobody intercepts.
 	res.Header.Del("Alt-Svc")
 	x.redact(res)
