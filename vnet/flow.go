@@ -204,6 +204,10 @@ func (n *Network) admitTCP(guest, dst netip.AddrPort, now time.Time) (*tcpFlow, 
 		// From the table on, a new policy may change the record.
 		opened := Event{Type: "flow.open", Time: now, Generation: f.generation, Flow: f.info(), Verdict: f.decided}
 		result := n.tcp.add(f, n.cfg.Limits.tcpFlows(), n.cfg.Limits.heldFlows(), n.generation)
+		if result == tableAdded && !f.buffers.reserve(n.budget) {
+			n.tcp.remove(f)
+			result = tableMemory
+		}
 		if result == tableAdded {
 			if !f.nameFirst { // else its name has yet to open it
 				n.event(opened)
@@ -219,6 +223,10 @@ func (n *Network) admitTCP(guest, dst netip.AddrPort, now time.Time) (*tcpFlow, 
 		case tableHeld:
 			n.counters.drop(dropHeld)
 			n.limitHit("HeldFlows", f, now)
+			return nil, answerNothing
+		case tableMemory:
+			n.counters.drop(dropHeld)
+			n.limitHit("BufferBytes", f, now)
 			return nil, answerNothing
 		}
 		// The rules were replaced since the decision.
@@ -244,6 +252,11 @@ func (n *Network) admitInbound(p *published, peer netip.AddrPort, now time.Time)
 			n.limitHit("Inbound", f, now)
 			return nil, false
 		}
+		if !f.buffers.reserve(n.budget) {
+			<-p.slots
+			n.limitHit("BufferBytes", f, now)
+			return nil, false
+		}
 		f.ctx, f.cancel = context.WithCancelCause(n.ctx)
 		opened := Event{Type: "flow.open", Time: now, Generation: f.generation, Flow: f.info(), Verdict: f.decided}
 		if f.told = true; n.tcp.addInbound(f, n.generation) {
@@ -251,6 +264,7 @@ func (n *Network) admitInbound(p *published, peer netip.AddrPort, now time.Time)
 			return f, true
 		}
 		f.cancel(nil)
+		f.buffers.release()
 		<-p.slots
 	}
 }
@@ -360,6 +374,7 @@ func (n *Network) openTCP(f *tcpFlow, now time.Time) {
 // its name was known has an end without a beginning.
 func (n *Network) endTCP(f *tcpFlow, how string, now time.Time) {
 	n.tcp.remove(f)
+	f.buffers.release()
 	f.cancel(nil)
 	info := f.info()
 	info.Duration, info.End = now.Sub(f.opened), how

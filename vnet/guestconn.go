@@ -62,11 +62,13 @@ func (c *guestConn) serve(handle func(net.Conn)) string {
 func (c *guestConn) Read(b []byte) (int, error) {
 	n, err := c.TCPConn.Read(b)
 	c.flow.bytesOut.Add(uint64(n))
+	c.flow.buffers.sawOut(n)
 	return n, c.explain("read", err)
 }
 
 // Write returns when the flow's buffer has taken all of b.
 func (c *guestConn) Write(b []byte) (int, error) {
+	c.flow.buffers.expectIn(len(b))
 	n, err := c.TCPConn.Write(b)
 	c.flow.bytesIn.Add(uint64(n))
 	return n, c.explain("write", err)

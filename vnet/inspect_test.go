@@ -463,6 +463,7 @@ func TestFlows(t *testing.T) {
 	c := n.mustDial("93.184.216.34:80")
 	c.Write([]byte("hello"))
 	io.ReadFull(c, make([]byte, 5))
+	n.eventually("counted", func() bool { return n.tcpBytesOut() == 5 })
 	flows := n.Flows()
 	if len(flows) != 1 || flows[0].BytesOut != 5 || flows[0].BytesIn != 5 || flows[0].Duration <= 0 || flows[0].Dst.String() != "93.184.216.34:80" {
 		t.Errorf("flows %+v", flows)

@@ -29,6 +29,8 @@ const (
 	// acceptPause is how long a listener waits after a failed accept, when
 	// descriptors have run out, say. It never gives up.
 	acceptPause = 50 * time.Millisecond
+	// ownerBuffer is the size of each queue of DialGuest's connections.
+	ownerBuffer = 256 << 10
 )
 
 // A Binding publishes a port of the guest's on the host.
@@ -210,7 +212,7 @@ func (n *Network) acceptInbound(p *published, c *net.TCPConn) {
 
 // serveInbound connects to the guest and relays.
 func (n *Network) serveInbound(f *tcpFlow, c *net.TCPConn) string {
-	ep, wq, err := n.dialGuest(f.ctx, f.key.guest.Port())
+	ep, wq, err := n.dialGuest(f.ctx, f.key.guest.Port(), &f.buffers)
 	if err != nil {
 		reset(c)
 		c.Close()
@@ -236,7 +238,9 @@ func (n *Network) DialGuest(ctx context.Context, port uint16) (net.Conn, error) 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(n.ctx, cancel)()
-	ep, wq, err := n.dialGuest(ctx, port)
+	// Its owner's memory, not the guest's.
+	fixed := buffers{in: ownerBuffer, out: ownerBuffer, size: ownerBuffer}
+	ep, wq, err := n.dialGuest(ctx, port, &fixed)
 	if err != nil {
 		return nil, err
 	}
@@ -246,18 +250,18 @@ func (n *Network) DialGuest(ctx context.Context, port uint16) (net.Conn, error) 
 }
 
 // dialGuest tries the guest's IPv4 address, then its IPv6 one.
-func (n *Network) dialGuest(ctx context.Context, port uint16) (tcpip.Endpoint, *waiter.Queue, error) {
+func (n *Network) dialGuest(ctx context.Context, port uint16, q *buffers) (tcpip.Endpoint, *waiter.Queue, error) {
 	b := n.cfg.Block
 	guest4 := netip.AddrPortFrom(b.Guest4, port)
-	ep, wq, err := n.dialGuestAt(ctx, b.Gateway4, guest4, guestDialTimeout)
+	ep, wq, err := n.dialGuestAt(ctx, b.Gateway4, guest4, guestDialTimeout, q)
 	if err == nil {
 		return ep, wq, nil
 	}
-	if ep, wq, err6 := n.dialGuestAt(ctx, b.Gateway6, netip.AddrPortFrom(b.Guest6, port), guestDialTimeout); err6 == nil {
+	if ep, wq, err6 := n.dialGuestAt(ctx, b.Gateway6, netip.AddrPortFrom(b.Guest6, port), guestDialTimeout, q); err6 == nil {
 		return ep, wq, nil
 	}
 	if errors.Is(err, errGuestSilent) && ctx.Err() == nil {
-		return n.dialGuestAt(ctx, b.Gateway4, guest4, guestPatience)
+		return n.dialGuestAt(ctx, b.Gateway4, guest4, guestPatience, q)
 	}
 	return nil, nil, err
 }
@@ -266,7 +270,7 @@ func (n *Network) dialGuest(ctx context.Context, port uint16) (tcpip.Endpoint, *
 var errGuestSilent = errors.New("no answer")
 
 // dialGuestAt connects from the gateway's address to the guest's.
-func (n *Network) dialGuestAt(ctx context.Context, from netip.Addr, to netip.AddrPort, patience time.Duration) (tcpip.Endpoint, *waiter.Queue, error) {
+func (n *Network) dialGuestAt(ctx context.Context, from netip.Addr, to netip.AddrPort, patience time.Duration, q *buffers) (tcpip.Endpoint, *waiter.Queue, error) {
 	proto := header.IPv4ProtocolNumber
 	if to.Addr().Is6() {
 		proto = header.IPv6ProtocolNumber
@@ -276,7 +280,7 @@ func (n *Network) dialGuestAt(ctx context.Context, from netip.Addr, to netip.Add
 	if terr != nil {
 		return nil, nil, fmt.Errorf("dial guest: %v", terr)
 	}
-	n.tune(ep)
+	tune(ep, q)
 	entry, connected := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
 	wq.EventRegister(&entry)
 	defer wq.EventUnregister(&entry)

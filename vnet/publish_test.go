@@ -219,26 +219,6 @@ func TestDialGuest(t *testing.T) {
 	}
 }
 
-// TestPublishWindow counts the flows of published ports when it shares the budget
-// for buffers out.
-func TestPublishWindow(t *testing.T) {
-	t.Parallel()
-	n := startNet(t, "allow ingress host", func(c *Config) { c.Limits.BufferBytes = 1 << 20 })
-	n.listen(netip.AddrPortFrom(n.block.Guest4, 80), func(c net.Conn) { io.Copy(c, c) })
-	b := n.publish("127.0.0.1:0", 80)
-	for range 7 {
-		c, err := net.Dial("tcp", b.Host.String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-	}
-	n.eventually("connected", func() bool { return n.tcp.size() == 7 })
-	if got := n.window(); got != 64<<10 {
-		t.Errorf("the eighth flow gets %d bytes, want an eighth of half the budget", got)
-	}
-}
-
 // TestDialGuestClosed dials into a network that is closed, and into one that
 // closes meanwhile.
 func TestDialGuestClosed(t *testing.T) {

@@ -72,6 +72,8 @@ func (r *relay) await() string {
 		case r.gate.dial:
 			r.passed = n
 			return ""
+		case b.n > 0:
+			r.flow.buffers.hold()
 		}
 		select {
 		case <-ready:
@@ -227,6 +229,7 @@ func (r *relay) forward() (more bool, err tcpip.Error) {
 	default:
 		return false, err
 	}
+	r.flow.buffers.sawOut(r.pending)
 	sent, werr := writeAll(r.host, r.pieces)
 	r.consume(sent)
 	if werr != nil {
@@ -258,11 +261,14 @@ func (r *relay) forwardGated() (more bool, err tcpip.Error) {
 			r.flow.cut(endDenied)
 			return false, &tcpip.ErrConnectionAborted{}
 		}
-		r.passed = n
+		if r.passed = n; n == 0 && b.n > 0 {
+			r.flow.buffers.hold()
+		}
 	}
 	if r.passed == 0 || len(b.bytes()) == 0 {
 		return false, b.err
 	}
+	r.flow.buffers.sawOut(b.n)
 	sent, werr := r.host.Write(b.bytes()[:min(r.passed, len(b.bytes()))])
 	r.consume(sent)
 	r.passed -= sent
@@ -385,6 +391,7 @@ func (r *relay) inward() {
 		case err != nil:
 			r.flow.cut(endReset)
 			return
+		case full && r.flow.buffers.growIn():
 		case full:
 			select {
 			case <-writable:

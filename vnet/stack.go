@@ -15,13 +15,6 @@ import (
 
 const (
 	nicID = 1
-	// maxWindow is the largest send and receive buffer of one flow, in bytes.
-	// The advertised window is half the free buffer, and one batch of 64 KiB
-	// segments each way must fit several times over; above 4 MiB nothing is
-	// gained on a link without distance.
-	maxWindow = 4 << 20
-	// minWindow is the smallest, when thousands of flows share the budget.
-	minWindow = 16 << 10
 	// timeWait is how long gVisor remembers a closed flow. Between the guest
 	// and us nothing is delayed or reordered for longer than a queue, so the
 	// two minutes of RFC 9293, section 3.6.1, would only hold memory.
@@ -51,13 +44,15 @@ func newStack(e *endpoint) (*stack.Stack, error) {
 
 func configureStack(s *stack.Stack, e *endpoint) error {
 	sack := tcpip.TCPSACKEnabled(true)
-	moderate := tcpip.TCPModerateReceiveBufferOption(false)
+	// Said to be moderated, a queue that begins small has a window scale for the
+	// largest (RFC 7323, section 2.2). Nobody moderates: buffers.go sets sizes.
+	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	recovery := tcpip.TCPRACKLossDetection
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
 	options := []tcpip.SettableTransportProtocolOption{
 		&sack, &moderate, &recovery, &wait,
-		&tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: maxWindow, Max: maxWindow},
-		&tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: maxWindow, Max: maxWindow},
+		&tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: maxBuffer, Max: maxBuffer},
+		&tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: maxBuffer, Max: maxBuffer},
 	}
 	for _, o := range options {
 		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {

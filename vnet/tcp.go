@@ -36,7 +36,11 @@ func (n *Network) onTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 	}
 	f.syn = append(append(f.syn, pkt.NetworkHeader().Slice()...), pkt.TransportHeader().Slice()...)
 	n.flows.Add(1)
-	if !n.forwarder.HandlePacket(id, pkt) {
+	forwarder := n.forwarder
+	if f.buffers.tight() {
+		forwarder = n.tight
+	}
+	if !forwarder.HandlePacket(id, pkt) {
 		n.flows.Done()
 		n.endTCP(f, endFailed, now)
 		return false
@@ -190,7 +194,7 @@ func (n *Network) accept(f *tcpFlow, r *tcp.ForwarderRequest) (tcpip.Endpoint, *
 		ep.Abort() // the abort came in the very moment
 		return nil, nil, false
 	}
-	n.tune(ep)
+	tune(ep, &f.buffers)
 	return ep, wq, true
 }
 
@@ -241,19 +245,10 @@ func (n *Network) reopen(p *packet) {
 }
 
 // tune sets what every endpoint towards the guest has.
-func (n *Network) tune(ep tcpip.Endpoint) {
+func tune(ep tcpip.Endpoint, q *buffers) {
 	ep.SocketOptions().SetKeepAlive(true)
 	ep.SocketOptions().SetDelayOption(false) // TCP_NODELAY: the sender has decided already
-	size := n.window()
-	ep.SocketOptions().SetReceiveBufferSize(size, false)
-	ep.SocketOptions().SetSendBufferSize(size, false)
-}
-
-// window returns the buffer size for one more flow, so that all flows together
-// stay near the budget.
-func (n *Network) window() int64 {
-	size := int64(n.cfg.Limits.bufferBytes() / (2 * (n.tcp.size() + 1)))
-	return min(max(size, minWindow), maxWindow)
+	q.attach(ep)
 }
 
 // dial opens the host's side, for as long as ctx allows.

@@ -44,6 +44,7 @@ type tcpFlow struct {
 
 	reviewed chan struct{} // holds one element when its gate must look at new rules; nil for inbound flows
 
+	buffers           buffers
 	bytesOut, bytesIn atomic.Uint64 // from and to the guest
 	ended             atomic.Bool   // the guest was sent the end of the stream
 

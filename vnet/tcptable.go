@@ -37,8 +37,9 @@ type tableResult uint8
 const (
 	tableAdded tableResult = iota
 	tableFull
-	tableHeld  // too many flows wait for their host
-	tableStale // other rules decide since
+	tableHeld   // too many flows wait for their host
+	tableStale  // other rules decide since
+	tableMemory // the budget for buffers is spent
 )
 
 func newTCPTable() *tcpTable {
@@ -116,13 +117,6 @@ func (t *tcpTable) counts() (flows, held int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.flows), t.held
-}
-
-// size returns the number of flows, those of published ports included.
-func (t *tcpTable) size() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.flows) + len(t.inbound)
 }
 
 func (t *tcpTable) get(k flowKey) *tcpFlow {

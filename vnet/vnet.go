@@ -98,7 +98,7 @@ type Limits struct {
 	UDPSessions   int // UDP sockets; 0 means 1024
 	UDPPeers      int // peers per UDP socket; 0 means 1024
 	Inbound       int // inbound flows per published port; 0 means 1024
-	BufferBytes   int // bytes buffered for all flows; 0 means 64 MiB
+	BufferBytes   int // bytes of memory that all TCP flows' queues may take; 0 means 64 MiB
 	ICMPPerSecond int // echo requests and errors; 0 means 100
 }
 
@@ -145,6 +145,8 @@ type Network struct {
 	endpoint  *endpoint
 	stack     *stack.Stack
 	forwarder *tcp.Forwarder
+	tight     *tcp.Forwarder // for flows with tight buffers
+	budget    *budget
 	tcp       *tcpTable
 	builder   *builder // immutable
 	neighbour *neighbour
@@ -182,6 +184,7 @@ func New(cfg Config) (*Network, error) {
 	n.reader.Go(n.read)
 	n.reader.Go(func() { n.endpoint.writeSynAcks(n.ctx.Done()) })
 	n.reader.Go(n.inbound.sweep)
+	n.reader.Go(n.reclaim)
 	n.reader.Go(func() { n.advertise(time.Tick(advertiseInterval)) })
 	return n, nil
 }
@@ -199,9 +202,10 @@ func newNetwork(cfg Config) (*Network, error) {
 	if cfg.Host == nil {
 		cfg.Host = &policy.Host{Gateways: []netip.Addr{cfg.Block.Gateway4, cfg.Block.Gateway6}}
 	}
+	budget := newBudget(cfg.Limits.bufferBytes())
 	cfg.holdTimeout = cmp.Or(cfg.holdTimeout, holdTimeout)
 	cfg.Link = newShaper(cfg.Link, cfg.RateLimit, time.Now())
-	n := &Network{cfg: cfg, tcp: newTCPTable(), workers: newWorkers(), guard: newGuard(cfg.Block, cfg.MTU), failed: make(chan struct{})}
+	n := &Network{cfg: cfg, tcp: newTCPTable(), workers: newWorkers(), budget: budget, guard: newGuard(cfg.Block, cfg.MTU), failed: make(chan struct{})}
 	n.builder = newBuilder(cfg.Block, cfg.MTU)
 	n.neighbour = &neighbour{guard: n.guard, builder: n.builder}
 	n.unusable.Store(uint32(cfg.Unusable))
@@ -216,7 +220,8 @@ func newNetwork(cfg Config) (*Network, error) {
 	}
 	n.stack = s
 	n.startNATs()
-	n.forwarder = tcp.NewForwarder(s, maxWindow, forwarderInFlight, n.answerSYN)
+	n.forwarder = tcp.NewForwarder(s, firstBuffer, forwarderInFlight, n.answerSYN)
+	n.tight = tcp.NewForwarder(s, tightBuffer, forwarderInFlight, n.answerSYN)
 	s.SetTransportProtocolHandler(tcp.ProtocolNumber, n.onTCP)
 	return n, nil
 }
