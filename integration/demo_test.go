@@ -2,6 +2,7 @@ package integration
 
 import (
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -39,5 +40,16 @@ func demonstrate(t *testing.T, args ...string) {
 		if !strings.Contains(stderr.String(), want) {
 			t.Errorf("no %q in\n%s", want, stderr.String())
 		}
+	}
+}
+
+// needMachine skips a test where no virtual machine can be emulated.
+func needMachine(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
+		netlab.Skip(t, "qemu", err.Error())
+	}
+	if kernels, _ := filepath.Glob("/boot/vmlinuz-*"); len(kernels) == 0 {
+		netlab.Skip(t, "qemu", "there is no kernel in /boot")
 	}
 }

@@ -19,17 +19,6 @@ import (
 	m "github.com/sluicenet/sluice/sdk"
 )
 
-// needMachine skips a test where no virtual machine can be emulated.
-func needMachine(t *testing.T) {
-	t.Helper()
-	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
-		netlab.Skip(t, "qemu", err.Error())
-	}
-	if kernels, _ := filepath.Glob("/boot/vmlinuz-*"); len(kernels) == 0 {
-		netlab.Skip(t, "qemu", "there is no kernel in /boot")
-	}
-}
-
 // demoImage returns the path of the demonstration's image: busybox and curl.
 var demoImage = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(filepath.Dir(demo), "image.tar")
