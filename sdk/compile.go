@@ -60,6 +60,8 @@ func (c *checker) compile(cfg *SandboxConfig) sandbox.Config {
 		IdleTimeout: cfg.IdleTimeout,
 		Labels:      cfg.Labels,
 		Patches:     cfg.patches(),
+		Env:         cfg.ownEnvironment(),
+		LogLevel:    cfg.logLevel(),
 	}
 	var err error
 	if out.ConfigJSON, err = keptOf(cfg); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"time"
 
@@ -117,6 +118,17 @@ var logLevels = map[LogLevel]slog.Level{
 	LogLevelInfo:    slog.LevelInfo,
 	LogLevelWarn:    slog.LevelWarn,
 	LogLevelError:   slog.LevelError,
+}
+
+// silence is a level that no remark has.
+const silence = slog.Level(math.MaxInt)
+
+// logLevel returns the least of the sandbox's remarks that become events.
+func (c *SandboxConfig) logLevel() slog.Level {
+	if c.QuietLogs {
+		return silence
+	}
+	return logLevels[c.LogLevel]
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote. An unknown field is an error: what

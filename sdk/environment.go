@@ -11,14 +11,7 @@ import (
 // placeholders, under extra.
 func (c *SandboxConfig) environment(extra map[string]string) []string {
 	env := c.defaultEnvironment()
-	if c.image != nil {
-		for _, entry := range c.image.Env {
-			if name, value, ok := strings.Cut(entry, "="); ok {
-				env[name] = value
-			}
-		}
-	}
-	maps.Copy(env, c.Env)
+	maps.Copy(env, c.ownEnvironment())
 	for _, s := range c.Secrets {
 		env[s.EnvVar] = s.placeholder()
 	}
@@ -28,6 +21,20 @@ func (c *SandboxConfig) environment(extra map[string]string) []string {
 		list = append(list, name+"="+env[name])
 	}
 	return list
+}
+
+// ownEnvironment is what the image says, under what the sandbox's options do.
+func (c *SandboxConfig) ownEnvironment() map[string]string {
+	env := make(map[string]string)
+	if c.image != nil {
+		for _, entry := range c.image.Env {
+			if name, value, ok := strings.Cut(entry, "="); ok {
+				env[name] = value
+			}
+		}
+	}
+	maps.Copy(env, c.Env)
+	return env
 }
 
 // defaultEnvironment is what a command gets without being told. The caller's own

@@ -19,8 +19,7 @@ type EventFilter struct {
 	// Denied leaves out what doesn't tell of a denial.
 	Denied bool
 	// From is the number of the first event; what has been dropped since is left
-	// out. New leaves out what was before, Past what is to come: it reads what has
-	// been written down, which the last 20 ms may not be.
+	// out. New leaves out what was before, Past what is to come.
 	From      int64
 	New, Past bool
 }
@@ -65,10 +64,11 @@ func (s *Sandbox) events(ctx context.Context, filter EventFilter, yield func(Eve
 	if filter.New {
 		from = -1
 	}
+	open := s.client.Events
 	if filter.Past {
-		return s.failure(verb, pastEvents(ctx, s.info.Events, filter, yield))
+		open = s.client.PastEvents
 	}
-	stream, err := s.client.Events(ctx, from)
+	stream, err := open(ctx, from)
 	if err != nil {
 		return s.failure(verb, err)
 	}

@@ -186,7 +186,6 @@ func TestEventsIterator(t *testing.T) {
 		}
 		break
 	}
-	time.Sleep(100 * time.Millisecond) // until they are written down
 	past := 0
 	for _, err := range sb.Events(ctx, m.EventFilter{Past: true}) {
 		if err != nil {

@@ -406,3 +406,44 @@ func TestManyAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestLogLevel checks which of a sandbox's own remarks become events.
+func TestLogLevel(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		opt  m.SandboxOption
+		want bool
+	}{
+		{"default", m.WithLogLevel(""), true},
+		{"errors", m.WithLogLevel(m.LogLevelError), false},
+		{"quiet", m.WithQuietLogs(), false},
+	} {
+		// A namespace says that it limits no processors.
+		sb := running(t, "log-level-"+tt.name, m.WithCPUs(2), tt.opt)
+		got := false
+		for e, err := range sb.Events(t.Context(), m.EventFilter{Types: []string{m.EventLog}, Past: true}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = got || e.Level == "INFO" || e.Level == "WARN"
+		}
+		if got != tt.want {
+			t.Errorf("%s: remarks are there: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestAttachAgain checks that a sandbox outlives its attached commands.
+func TestAttachAgain(t *testing.T) {
+	t.Parallel()
+	sb := running(t, "attach-again", m.WithStdio(nil, nil, nil))
+	for code := range 3 {
+		if got, err := sb.Attach(t.Context(), "sh", "-c", fmt.Sprint("exit ", code)); got != code || err != nil {
+			t.Errorf("exit code %d, %v, want %d", got, err, code)
+		}
+	}
+	if out, err := sb.Shell(t.Context(), "echo alive"); err != nil || out.Stdout() != "alive\n" {
+		t.Errorf("after that: %v, %v", out, err)
+	}
+}

@@ -2,7 +2,6 @@ package sdk
 
 import (
 	"fmt"
-	"log/slog"
 	"strconv"
 	"strings"
 
@@ -92,8 +91,6 @@ func (c *checker) checkSupported(cfg *SandboxConfig) {
 		path string
 		set  bool
 	}{
-		{"WithLogLevel", logLevels[cfg.LogLevel] != slog.LevelInfo},
-		{"WithQuietLogs", cfg.QuietLogs},
 		{"WithMounts", len(cfg.Mounts) > 0},
 	} {
 		if f.set {

@@ -25,7 +25,13 @@ type Config struct {
 	Hostname  string
 	Network   *Network // nil gives the guest no card
 	Warnings  []string // for the record
-	Patches   []Patch  // changes of the root, made before the first command
+	// Env is what every command's environment begins with. What the guest would
+	// set itself, as for certificates, it leaves alone there.
+	Env map[string]string
+	// LogLevel is the least of the sandbox's remarks that become events; 0 is
+	// slog.LevelInfo.
+	LogLevel slog.Level
+	Patches  []Patch // changes of the root, made before the first command
 
 	// Keep lets the sandbox's directory stay when it has ended, so that it can
 	// be started again; without, nothing stays.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -129,12 +130,14 @@ func hostRoots(getenv func(string) string, read func(string) ([]byte, error)) ([
 	return nil, fmt.Errorf("no bundle in %v", paths)
 }
 
-// placeholders returns what the guest's environment has in the place of secrets.
-func (s *Sandbox) placeholders() map[string]string {
-	if s.cfg.Network == nil {
-		return nil
-	}
+// environment returns what every command's environment begins with: the
+// configuration's, with placeholders in the place of secrets.
+func (s *Sandbox) environment() map[string]string {
 	env := make(map[string]string)
+	maps.Copy(env, s.cfg.Env)
+	if s.cfg.Network == nil {
+		return env
+	}
 	for _, sec := range s.cfg.Network.Secrets.Secrets {
 		env[sec.EnvVar] = sec.Placeholder
 		if sec.Placeholder == "" {

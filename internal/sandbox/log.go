@@ -10,14 +10,13 @@ import (
 // reach whoever reads events, over the process's border too.
 type eventHandler struct {
 	events *recorder
+	level  slog.Level  // the least that becomes an event
 	attrs  []slog.Attr // of WithAttrs, below their groups
 	group  string      // prefix of attributes: names of groups, each with a dot
 }
 
-// Enabled implements slog.Handler: debugging remarks are not events.
-func (h *eventHandler) Enabled(_ context.Context, level slog.Level) bool {
-	return level >= slog.LevelInfo
-}
+// Enabled implements slog.Handler.
+func (h *eventHandler) Enabled(_ context.Context, level slog.Level) bool { return level >= h.level }
 
 // Handle implements slog.Handler.
 func (h *eventHandler) Handle(_ context.Context, r slog.Record) error {

@@ -131,7 +131,7 @@ func (s *Sandbox) begin(ctx context.Context, opts Options) error {
 	if s.events, err = newRecorder(s.spec.Name, eventsFile); err != nil {
 		return ioFailure(err)
 	}
-	s.log = slog.New(&eventHandler{events: s.events})
+	s.log = slog.New(&eventHandler{events: s.events, level: s.cfg.LogLevel})
 	if s.output, err = newLogger(s.claim.path(logName), maxLogFile); err != nil {
 		return ioFailure(err)
 	}
@@ -370,7 +370,7 @@ func (s *Sandbox) connect() error {
 
 // bootstrap is what the agent is told first.
 func (s *Sandbox) bootstrap() guest.Bootstrap {
-	b := guest.Bootstrap{Hostname: s.cfg.Hostname, Env: s.placeholders()}
+	b := guest.Bootstrap{Hostname: s.cfg.Hostname, Env: s.environment()}
 	var warning string
 	if b.CA, warning = s.trustedCAs(); warning != "" {
 		s.cfg.Warnings = append(s.cfg.Warnings, warning)
