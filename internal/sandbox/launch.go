@@ -97,11 +97,14 @@ func (p *Process) attend(started chan<- error) {
 	_ = p.cmd.Wait() // how the sandbox ended is told below, if at all
 	<-p.talked
 	var ended control.Ended
+	_ = p.conn.SetReadDeadline(time.Now().Add(answerTime)) // what it started may hold the other end
 	if control.Receive(p.conn, &ended) == nil {
 		p.ended = &ended
 	}
-	_ = p.conn.Close()          // only read
-	_, _ = p.dirs.sweep(p.name) // the next sandbox would do it otherwise
+	_ = p.conn.Close() // only read
+	if p.ended == nil {
+		_, _ = p.dirs.Sweep() // the next sandbox would do it otherwise
+	}
 }
 
 // converse is the creator's side of descriptor 3, up to the sandbox's start.

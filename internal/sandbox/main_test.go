@@ -14,6 +14,7 @@ import (
 
 func TestMain(m *testing.M) {
 	Dispatch(testCompile)
+	becomeCreator()
 	netlab.Main(m)
 }
 
@@ -26,6 +27,9 @@ type testConfig struct {
 	Policy string `json:"policy,omitempty"` // a preset; "" is no network
 	Pool4  string `json:"pool4,omitempty"`  // "" is 10.77.0.0/24
 	TCP    int    `json:"tcp,omitempty"`    // flows
+
+	Image   string  `json:"image,omitempty"`
+	Patches []Patch `json:"patches,omitempty"`
 
 	Keep     bool              `json:"keep,omitempty"`
 	Detached bool              `json:"detached,omitempty"`
@@ -53,6 +57,8 @@ func testCompile(raw json.RawMessage) (Config, error) {
 		Backend:     "namespace",
 		Hostname:    "guest",
 		Warnings:    []string{"a warning"},
+		Image:       c.Image,
+		Patches:     c.Patches,
 		Keep:        c.Keep,
 		Detached:    c.Detached,
 		IdleTimeout: c.Idle,
