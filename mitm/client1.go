@@ -127,6 +127,9 @@ func (c *http1Conn) roundTrip(r *http.Request) (*http.Response, error) {
 		c.written <- c.write(r)
 	} else {
 		r.Body = b
+		if r.ContentLength < 0 {
+			r.TransferEncoding = []string{"chunked"} // else net/http probes the body, on a goroutine of its own
+		}
 		c.client.session.enter()
 		go func() {
 			defer c.client.session.leave()

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluicenet/sluice/internal/sniff"
@@ -31,6 +32,7 @@ type guestConn struct {
 	refused  error  // what stops the reader behind them; nil while nothing does
 	poisoned int    // bytes of poison that were read before refused
 
+	broken atomic.Bool // refused is set; for Close, which doesn't wait for the reader
 	once   sync.Once
 	closed chan struct{} // closed by Close
 }
@@ -89,6 +91,7 @@ func (g *guestConn) Read(p []byte) (int, error) {
 			return n, nil
 		}
 		if g.refused != nil && g.poisoned < len(poison) {
+			g.broken.Store(true)
 			n := copy(p, poison[g.poisoned:])
 			g.poisoned += n
 			return n, nil
@@ -200,7 +203,7 @@ const (
 func (g *guestConn) Close() error {
 	var err error
 	g.once.Do(func() {
-		if g.refused != nil {
+		if g.broken.Load() {
 			_ = closeWrite(g.Conn)
 			_ = g.Conn.SetReadDeadline(time.Now().Add(lingerTime))
 			_, _ = io.CopyN(io.Discard, g.Conn, lingerBytes)

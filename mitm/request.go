@@ -45,7 +45,7 @@ func (p *Proxy) serveRequest(w http.ResponseWriter, r *http.Request) {
 	began := p.now()
 	x := &exchange{session: s}
 	body := &counted{ReadCloser: r.Body}
-	rec := &recorder{ResponseWriter: w, exchange: x, body: body, expects: r.ProtoMajor == 1 && r.Header.Get("Expect") != ""}
+	rec := &recorder{ResponseWriter: w, exchange: x, body: body, expects: r.ProtoMajor == 1 && r.ContentLength != 0 && r.Header.Get("Expect") != ""}
 	r.Body = body
 	defer func() {
 		x.report()

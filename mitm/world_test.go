@@ -304,6 +304,8 @@ func (w *world) client(http2 bool) *http.Client {
 	if !http2 {
 		t.TLSClientConfig.NextProtos = []string{"http/1.1"}
 	}
+	// Else a thousand requests at once are hundreds of handshakes at once.
+	t.HTTP2 = &http.HTTP2Config{StrictMaxConcurrentRequests: true}
 	t.TLSClientConfig.ServerName = ""
 	w.t.Cleanup(t.CloseIdleConnections)
 	return &http.Client{Transport: t, Timeout: 60 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
