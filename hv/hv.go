@@ -67,6 +67,10 @@ type Config struct {
 	// goroutine writes to it until Wait returns; an error ends the writing, a
 	// Write that blocks delays Wait and Close.
 	Console io.Writer
+	// Mounts are laid over the guest's root, in this order. A backend that can't
+	// show the host's paths, or make directories in memory, fails with
+	// errors.ErrUnsupported if there are any.
+	Mounts []Mount
 	// Hide names host paths, absolute and beyond a backend's own list, that a
 	// guest which sees the host's files must not: empty directories, or an empty
 	// file, cover them.
@@ -77,8 +81,9 @@ type Config struct {
 	MemoryMiB uint32
 	// Stdio are the standard files of the guest's first process, and so of the
 	// commands that inherit them; nil entries are /dev/null. A backend that can't
-	// pass files on, as into a machine of its own, fails if there are any. They stay the caller's. A terminal is one in the guest, but not the
-	// controlling one of anything there: signals go through the agent.
+	// pass files on, as into a machine of its own, fails if there are any. They
+	// stay the caller's. A terminal is one in the guest, but not the controlling
+	// one of anything there: signals go through the agent.
 	Stdio [3]*os.File
 	// Logger gets the backend's own remarks; nil is silent.
 	Logger *slog.Logger
@@ -88,6 +93,24 @@ type Config struct {
 type NIC struct {
 	MAC net.HardwareAddr // nil leaves it to the backend
 	MTU uint16           // bytes of IP packet; 0 means 1500
+}
+
+// A Mount is what a path of the guest shows instead of what its root has there.
+type Mount struct {
+	// Target is an absolute, clean path of the guest, made if it isn't there and
+	// the root can be written.
+	Target string
+	// Source is a path of the host, a directory with all that is mounted below
+	// it, or a file; "" is an empty directory in memory.
+	Source   string
+	ReadOnly bool
+	NoExec   bool // nothing in it is executed
+	// NoSUID and NoDev take the effect of set-id bits and device nodes in it. A
+	// backend may do so unasked.
+	NoSUID bool
+	NoDev  bool
+	// SizeMiB bounds an empty directory, in MiB; 0 is half the guest's memory.
+	SizeMiB uint32
 }
 
 // A VM is a running guest. Its methods may be called by several goroutines.

@@ -39,7 +39,7 @@ func compileJSON(raw json.RawMessage) (sandbox.Config, error) {
 }
 
 // compile checks everything and returns what the sandbox is to be, which is
-// valid iff there are no problems. What this version can't do comes last.
+// valid iff there are no problems.
 func (c *checker) compile(cfg *SandboxConfig) sandbox.Config {
 	c.checkGuest(cfg)
 	c.checkImage(cfg)
@@ -60,6 +60,7 @@ func (c *checker) compile(cfg *SandboxConfig) sandbox.Config {
 		IdleTimeout: cfg.IdleTimeout,
 		Labels:      cfg.Labels,
 		Patches:     cfg.patches(),
+		Mounts:      cfg.mounts(),
 		Env:         cfg.ownEnvironment(),
 		LogLevel:    cfg.logLevel(),
 	}
@@ -67,7 +68,6 @@ func (c *checker) compile(cfg *SandboxConfig) sandbox.Config {
 	if out.ConfigJSON, err = keptOf(cfg); err != nil {
 		c.fail(ErrInternal, "", "", err.Error(), "")
 	}
-	c.checkSupported(cfg)
 	out.Warnings = c.warnings
 	return out
 }

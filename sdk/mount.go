@@ -6,6 +6,8 @@ import (
 	"path"
 	"slices"
 	"strconv"
+
+	"github.com/sluicenet/sluice/hv"
 )
 
 // A MountConfig is what a path of the guest shows: a directory or file of the
@@ -69,6 +71,19 @@ func (c *checker) checkMounts(mounts map[string]MountConfig) {
 			}
 		}
 	}
+}
+
+// mounts returns the mounts as the sandbox takes them: a path before those below
+// it.
+func (c *SandboxConfig) mounts() []hv.Mount {
+	var mounts []hv.Mount
+	for _, target := range slices.Sorted(maps.Keys(c.Mounts)) {
+		m := c.Mounts[target]
+		mounts = append(mounts, hv.Mount{
+			Target: target, Source: m.Bind, ReadOnly: m.Readonly, NoExec: m.Noexec, NoSUID: m.Nosuid, NoDev: m.Nodev, SizeMiB: m.SizeMiB,
+		})
+	}
+	return mounts
 }
 
 // isGuestPath reports whether p can name a file of the guest from its root on.

@@ -84,21 +84,6 @@ func (c *checker) checkNone(cfg *SandboxConfig) {
 	}
 }
 
-// checkSupported reports what is valid but not there yet. Nothing that a
-// configuration asks for is ever left undone in silence.
-func (c *checker) checkSupported(cfg *SandboxConfig) {
-	for _, f := range []struct {
-		path string
-		set  bool
-	}{
-		{"WithMounts", len(cfg.Mounts) > 0},
-	} {
-		if f.set {
-			c.fail(ErrUnsupportedOperation, f.path, "", "this version of sluice can't do that yet", "drop it")
-		}
-	}
-}
-
 // index returns the path of an element of a list.
 func index(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
 

@@ -314,8 +314,8 @@ func TestAllProblems(t *testing.T) {
 	if strings.Contains(got, "hunter2") {
 		t.Error("the error shows a secret's value")
 	}
-	_, err := m.CreateSandbox(t.Context(), "refused", network(m.NetworkConfig{MTU: 1}), m.WithMounts(map[string]m.MountConfig{"/m": m.Mount.Tmpfs(m.TmpfsOptions{})}), m.WithHostname("-"))
-	for _, kind := range []m.ErrorKind{m.ErrInvalidArgument, m.ErrUnsupportedOperation, m.ErrInvalidConfig} {
+	_, err := m.CreateSandbox(t.Context(), "refused", network(m.NetworkConfig{MTU: 1}), m.WithMounts(map[string]m.MountConfig{"/m": m.Mount.Bind("/none", m.MountOptions{})}), m.WithHostname("-"))
+	for _, kind := range []m.ErrorKind{m.ErrInvalidArgument, m.ErrPathNotFound, m.ErrInvalidConfig} {
 		if !m.IsKind(err, kind) {
 			t.Errorf("IsKind(%v) is false for %v", kind, err)
 		}

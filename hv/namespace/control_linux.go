@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,8 +15,8 @@ import (
 // one line of error. It is below the smallest default of a socket's buffer.
 const maxControl = 64 << 10
 
-// A setup is the host's one message to process 1: what to build. The root comes
-// along as a mount of its own where the host is real root's.
+// A setup is the host's one message to process 1: what to build. The root, and
+// paths of the host to mount, come along as mounts where the host is real root's.
 type setup struct {
 	Tun      string   `json:"tun"` // device to open; "" gives no card
 	MAC      []byte   `json:"mac"`
@@ -27,6 +28,10 @@ type setup struct {
 	// ScratchMiB bounds the guest's files in memory; 0 is the kernel's default
 	// for a tmpfs, half of the machine's memory.
 	ScratchMiB uint32 `json:"scratch_mib"`
+	// Mounts are laid over the root. RootTree, and their Tree, say which came
+	// along as mounts, in this order.
+	Mounts   []mountSetup `json:"mounts"`
+	RootTree bool         `json:"root_tree"`
 }
 
 // A report is process 1's answers: remarks, then ready or a failure. The TAP's
@@ -70,8 +75,11 @@ func unixConn(fd int) (*net.UnixConn, error) {
 	return conn, nil
 }
 
-// sendControl sends v, and file unless it is nil.
-func sendControl(conn *net.UnixConn, v any, file *os.File) error {
+// maxControlFiles bounds the files of a message: the kernel's own limit is 253.
+const maxControlFiles = 128
+
+// sendControl sends v, and files.
+func sendControl(conn *net.UnixConn, v any, files ...*os.File) error {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -79,50 +87,77 @@ func sendControl(conn *net.UnixConn, v any, file *os.File) error {
 	if len(text) > maxControl {
 		return fmt.Errorf("setup of %d bytes is over the limit of %d", len(text), maxControl)
 	}
+	fds, err := descriptors(files)
+	if err != nil {
+		return err
+	}
 	var rights []byte
-	if file != nil {
-		raw, err := file.SyscallConn() // Fd would make the file blocking
-		if err != nil {
-			return err
-		}
-		if err := raw.Control(func(fd uintptr) { rights = unix.UnixRights(int(fd)) }); err != nil {
-			return err
-		}
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
 	}
 	_, _, err = conn.WriteMsgUnix(text, rights, nil)
+	runtime.KeepAlive(files)
 	return err
 }
 
-// receiveControl receives into v, and returns the file that came along, if one
-// did. The caller owns it, also when there is an error.
-func receiveControl(conn *net.UnixConn, v any) (*os.File, error) {
+// descriptors returns the numbers of files, which must stay open meanwhile.
+func descriptors(files []*os.File) ([]int, error) {
+	if len(files) > maxControlFiles {
+		return nil, fmt.Errorf("%d files are over the limit of %d", len(files), maxControlFiles)
+	}
+	var fds []int
+	for _, f := range files {
+		raw, err := f.SyscallConn() // Fd would make the file blocking
+		if err != nil {
+			return nil, err
+		}
+		if err := raw.Control(func(fd uintptr) { fds = append(fds, int(fd)) }); err != nil {
+			return nil, err
+		}
+	}
+	return fds, nil
+}
+
+// receiveControl receives into v, and returns the files that came along. The
+// caller owns them, also when there is an error.
+func receiveControl(conn *net.UnixConn, v any) ([]*os.File, error) {
 	text := make([]byte, maxControl)
-	rights := make([]byte, unix.CmsgSpace(4))
+	rights := make([]byte, unix.CmsgSpace(4*maxControlFiles))
 	n, rn, flags, _, err := conn.ReadMsgUnix(text, rights)
 	if err != nil {
 		return nil, err
 	}
-	file := receivedFile(rights[:rn]) // first: what is received is to be closed
+	files := receivedFiles(rights[:rn]) // first: what is received is to be closed
 	switch {
 	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
-		return file, errors.New("control message is too long")
+		return files, errors.New("control message is too long")
 	case n == 0:
-		return file, unix.EPIPE
+		return files, unix.EPIPE
 	}
-	return file, json.Unmarshal(text[:n], v)
+	return files, json.Unmarshal(text[:n], v)
 }
 
-// receivedFile returns the descriptor in a message's rights as a file; nil if
-// there is none.
-func receivedFile(rights []byte) *os.File {
+// receivedFiles returns the descriptors in a message's rights as files.
+func receivedFiles(rights []byte) []*os.File {
 	messages, err := unix.ParseSocketControlMessage(rights)
 	if err != nil || len(messages) == 0 {
 		return nil
 	}
 	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil || len(fds) == 0 {
+	if err != nil {
 		return nil
 	}
-	unix.CloseOnExec(fds[0])
-	return os.NewFile(uintptr(fds[0]), "received")
+	var files []*os.File
+	for _, fd := range fds {
+		unix.CloseOnExec(fd)
+		files = append(files, os.NewFile(uintptr(fd), "received"))
+	}
+	return files
+}
+
+// closeFiles closes files of the process's own.
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }

@@ -46,14 +46,16 @@ func live(control *net.UnixConn) error {
 			// The host wraps the number again, and prints its text once.
 			r.Error = strings.TrimSuffix(r.Error, ": "+r.Errno.Error())
 		}
-		return errors.Join(err, sendControl(control, r, nil))
+		return errors.Join(err, sendControl(control, r))
 	}
-	if err := sendControl(control, report{}, tap); err != nil {
+	var card []*os.File
+	if tap != nil {
+		card = append(card, tap)
+	}
+	if err := sendControl(control, report{}, card...); err != nil {
 		return err
 	}
-	if tap != nil {
-		tap.Close() // the host's from here on
-	}
+	closeFiles(card) // the host's from here on
 	agent, err := unixConn(agentFD)
 	if err != nil {
 		return err
@@ -69,7 +71,7 @@ func become(control *net.UnixConn) (guest.System, *os.File, error) {
 		return nil, nil, err
 	}
 	var s setup
-	tree, err := receiveControl(control, &s)
+	trees, err := receiveControl(control, &s)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read setup: %w", err)
 	}
@@ -83,8 +85,8 @@ func become(control *net.UnixConn) (guest.System, *os.File, error) {
 	if err := becomeRoot(s.Groups); err != nil {
 		return nil, nil, err
 	}
-	remark := func(text string) error { return sendControl(control, report{Remark: text}, nil) }
-	if err := enterRoot(s, tree, remark); err != nil {
+	remark := func(text string) error { return sendControl(control, report{Remark: text}) }
+	if err := enterRoot(s, trees, remark); err != nil {
 		return nil, nil, err
 	}
 	// The card comes after the defaults that it takes over.

@@ -23,10 +23,18 @@ const (
 )
 
 // enterRoot builds the guest's root and pivots into it: the host's tree is
-// gone afterwards, but for what the new one was made of. tree is the directory
-// s.Root as a mount, or nil, and is closed; remark says what of the host's files
-// can't be shown.
-func enterRoot(s setup, tree *os.File, remark func(string) error) error {
+// gone afterwards, but for what the new one was made of. trees are what came
+// along as mounts, and are closed; remark says what of the host's files can't be
+// shown.
+func enterRoot(s setup, trees []*os.File, remark func(string) error) error {
+	defer closeFiles(trees)
+	var tree *os.File // the directory s.Root
+	if s.RootTree {
+		if len(trees) == 0 {
+			return errors.New("the root's mount is missing")
+		}
+		tree, trees = trees[0], trees[1:]
+	}
 	mounts, err := readMounts() // while /proc is the host's
 	if err != nil {
 		return err
@@ -52,6 +60,9 @@ func enterRoot(s setup, tree *os.File, remark func(string) error) error {
 		if err := hide(slices.Concat(temporary, s.Hide)); err != nil {
 			return err
 		}
+	}
+	if err := mountAll(s.Mounts, trees); err != nil {
+		return err
 	}
 	return pivot(newRoot)
 }
@@ -111,7 +122,6 @@ func overlayRoot(dir string, tree *os.File) error {
 	}
 	from := hostRoot + dir
 	if tree != nil {
-		defer tree.Close()
 		from = lowerDir
 		if err := unix.MoveMount(int(tree.Fd()), "", unix.AT_FDCWD, lowerDir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 			return fmt.Errorf("attach root %q: %w", dir, err)

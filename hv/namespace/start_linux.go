@@ -90,6 +90,10 @@ func (h *Hypervisor) setup(cfg hv.Config) (setup, error) {
 		}
 		s.Root = root
 	}
+	var err error
+	if s.Mounts, err = mountSetups(cfg.Mounts); err != nil {
+		return setup{}, err
+	}
 	if cfg.NIC != nil {
 		s.Tun, s.MAC, s.MTU = h.tun, cfg.NIC.MAC, cmp.Or(int(cfg.NIC.MTU), 1500)
 	}

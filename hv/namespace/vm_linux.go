@@ -58,25 +58,26 @@ func (v *vm) handshake(ids idMaps, s setup, log *slog.Logger) error {
 	}
 	// Both need the user namespace, which is the process's, and must be there
 	// before process 1 becomes anybody: the setup is its sign to go on.
-	var root *os.File
-	if s.Root != "" && ids.privileged {
-		tree, err := shiftedTree(s.Root, v.cmd.Process.Pid, log)
+	var trees []*os.File
+	if ids.privileged {
+		var err error
+		trees, err = shiftedTrees(&s, v.cmd.Process.Pid, log)
+		defer closeFiles(trees)
 		if err != nil {
 			return err
 		}
-		defer tree.Close()
-		root = tree
 	}
-	if err := sendControl(v.control, s, root); err != nil {
+	if err := sendControl(v.control, s, trees...); err != nil {
 		return fmt.Errorf("send setup: %w", err)
 	}
 	for {
 		var r report
-		file, err := receiveControl(v.control, &r)
-		if file != nil {
+		files, err := receiveControl(v.control, &r)
+		if len(files) > 0 {
 			v.mu.Lock()
-			v.nic = file
+			v.nic = files[0]
 			v.mu.Unlock()
+			closeFiles(files[1:])
 		}
 		switch {
 		case err != nil:

@@ -87,6 +87,9 @@ func (h *Hypervisor) prepare(ctx context.Context, cfg hv.Config) (plan, error) {
 	if cfg.Stdio != [3]*os.File{} {
 		return plan{}, fmt.Errorf("a machine's commands can't have the host's files as their standard ones: %w", errors.ErrUnsupported)
 	}
+	if len(cfg.Mounts) > 0 {
+		return plan{}, fmt.Errorf("mounts in a machine, which has its own file systems only: %w", errors.ErrUnsupported)
+	}
 	var err error
 	if p.setup, err = checkDisks(cfg); err != nil {
 		return plan{}, err
@@ -158,13 +161,17 @@ func (h *Hypervisor) try(ctx context.Context, p plan, accelerator string) (*vm, 
 		return nil, err
 	}
 	key := h.memoryKey(p.program, p.kernel.Path, accelerator)
-	if why := h.recall(key, time.Now()); why != "" {
-		return nil, &acceleratorError{name: accelerator, cause: fmt.Errorf("%s (tried before; %s remembers)", why, h.cfg.Memory)}
+	known := h.recall(key, time.Now())
+	if known.Why != "" {
+		return nil, &acceleratorError{name: accelerator, cause: fmt.Errorf("%s (tried before; %s remembers)", known.Why, h.cfg.Memory)}
 	}
 	v, err := h.boot(ctx, p, accelerator)
 	var failure *acceleratorError
-	if errors.As(err, &failure) && ctx.Err() == nil {
-		h.remember(key, failure.cause.Error(), time.Now())
+	switch {
+	case err == nil && !known.Works:
+		h.remember(key, memory{Works: true, When: time.Now()})
+	case errors.As(err, &failure) && ctx.Err() == nil:
+		h.remember(key, memory{Why: failure.cause.Error(), When: time.Now()})
 	}
 	return v, err
 }

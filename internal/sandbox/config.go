@@ -31,7 +31,8 @@ type Config struct {
 	// LogLevel is the least of the sandbox's remarks that become events; 0 is
 	// slog.LevelInfo.
 	LogLevel slog.Level
-	Patches  []Patch // changes of the root, made before the first command
+	Patches  []Patch    // changes of the root, made before the first command
+	Mounts   []hv.Mount // laid over the root, in this order
 
 	// Keep lets the sandbox's directory stay when it has ended, so that it can
 	// be started again; without, nothing stays.

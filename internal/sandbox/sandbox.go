@@ -273,6 +273,7 @@ func (s *Sandbox) beginGuest(ctx context.Context, hypervisor hv.Hypervisor, opts
 		Hide:      []string{s.dirs.Home, s.dirs.Runtime},
 		CPUs:      s.cfg.CPUs,
 		MemoryMiB: s.cfg.MemoryMiB,
+		Mounts:    s.cfg.Mounts,
 		Logger:    s.log,
 	}
 	if n := s.cfg.Network; n != nil {
