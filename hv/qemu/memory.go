@@ -13,13 +13,18 @@ import (
 
 // What is remembered of an accelerator that failed is forgotten after an hour:
 // whoever mends the host doesn't know of this file, and a boot that hangs costs
-// its timeout once in that time.
-const memoryTime = time.Hour
+// its timeout once in that time. That one works is remembered for a day, which
+// spares every choice of a backend a boot; where it has ceased to, a start says so.
+const (
+	failureTime = time.Hour
+	successTime = 24 * time.Hour
+)
 
 // A memory is what is kept of one accelerator, QEMU and kernel on one machine.
 type memory struct {
-	Why  string    `json:"why"`
-	When time.Time `json:"when"`
+	Works bool      `json:"works"`
+	Why   string    `json:"why,omitempty"` // it doesn't
+	When  time.Time `json:"when"`
 }
 
 // memoryKey names what is remembered of QEMU's program, a kernel and an
@@ -46,24 +51,28 @@ func (h *Hypervisor) memoryPath(key string) string {
 	return filepath.Join(h.cfg.Memory, key+".json")
 }
 
-// recall returns why an accelerator failed; "" if it isn't known to.
-func (h *Hypervisor) recall(key string, now time.Time) string {
+// recall returns what is known of an accelerator; the zero memory if nothing is.
+func (h *Hypervisor) recall(key string, now time.Time) memory {
 	text, err := os.ReadFile(h.memoryPath(key))
 	var m memory
 	if err != nil || json.Unmarshal(text, &m) != nil {
-		return ""
+		return memory{}
 	}
-	if age := now.Sub(m.When); age < 0 || age > memoryTime {
-		return ""
+	lasts := failureTime
+	if m.Works {
+		lasts = successTime
 	}
-	return m.Why
+	if age := now.Sub(m.When); age < 0 || age > lasts {
+		return memory{}
+	}
+	return m
 }
 
-// remember keeps why an accelerator failed. Where that can't be kept, the next
-// boot finds out again.
-func (h *Hypervisor) remember(key, why string, now time.Time) {
+// remember keeps what was learnt. Where that can't be kept, the next boot finds out
+// again.
+func (h *Hypervisor) remember(key string, m memory) {
 	path := h.memoryPath(key)
-	text, err := json.Marshal(memory{Why: why, When: now})
+	text, err := json.Marshal(m)
 	if path == "" || err != nil || os.MkdirAll(h.cfg.Memory, 0o700) != nil {
 		return
 	}

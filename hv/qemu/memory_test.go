@@ -18,10 +18,10 @@ func TestMemory(t *testing.T) {
 	}
 	const image = "/boot/vmlinuz"
 	key := h.memoryKey(program, image, kvm)
-	if why := h.recall(key, now); why != "" {
-		t.Errorf("before anything, recall = %q", why)
+	if m := h.recall(key, now); m != (memory{}) {
+		t.Errorf("before anything, recall = %+v", m)
 	}
-	h.remember(key, "it hung", now)
+	h.remember(key, memory{Why: "it hung", When: now})
 	for _, row := range []struct {
 		name string
 		key  string
@@ -36,8 +36,14 @@ func TestMemory(t *testing.T) {
 		{"another kernel", h.memoryKey(program, "/boot/other", kvm), 0, ""},
 		{"another QEMU", h.memoryKey("/bin/true", image, kvm), 0, ""},
 	} {
-		if got := h.recall(row.key, now.Add(row.at)); got != row.want {
-			t.Errorf("%s: recall = %q; want %q", row.name, got, row.want)
+		if got := h.recall(row.key, now.Add(row.at)); got.Why != row.want || got.Works {
+			t.Errorf("%s: recall = %+v; want %q", row.name, got, row.want)
+		}
+	}
+	h.remember(key, memory{Works: true, When: now})
+	for at, want := range map[time.Duration]bool{0: true, 23 * time.Hour: true, 25 * time.Hour: false} {
+		if got := h.recall(key, now.Add(at)); got.Works != want || got.Why != "" {
+			t.Errorf("%v after it worked, recall = %+v", at, got)
 		}
 	}
 	// QEMU was updated.
@@ -50,8 +56,8 @@ func TestMemory(t *testing.T) {
 	if err := os.WriteFile(h.memoryPath(key), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if why := h.recall(key, now); why != "" {
-		t.Errorf("from a damaged file, recall = %q", why)
+	if m := h.recall(key, now); m != (memory{}) {
+		t.Errorf("from a damaged file, recall = %+v", m)
 	}
 	entries, err := os.ReadDir(h.cfg.Memory)
 	if err != nil || len(entries) != 1 {
@@ -64,9 +70,9 @@ func TestMemoryNowhere(t *testing.T) {
 	t.Parallel()
 	for _, dir := range []string{"", "/proc/nowhere"} {
 		h := &Hypervisor{cfg: Config{Memory: dir}}
-		h.remember("key", "why", time.Now())
-		if why := h.recall("key", time.Now()); why != "" {
-			t.Errorf("in %q, recall = %q", dir, why)
+		h.remember("key", memory{Why: "why", When: time.Now()})
+		if m := h.recall("key", time.Now()); m != (memory{}) {
+			t.Errorf("in %q, recall = %+v", dir, m)
 		}
 	}
 }
