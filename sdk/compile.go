@@ -64,6 +64,9 @@ func (c *checker) compile(cfg *SandboxConfig) sandbox.Config {
 		Env:         cfg.ownEnvironment(),
 		LogLevel:    cfg.logLevel(),
 	}
+	if out.Keep && out.Backend == "namespace" {
+		c.warnings = append(c.warnings, "WithEphemeral or WithDetached: a namespace keeps no files: what is written to its root is gone when it stops")
+	}
 	var err error
 	if out.ConfigJSON, err = keptOf(cfg); err != nil {
 		c.fail(ErrInternal, "", "", err.Error(), "")

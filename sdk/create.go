@@ -135,8 +135,9 @@ func userDirs() (sandbox.Dirs, error) {
 }
 
 // StartSandbox starts a sandbox again that has ended and was kept, with its
-// configuration, its files and its ports, and returns when its guest is ready. It
-// ends with Close and with this program, however it was created.
+// configuration and, if it is a virtual machine, its files, and returns when its
+// guest is ready. A namespace keeps no files, and begins with its root as it was.
+// The sandbox ends with Close and with this program, however it was created.
 //
 // The error has kind ErrSandboxNotFound if there is none, ErrSandboxStillRunning
 // if it runs, and ErrInvalidConfig if it has secrets, whose values are kept

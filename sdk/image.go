@@ -260,10 +260,11 @@ func (imageFactory) Remove(ctx context.Context, reference string, force bool) er
 	})
 }
 
-// checkUnused reports a sandbox that is kept and needs the image.
+// checkUnused reports a sandbox, running or kept, that needs an image whose last
+// name would go.
 func checkUnused(store *image.Store, dirs sandbox.Dirs, reference string) error {
 	d, err := store.Inspect(reference)
-	if err != nil {
+	if err != nil || len(d.Names) > 1 {
 		return err
 	}
 	all, err := sandbox.List(dirs)

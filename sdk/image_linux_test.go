@@ -291,3 +291,44 @@ func TestRunImage(t *testing.T) {
 		t.Errorf("an image that isn't there: %v", err)
 	}
 }
+
+// TestImageIsKept checks that a sandbox that was stopped still has its image, and
+// its patches, and that a namespace says that it has not what it wrote.
+func TestImageIsKept(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	load(t, "kept.example/root")
+	image := m.WithImage("kept.example/root")
+	sb := running(t, "kept-root", image, m.WithEphemeral(false), m.WithPatches(m.Patch.Text("/etc/patched", "x", m.PatchOptions{})))
+	if w := strings.Join(sb.Warnings(), "\n"); !strings.Contains(w, "a namespace keeps no files") {
+		t.Errorf("warnings %q", w)
+	}
+	if err := sb.FS().WriteString(ctx, "/srv/file", "gone"); err != nil {
+		t.Fatal(err)
+	}
+	if err := sb.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Image.Remove(ctx, "kept.example/root", false); !m.IsKind(err, m.ErrImageInUse) {
+		t.Errorf("its image could be removed: %v", err)
+	}
+	again, err := m.StartSandbox(ctx, "kept-root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := again.FS().ReadString(ctx, "/etc/patched"); text != "x" || err != nil {
+		t.Errorf("read %q, %v", text, err)
+	}
+	if ok, err := again.FS().Exists(ctx, "/srv/file"); ok || err != nil {
+		t.Errorf("what was written is there: %v, %v", ok, err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := m.RemoveSandbox(ctx, "kept-root"); err != nil {
+		t.Error(err)
+	}
+	if err := m.Image.Remove(ctx, "kept.example/root", false); err != nil {
+		t.Error(err)
+	}
+}
