@@ -16,7 +16,7 @@ MACHINE := qemu-system-x86 linux-image-cloud-amd64
 # The peers that the bench compares with.
 PEERS := slirp4netns passt
 
-.PHONY: all build check test integration bench fuzz demo demo-vm tools peers machine
+.PHONY: all build check test integration integration-krun integration-vz bench fuzz demo demo-vm tools peers machine
 
 all: check test
 
@@ -34,6 +34,12 @@ test: tools # everything that needs no hypervisor, under the race detector
 
 integration: tools # only the black-box tests, as they run
 	$(GO) test -race -timeout 15m -v ./integration/...
+
+integration-krun: tools # the conformance suite with this machine's libkrun, or what it would need
+	CGO_ENABLED=1 $(GO) test -count=1 -v -run '^TestConformanceReal$$' ./hv/krun
+
+integration-vz: # the conformance suite on a Mac, or what it would need
+	$(GO) test -count=1 -v -run '^TestConformance$$' $(if $(filter Darwin,$(shell uname)),-exec '$(GO) run github.com/Code-Hex/vz/v3/cmd/codesign') ./hv/vz
 
 bench: tools peers machine # one table, against slirp4netns, pasta and bare loopback
 	$(GO) -C bench test -p 1 -timeout 60m . ./vm -table

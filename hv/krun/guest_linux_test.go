@@ -76,7 +76,7 @@ func process1Main() {
 
 func process1(status *os.File) error {
 	if !strings.Contains(os.Getenv("WORDS"), "sluice.root=virtiofs") {
-		return fmt.Errorf("process 1 is told %q", os.Getenv("WORDS"))
+		return fmt.Errorf("process 1 is told %s", os.Getenv("WORDS"))
 	}
 	if _, err := os.Stat(os.Getenv("BOOT") + "/sluice:machine"); err != nil {
 		return err

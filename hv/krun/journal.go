@@ -58,7 +58,7 @@ func (t *tail) lastLine() string {
 // the guest's word.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
+		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
 			return r
 		}
 		return '?'

@@ -25,6 +25,9 @@ func (h *Hypervisor) Probe(ctx context.Context) hv.Report {
 	if err != nil {
 		return reportOf(err)
 	}
+	if !o.Disks { // images are disks, which alone keep their owners without root
+		return reportOf(offer{Path: o.Path}.fits(spec{Card: true, Disks: []disk{{}}}))
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	key := h.circumstances(o)

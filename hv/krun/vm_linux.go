@@ -134,14 +134,17 @@ func (v *vm) boot(libraries []string, agent string, s spec, setup machine.Setup)
 	return v.awaitReady()
 }
 
-// read starts a goroutine that reads what the process tells, and ends with it.
-// It does nothing if the process has ended.
+// read starts a goroutine that reads what the process tells, and ends with it. If
+// the process has ended all is there, and it is read at once.
 func (v *vm) read(f func()) {
 	v.mu.Lock()
-	defer v.mu.Unlock()
 	if !v.ended {
 		v.readers.Go(f)
+		v.mu.Unlock()
+		return
 	}
+	v.mu.Unlock()
+	f()
 }
 
 // ask sends the query and returns the process's offer.
