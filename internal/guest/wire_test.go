@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // TestCommandsThatAreNone checks what is refused before a System sees it.
@@ -65,6 +66,7 @@ func TestTargets(t *testing.T) {
 func FuzzCommand(f *testing.F) {
 	f.Add([]byte(`{"args":["sh","-c","x"],"env":["A=b"],"dir":"/","user":"u:g","tty":{"rows":2,"cols":3,"term":"t"},"stdin":true}`))
 	f.Add([]byte(`{"args":["a"],"inherit":true}`))
+	f.Add([]byte(`{"Args":[""],"env":[]}`)) // an empty list is none
 	f.Fuzz(func(t *testing.T, extra []byte) {
 		c, err := parseCommand(extra)
 		if err != nil {
@@ -78,7 +80,7 @@ func FuzzCommand(f *testing.F) {
 		if len(text) > maxCommand {
 			return // JSON may need more bytes than it came in
 		}
-		if diff := cmp.Diff(c, again); err != nil || diff != "" {
+		if diff := cmp.Diff(c, again, cmpopts.EquateEmpty()); err != nil || diff != "" {
 			t.Errorf("%v\n%s", err, diff)
 		}
 	})
