@@ -1,9 +1,9 @@
 package vnet
 
 import (
-	"encoding/binary"
-	"math/bits"
 	"net/netip"
+
+	"github.com/sluicenet/sluice/vnet/link"
 )
 
 // The Internet checksum of RFC 1071. A sum is kept as a 16-bit one's complement
@@ -11,44 +11,7 @@ import (
 
 // sum returns the one's complement sum of b, added to initial. An odd last byte
 // counts as if a zero followed it; only the last of several parts may be odd.
-func sum(b []byte, initial uint16) uint16 {
-	// Eight bytes at a time with the carry kept: a one's complement sum does not
-	// care how wide its words are (RFC 1071, section 2 (C)). Little-endian words
-	// need no swap on the machines that we run on; the result is swapped once.
-	var acc, carry uint64
-	for len(b) >= 64 {
-		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b[0:8]), carry)
-		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b[8:16]), carry)
-		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b[16:24]), carry)
-		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b[24:32]), carry)
-		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b[32:40]), carry)
-		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b[40:48]), carry)
-		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b[48:56]), carry)
-		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b[56:64]), carry)
-		b = b[64:]
-	}
-	for len(b) >= 8 {
-		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b), carry)
-		b = b[8:]
-	}
-	var rest uint64
-	for i := len(b) - 1; i >= 0; i-- {
-		rest = rest<<8 | uint64(b[i])
-	}
-	acc, carry = bits.Add64(acc, rest, carry)
-	acc, carry = bits.Add64(acc, 0, carry)
-	acc += carry // cannot overflow: a sum that has just carried is zero
-	return addSums(bits.ReverseBytes16(fold(acc)), initial)
-}
-
-// fold reduces a wide one's complement sum to 16 bits.
-func fold(acc uint64) uint16 {
-	acc = acc>>32 + acc&0xffffffff
-	acc = acc>>32 + acc&0xffffffff
-	acc = acc>>16 + acc&0xffff
-	acc = acc>>16 + acc&0xffff
-	return uint16(acc)
-}
+func sum(b []byte, initial uint16) uint16 { return link.Sum(b, initial) }
 
 // addSums adds two one's complement sums.
 func addSums(a, b uint16) uint16 {

@@ -59,6 +59,7 @@ const (
 
 	// The TCP path's.
 	dropHeld       // a SYN above Limits.HeldFlows: the guest repeats it
+	dropFlowRate   // a flow above Limits.FlowsPerSecond, UDP's too
 	dropRepeated   // a SYN of a flow that is being dialled already
 	dropLinkClosed // the guest's card is gone
 
@@ -118,6 +119,7 @@ var dropNames = [numDrops]string{
 	dropNATClosed:         "closed",
 	dropAutoconfRate:      "autoconf-rate",
 	dropHeld:              "held",
+	dropFlowRate:          "flow-rate",
 	dropRepeated:          "repeated",
 	dropLinkClosed:        "link-closed",
 }

@@ -193,6 +193,11 @@ func (n *Network) admitTCP(guest, dst netip.AddrPort, now time.Time) (*tcpFlow, 
 		return nil, answerNothing
 	}
 	f := &tcpFlow{key: key, id: n.nextID.Add(1), opened: now, dialed: n.target(dst), reviewed: make(chan struct{}, 1)}
+	if !n.newFlows.AllowN(now, 1) {
+		n.counters.drop(dropFlowRate)
+		n.limitHit("FlowsPerSecond", f, now)
+		return nil, answerNothing
+	}
 	f.inspected = n.inspects(f)
 	for {
 		n.decideAddress(f, now)
@@ -269,6 +274,16 @@ func (n *Network) admitInbound(p *published, peer netip.AddrPort, now time.Time)
 	}
 }
 
+// newDatagrams reports whether a UDP or ICMP flow may begin now. If not, that is
+// recorded.
+func (n *Network) newDatagrams(f natFlow, now time.Time) bool {
+	ok := n.newFlows.AllowN(now, 1)
+	if !ok {
+		n.natLimitHit("FlowsPerSecond", f, now)
+	}
+	return ok
+}
+
 // admitDatagram decides about a UDP or ICMP flow with its first packet, and
 // again under every new policy.
 func (n *Network) admitDatagram(f natFlow, now time.Time) admission {
@@ -329,7 +344,7 @@ func (n *Network) refusedQUIC(f natFlow, now time.Time) {
 // natLimitHit records that a UDP or ICMP flow found a bound.
 func (n *Network) natLimitHit(limit string, f natFlow, now time.Time) {
 	info := FlowInfo{Direction: policy.Egress, Protocol: f.proto, Src: f.guest, Dst: f.remote}
-	n.event(Event{Type: "limit.hit", Time: now, Generation: n.rules.Load().generation, Flow: info, Limit: limit})
+	n.hit(Event{Type: "limit.hit", Time: now, Generation: n.rules.Load().generation, Flow: info, Limit: limit})
 }
 
 // warn records what the user should know of this host.
@@ -390,7 +405,21 @@ func (n *Network) endTCP(f *tcpFlow, how string, now time.Time) {
 
 // limitHit records that f found a bound.
 func (n *Network) limitHit(limit string, f *tcpFlow, now time.Time) {
-	n.event(Event{Type: "limit.hit", Time: now, Generation: f.generation, Flow: f.info(), Limit: limit})
+	n.hit(Event{Type: "limit.hit", Time: now, Generation: f.generation, Flow: f.info(), Limit: limit})
+}
+
+// hit records that a bound was hit, with others of a moment.
+func (n *Network) hit(e Event) {
+	if e, ok := n.hits.add(e); ok {
+		n.event(e)
+	}
+}
+
+// tellHits records the hits that are due.
+func (n *Network) tellHits(now time.Time) {
+	for _, e := range n.hits.flush(now) {
+		n.event(e)
+	}
 }
 
 func (n *Network) event(e Event) {

@@ -21,6 +21,9 @@ type natConfig struct {
 	limits   Limits
 	dns      DNS // nil refuses port 53
 
+	// newFlow reports whether a flow may begin now, or records that there are too
+	// many.
+	newFlow func(f natFlow, now time.Time) bool
 	// admit decides about a flow and records the decision, unless f.before says
 	// that the record has it.
 	admit func(f natFlow, now time.Time) admission
@@ -179,6 +182,10 @@ func (n *nat) route(f natFlow, size int, quote []byte, now time.Time) (*session,
 		case peerOld:
 			t.flow.before = pastAdmitted
 		case peerUnknown:
+			if !n.cfg.newFlow(f, now) {
+				n.cfg.drop(dropFlowRate)
+				return nil, t.to, false
+			}
 			if n.denied.recent(t.flow, generation, now) {
 				t.flow.before = pastDenied
 			}

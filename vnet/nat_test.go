@@ -50,6 +50,7 @@ func newNATLab(t testing.TB, change ...func(*natConfig)) *natLab {
 		dialer:     l,
 		builder:    b,
 		reporter:   &reporter{builder: b, limiter: rate.NewLimiter(1000, 1000), send: l.send, drop: l.drop},
+		newFlow:    func(natFlow, time.Time) bool { return true },
 		admit:      l.admit,
 		ended:      l.ended,
 		generation: l.gen.Load,

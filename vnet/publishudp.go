@@ -209,11 +209,11 @@ func (u *inboundUDP) admit(p *published, from netip.AddrPort, asked netip.Addr, 
 	}
 	u.mu.Unlock()
 	for _, pe := range ended {
-		u.n.event(Event{Type: "limit.hit", Time: now, Generation: r.generation, Flow: pe.info, Limit: "Inbound"})
+		u.n.hit(Event{Type: "limit.hit", Time: now, Generation: r.generation, Flow: pe.info, Limit: "Inbound"})
 		u.record(pe, endClosed, now)
 	}
 	if !ok {
-		u.n.event(Event{Type: "limit.hit", Time: now, Generation: r.generation, Flow: info, Limit: "Inbound"})
+		u.n.hit(Event{Type: "limit.hit", Time: now, Generation: r.generation, Flow: info, Limit: "Inbound"})
 		return false
 	}
 	u.n.event(Event{Type: "flow.open", Time: now, Generation: r.generation, Flow: info, Verdict: v})
@@ -270,20 +270,6 @@ func (u *inboundUDP) reply(p *packet, now time.Time) bool {
 		}
 	}
 	return true
-}
-
-// sweep is a goroutine that expires peers until the network closes.
-func (u *inboundUDP) sweep() {
-	t := time.NewTicker(sweepInterval)
-	defer t.Stop()
-	for {
-		select {
-		case now := <-t.C:
-			u.expire(now)
-		case <-u.n.ctx.Done():
-			return
-		}
-	}
 }
 
 // expire ends peers that were silent for as long as a UDP session may be.

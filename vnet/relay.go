@@ -45,9 +45,8 @@ type relay struct {
 	// Owned by the goroutine of the outward direction.
 	gate    *gate
 	passed  int      // bytes that the gate let pass and the host hasn't yet
-	pieces  [][]byte // what one gathered write takes, memory of the endpoint's queue
-	gather  [relayPieces][]byte
-	pending int // bytes in pieces
+	pieces  [][]byte // what one gathered write takes, memory of the endpoint's queue; nil between two
+	pending int      // bytes in pieces
 }
 
 // await holds the guest's bytes while the host may not be dialled. It returns ""
@@ -215,10 +214,16 @@ func (r *relay) outward() {
 	}
 }
 
+// gathers is the memory of pieces: an idle flow holds none.
+var gathers = sync.Pool{New: func() any { return new([relayPieces][]byte) }}
+
 // forward writes what the guest has sent to the host. more is false when there
 // was nothing.
 func (r *relay) forward() (more bool, err tcpip.Error) {
-	r.pieces, r.pending = r.gather[:0], 0
+	gather := gathers.Get().(*[relayPieces][]byte)
+	defer gathers.Put(gather)
+	defer clear(gather[:]) // the pieces are the endpoint's
+	r.pieces, r.pending = gather[:0], 0
 	// Peeked bytes stay in the endpoint's queue while the kernel copies them, so
 	// that the guest's window tells the truth.
 	_, err = r.ep.Read(peeker{r}, tcpip.ReadOptions{Peek: true})
@@ -231,6 +236,7 @@ func (r *relay) forward() (more bool, err tcpip.Error) {
 	}
 	r.flow.buffers.sawOut(r.pending)
 	sent, werr := writeAll(r.host, r.pieces)
+	r.pieces = nil
 	r.consume(sent)
 	if werr != nil {
 		return false, &tcpip.ErrConnectionReset{}
@@ -330,7 +336,6 @@ func (c *collection) Write(p []byte) (int, error) {
 
 // consume takes n bytes that the host has from the endpoint's queue.
 func (r *relay) consume(n int) {
-	clear(r.gather[:])
 	r.flow.bytesOut.Add(uint64(n))
 	left := discard(n)
 	for left > 0 {

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -93,13 +94,18 @@ type Names interface {
 
 // Limits bounds what one guest may use. Zero fields mean the defaults.
 type Limits struct {
-	TCPFlows      int // guest-initiated TCP flows at once; 0 means 4096, negative refuses all
-	HeldFlows     int // half-open or held TCP flows; 0 means 512
-	UDPSessions   int // UDP sockets; 0 means 1024
-	UDPPeers      int // peers per UDP socket; 0 means 1024
-	Inbound       int // inbound flows per published port; 0 means 1024
-	BufferBytes   int // bytes of memory that all TCP flows' queues may take; 0 means 64 MiB
-	ICMPPerSecond int // echo requests and errors; 0 means 100
+	TCPFlows    int // guest-initiated TCP flows at once; 0 means 4096, negative refuses all
+	HeldFlows   int // half-open or held TCP flows; 0 means 512
+	UDPSessions int // UDP sockets; 0 means 1024
+	UDPPeers    int // peers per UDP socket; 0 means 1024
+	Inbound     int // inbound flows per published port; 0 means 1024
+	// FlowsPerSecond bounds the guest's new TCP flows, and new peers of its UDP
+	// sockets, denied ones included; 0 means 10 000, negative refuses all. Each
+	// costs this process some 0.1 ms and the host a port for a minute: more is a
+	// scan or a runaway loop.
+	FlowsPerSecond int
+	BufferBytes    int // bytes of memory that all TCP flows' queues may take; 0 means 64 MiB
+	ICMPPerSecond  int // echo requests and errors; 0 means 100
 }
 
 // An Event is something that happened on the network, for the record. Type is
@@ -147,6 +153,8 @@ type Network struct {
 	forwarder *tcp.Forwarder
 	tight     *tcp.Forwarder // for flows with tight buffers
 	budget    *budget
+	newFlows  *rate.Limiter // a second's worth at once
+	hits      limitHits
 	tcp       *tcpTable
 	builder   *builder // immutable
 	neighbour *neighbour
@@ -183,7 +191,7 @@ func New(cfg Config) (*Network, error) {
 	}
 	n.reader.Go(n.read)
 	n.reader.Go(func() { n.endpoint.writeSynAcks(n.ctx.Done()) })
-	n.reader.Go(n.inbound.sweep)
+	n.reader.Go(n.sweep)
 	n.reader.Go(n.reclaim)
 	n.reader.Go(func() { n.advertise(time.Tick(advertiseInterval)) })
 	return n, nil
@@ -205,7 +213,7 @@ func newNetwork(cfg Config) (*Network, error) {
 	budget := newBudget(cfg.Limits.bufferBytes())
 	cfg.holdTimeout = cmp.Or(cfg.holdTimeout, holdTimeout)
 	cfg.Link = newShaper(cfg.Link, cfg.RateLimit, time.Now())
-	n := &Network{cfg: cfg, tcp: newTCPTable(), workers: newWorkers(), budget: budget, guard: newGuard(cfg.Block, cfg.MTU), failed: make(chan struct{})}
+	n := &Network{cfg: cfg, tcp: newTCPTable(), workers: newWorkers(), budget: budget, newFlows: newFlowLimiter(cfg.Limits), guard: newGuard(cfg.Block, cfg.MTU), failed: make(chan struct{})}
 	n.builder = newBuilder(cfg.Block, cfg.MTU)
 	n.neighbour = &neighbour{guard: n.guard, builder: n.builder}
 	n.unusable.Store(uint32(cfg.Unusable))
@@ -226,13 +234,19 @@ func newNetwork(cfg Config) (*Network, error) {
 	return n, nil
 }
 
+// newFlowLimiter returns a bucket that holds what one second brings.
+func newFlowLimiter(l Limits) *rate.Limiter {
+	n := limit(l.FlowsPerSecond, 10_000)
+	return rate.NewLimiter(rate.Limit(n), n)
+}
+
 // startNATs makes what forwards datagrams. From here on close must be called.
 func (n *Network) startNATs() {
 	n.fragments = newReassembler(n.counters.drop)
 	n.reporter = &reporter{builder: n.builder, limiter: newICMPLimiter(n.cfg.Limits), send: n.send, drop: n.counters.drop}
 	cfg := &natConfig{
 		dialer: n.cfg.Dialer, builder: n.builder, reporter: n.reporter, limits: n.cfg.Limits, dns: n.cfg.DNS,
-		admit: n.admitDatagram, ended: n.endDatagrams, refused: n.refusedQUIC,
+		newFlow: n.newDatagrams, admit: n.admitDatagram, ended: n.endDatagrams, refused: n.refusedQUIC,
 		generation: func() uint64 { return n.rules.Load().generation },
 		target:     n.target, limitHit: n.natLimitHit, warn: n.warn, send: n.send, drop: n.counters.drop,
 	}
@@ -244,6 +258,23 @@ func (n *Network) startNATs() {
 func (n *Network) read() {
 	n.err = newReader(n).run()
 	close(n.failed)
+}
+
+// sweep is a goroutine that ends what has been idle for too long, and tells of
+// what was hit since it was told last.
+func (n *Network) sweep() {
+	t := time.NewTicker(sweepInterval)
+	defer t.Stop()
+	for {
+		select {
+		case now := <-t.C:
+			n.inbound.expire(now)
+			n.tellHits(now)
+		case <-n.ctx.Done():
+			n.tellHits(time.Now().Add(hitInterval)) // all there is
+			return
+		}
+	}
 }
 
 // Done is closed when the guest's card is gone or has broken its format; Err

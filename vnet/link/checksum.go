@@ -99,3 +99,10 @@ func (p *pieceSum) join(q pieceSum) {
 	p.sum = p.sum.plus(q.sum)
 	p.odd = p.odd != q.odd
 }
+
+// Sum returns the ones' complement sum of b and initial, as a number in host
+// order, folded but not complemented: sums of parts, each but the last of even
+// length, add up through initial.
+func Sum(b []byte, initial uint16) uint16 {
+	return sum(0).add(b).add16(initial).fold()
+}

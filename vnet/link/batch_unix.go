@@ -1,3 +1,5 @@
+//go:build linux || darwin
+
 package link
 
 import (
@@ -21,21 +23,35 @@ const (
 	smallSpill = 64
 )
 
-// batches returns how datagrams are read and sent here: many by one system call.
-func batches(_ *os.File, d *datagram, cfg Config) (frameReader, recordSender, error) {
-	r := &batchReader{raw: d.raw, drops: &d.drops, merge: coalescer{off: cfg.KeepSegments}, want: minBatch}
+// batches returns how datagrams are read and sent: many by one system call, and
+// one by one from when the system says that it has no such call.
+func batches(f *os.File, d *datagram, cfg Config) (frameReader, recordSender, error) {
+	single, err := newSingleReader(f, d, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	r := &batchReader{raw: d.raw, drops: &d.drops, merge: coalescer{off: cfg.KeepSegments}, want: minBatch, receive: receiveBatch, single: single}
 	r.call = r.fill
 	for i := range r.messages {
-		r.messages[i].Hdr.Iov = &r.iovecs[i][0]
-		r.messages[i].Hdr.SetIovlen(len(r.iovecs[i]))
+		r.messages[i].set(r.iovecs[i][:])
 	}
-	return r, new(batchSender), nil
+	return r, &batchSender{transmit: sendBatch}, nil
 }
 
-// A batchReader reads datagrams by recvmmsg. It belongs to its link's reader.
+// noBatches reports whether an error of a system call for many datagrams means that
+// there is none, for this kind of socket. macOS's calls are not promised to anybody.
+func noBatches(errno syscall.Errno) bool {
+	return errno == unix.ENOSYS || errno == unix.EOPNOTSUPP || errno == unix.EINVAL || errno == unix.EPERM
+}
+
+// A batchReader reads many datagrams by one system call. It belongs to its link's
+// reader.
 type batchReader struct {
-	raw   syscall.RawConn
-	drops *drops
+	raw     syscall.RawConn
+	drops   *drops
+	receive func(fd uintptr, messages []batchMessage) (int, syscall.Errno) // receiveBatch, but in tests
+	single  *packetReader                                                  // for when there is no such call
+	alone   bool                                                           // there is none
 
 	frames []Frame // of the current call
 	merge  coalescer
@@ -43,19 +59,25 @@ type batchReader struct {
 	want   int                   // datagrams to ask for
 	call   func(fd uintptr) bool // made once, since it would be allocated at each use
 
-	messages [batchLen]unix.Mmsghdr
+	messages [batchLen]batchMessage
 	iovecs   [batchLen][2]unix.Iovec
 	spills   [batchLen][smallSpill]byte
 	spill    []byte // for a frame with little memory; made when first needed
 }
 
 func (r *batchReader) read(frames []Frame) (int, error) {
+	if r.alone {
+		return r.single.read(frames)
+	}
 	r.frames, r.err = frames, nil
 	r.merge.begin(frames)
 	err := r.raw.Read(r.call)
 	r.frames = nil // the caller's
 	if n := r.merge.end(); n > 0 {
 		return n, nil // an error comes again
+	}
+	if r.alone { // as of now
+		return r.single.read(frames)
 	}
 	if err == nil {
 		err = r.err
@@ -68,21 +90,23 @@ func (r *batchReader) read(frames []Frame) (int, error) {
 func (r *batchReader) fill(fd uintptr) bool {
 	for !r.merge.full() {
 		asked := r.prepare(r.frames[r.merge.n:])
-		got, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd,
-			uintptr(unsafe.Pointer(&r.messages[0])), uintptr(asked), unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-		case unix.EINTR:
+		got, errno := r.receive(fd, r.messages[:asked])
+		switch {
+		case errno == 0:
+		case errno == unix.EINTR:
 			continue
-		case unix.EAGAIN:
+		case errno == unix.EAGAIN:
 			return r.merge.n > 0
+		case noBatches(errno):
+			r.alone = true
+			return true
 		default:
 			r.err = errno
 			return true
 		}
-		r.take(int(got))
-		if int(got) < asked {
-			r.want = max(int(got), minBatch)
+		r.take(got)
+		if got < asked {
+			r.want = max(got, minBatch)
 			return r.merge.n > 0 // that was all
 		}
 		r.want = min(2*asked, batchLen)
@@ -90,7 +114,7 @@ func (r *batchReader) fill(fd uintptr) bool {
 	return true
 }
 
-// prepare lays the memory of frames out for recvmmsg and returns for how many
+// prepare lays the memory of frames out for a batch and returns for how many
 // datagrams.
 func (r *batchReader) prepare(frames []Frame) int {
 	n := min(len(frames), r.want)
@@ -116,7 +140,7 @@ func (r *batchReader) prepare(frames []Frame) int {
 	return n
 }
 
-// take makes frames of the n datagrams that recvmmsg put into the memory behind
+// take makes frames of the n datagrams that were put into the memory behind
 // those that are taken.
 func (r *batchReader) take(n int) {
 	first := r.merge.n
@@ -126,7 +150,7 @@ func (r *batchReader) take(n int) {
 		if cap(f.Data) < MaxFrame+1-smallSpill {
 			spill = r.spill
 		}
-		if f.take(int(r.messages[i].Len), spill) {
+		if f.take(r.messages[i].received(), spill) {
 			r.merge.add(f.Data) // never full: at most it stays where it is
 		} else {
 			r.drops.oversize.Add(1)
@@ -142,14 +166,19 @@ func iovec(b []byte) unix.Iovec {
 	return v
 }
 
-// A batchSender sends datagrams by sendmmsg. It belongs to the owner of the
-// outbox's file.
+// A batchSender sends many datagrams by one system call. It belongs to the owner of
+// the outbox's file.
 type batchSender struct {
-	messages [batchLen]unix.Mmsghdr
+	transmit func(fd uintptr, messages []batchMessage) (int, syscall.Errno) // sendBatch, but in tests
+	alone    bool                                                           // there is no such call
+	messages [batchLen]batchMessage
 	iovecs   [maxPieces]unix.Iovec
 }
 
 func (s *batchSender) send(fd int, t *train) (int, error) {
+	if s.alone {
+		return oneByOne{}.send(fd, t)
+	}
 	n := min(len(t.ends)-t.record, batchLen)
 	next := 0 // in iovecs
 	for i := range n {
@@ -162,17 +191,18 @@ func (s *batchSender) send(fd int, t *train) (int, error) {
 			s.iovecs[next] = iovec(b)
 			next++
 		}
-		s.messages[i].Hdr.Iov = &s.iovecs[first]
-		s.messages[i].Hdr.SetIovlen(len(pieces))
+		s.messages[i].set(s.iovecs[first:next])
 	}
 	defer clear(s.iovecs[:next]) // the pieces are not ours
 	for {
-		sent, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd),
-			uintptr(unsafe.Pointer(&s.messages[0])), uintptr(n), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-		switch errno {
-		case 0:
-			return int(sent), nil
-		case unix.EINTR:
+		sent, errno := s.transmit(uintptr(fd), s.messages[:n])
+		switch {
+		case errno == 0:
+			return sent, nil
+		case errno == unix.EINTR:
+		case noBatches(errno):
+			s.alone = true
+			return oneByOne{}.send(fd, t)
 		default:
 			return 0, errno
 		}
