@@ -9,6 +9,8 @@ import (
 
 	"github.com/sluicenet/sluice/internal/control"
 	"github.com/sluicenet/sluice/internal/netlab"
+	"github.com/sluicenet/sluice/mitm"
+	"github.com/sluicenet/sluice/mitm/secret"
 	"github.com/sluicenet/sluice/policy"
 )
 
@@ -27,6 +29,10 @@ type testConfig struct {
 	Policy string `json:"policy,omitempty"` // a preset; "" is no network
 	Pool4  string `json:"pool4,omitempty"`  // "" is 10.77.0.0/24
 	TCP    int    `json:"tcp,omitempty"`    // flows
+
+	TLSPort uint16 `json:"tls_port,omitempty"` // is intercepted; 0 is none
+	Roots   []byte `json:"roots,omitempty"`    // PEM, of whom upstreams may be
+	Secret  string `json:"secret,omitempty"`   // value of TOKEN, for the first host alias
 
 	Image   string  `json:"image,omitempty"`
 	Patches []Patch `json:"patches,omitempty"`
@@ -82,6 +88,12 @@ func testCompile(raw json.RawMessage) (Config, error) {
 	}
 	out.Network = &Network{Policy: p, Pool: mustPool(nil, c.Pool4, "fd77::/56")}
 	out.Network.Limits.TCPFlows = c.TCP
+	if c.TLSPort != 0 {
+		out.Network.Intercept = &mitm.Config{Ports: []uint16{c.TLSPort}, ExtraRoots: c.Roots}
+	}
+	if c.Secret != "" {
+		out.Network.Secrets.Secrets = []secret.Secret{{EnvVar: "TOKEN", Value: secret.NewValue(c.Secret), AllowHosts: policy.HostAliases()[:1]}}
+	}
 	return out, nil
 }
 
