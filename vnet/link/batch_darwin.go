@@ -23,6 +23,9 @@ type batchMessage struct {
 	dataLen    uint64 // what was received; not set by a send
 }
 
+// The kernel's is 56 bytes long (bsd/sys/socket_private.h), and so must ours be.
+var _ [56]byte = [unsafe.Sizeof(batchMessage{})]byte{}
+
 // Numbers of the system calls (bsd/kern/syscalls.master).
 const (
 	sysRecvmsgX = 480
