@@ -123,8 +123,11 @@ func enterRoot() error {
 	if err := unix.Mount("tmpfs", rootDir+"/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
 		return fmt.Errorf("mount /run: %w", err)
 	}
-	if err := realDirectory(root, "tmp"); err != nil {
-		return err
+	// Nothing is mounted on it: whatever the image has there stays.
+	if _, err := root.Lstat("tmp"); errors.Is(err, fs.ErrNotExist) {
+		if err := makeDirectory(root, "tmp", 0o777|fs.ModeSticky); err != nil {
+			return err
+		}
 	}
 	if err := os.Chdir(rootDir); err != nil {
 		return err
@@ -152,10 +155,11 @@ func realDirectory(root *os.Root, name string) error {
 	if err != nil {
 		return err
 	}
-	mode := fs.FileMode(rootMode)
-	if name == "tmp" {
-		mode = 0o777 | fs.ModeSticky
-	}
+	return makeDirectory(root, name, rootMode)
+}
+
+// makeDirectory makes the directory name in root, with exactly that mode.
+func makeDirectory(root *os.Root, name string, mode fs.FileMode) error {
 	if err := root.Mkdir(name, mode.Perm()); err != nil {
 		return err
 	}
