@@ -321,10 +321,7 @@ func TestMany(t *testing.T) {
 	t.Parallel()
 	eachWay(t, func(t *testing.T, w *world, serve func(http.Handler), client *http.Client, origin string, http2 bool) {
 		serve(http.HandlerFunc(hello))
-		if !http2 {
-			client.Transport.(*http.Transport).MaxConnsPerHost = 250
-		}
-		get := func(i int) error {
+		get := func(client *http.Client, i int) error {
 			res, err := client.Get(fmt.Sprintf("%s/%d", origin, i))
 			if err != nil {
 				return err
@@ -337,7 +334,7 @@ func TestMany(t *testing.T) {
 			return nil
 		}
 		for i := range 100 {
-			if err := get(i); err != nil {
+			if err := get(client, i); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -347,9 +344,19 @@ func TestMany(t *testing.T) {
 		if dials != 1 {
 			t.Errorf("a hundred requests took %d connections", dials)
 		}
+		// Go's client of HTTP/2 opens a new connection for each request above 250, and
+		// for each while it has none.
+		var clients []*http.Client
+		for range 5 {
+			c := w.client(http2)
+			if err := get(c, 0); err != nil {
+				t.Fatal(err)
+			}
+			clients = append(clients, c)
+		}
 		failed := make(chan error, 1000)
 		for i := range cap(failed) {
-			go func() { failed <- get(i) }()
+			go func() { failed <- get(clients[i%len(clients)], i) }()
 		}
 		for range cap(failed) {
 			if err := <-failed; err != nil {
@@ -357,6 +364,35 @@ func TestMany(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestFewStreams shows that requests wait for a server that takes only a few at
+// once.
+func TestFewStreams(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, Config{})
+	w.serverLimits = &http.HTTP2Config{MaxConcurrentStreams: 3}
+	w.serveTLS(http.HandlerFunc(hello), nil)
+	client := w.client(true)
+	if _, err := client.Head("https://" + site); err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan error, 100)
+	for range cap(failed) {
+		go func() {
+			res, err := client.Get("https://" + site)
+			if err == nil {
+				_, err = io.Copy(io.Discard, res.Body)
+				_ = res.Body.Close()
+			}
+			failed <- err
+		}()
+	}
+	for range cap(failed) {
+		if err := <-failed; err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // TestWebSocket shows an upgrade, which is the one that passes, and what is spliced

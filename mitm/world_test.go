@@ -30,6 +30,8 @@ type world struct {
 	t     testing.TB
 	proxy *Proxy
 	ca    *netlab.CA // the upstreams' issuer
+	// serverLimits are those of servers to come; nil means the defaults.
+	serverLimits *http.HTTP2Config
 
 	mu       sync.Mutex
 	denied   []string // names that the policy denies
@@ -173,7 +175,7 @@ func (w *world) serve(handler http.Handler, l net.Listener) {
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Handler: handler, Protocols: protocols, DisableGeneralOptionsHandler: true, ErrorLog: w.proxy.server.ErrorLog}
+	server := &http.Server{Handler: handler, Protocols: protocols, DisableGeneralOptionsHandler: true, HTTP2: w.serverLimits, ErrorLog: w.proxy.server.ErrorLog}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -302,10 +304,11 @@ func (w *world) client(http2 bool) *http.Client {
 	}
 	t := &http.Transport{DialContext: dial, TLSClientConfig: w.guestTLS(), Protocols: protocols, DisableCompression: true}
 	if !http2 {
+		t.MaxConnsPerHost = 50
+	}
+	if !http2 {
 		t.TLSClientConfig.NextProtos = []string{"http/1.1"}
 	}
-	// Else a thousand requests at once are hundreds of handshakes at once.
-	t.HTTP2 = &http.HTTP2Config{StrictMaxConcurrentRequests: true}
 	t.TLSClientConfig.ServerName = ""
 	w.t.Cleanup(t.CloseIdleConnections)
 	return &http.Client{Transport: t, Timeout: 60 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
