@@ -186,12 +186,11 @@ var allowed = map[string]map[string]string{
 		"golang.org/x/term":        "the caller's terminal",
 	},
 	"cmd/sluice": {
-		"sdk":                       "everything goes through it",
-		"policy":                    "check and explain",
-		"github.com/spf13/cobra":    "the command line",
-		"github.com/spf13/pflag":    "the command line",
-		"github.com/vbauerster/mpb": "progress",
-		"golang.org/x/sys":          "the caller's terminal",
+		"sdk":                    "everything goes through it",
+		"policy":                 "check and explain",
+		"github.com/spf13/cobra": "the command line",
+		"github.com/spf13/pflag": "the command line",
+		"golang.org/x/term":      "the caller's terminal",
 	},
 	"cmd/sluice-agent": {
 		"internal/guest":         "the code of its exit",

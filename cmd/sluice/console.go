@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"unicode"
+
+	"golang.org/x/term"
 )
 
 // A console is where sluice speaks. The rules are:
@@ -65,9 +67,13 @@ func printable(s string) string {
 	return s
 }
 
-// isTerminal reports whether f is a terminal, or another character device: for
-// colours the null device may pass as one.
+// isTerminal reports whether f is a terminal.
 func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	raw, err := f.SyscallConn() // Fd would make the file blocking
+	if err != nil {
+		return false
+	}
+	is := false
+	err = raw.Control(func(fd uintptr) { is = term.IsTerminal(int(fd)) })
+	return err == nil && is
 }

@@ -22,7 +22,7 @@ permissions and symbolic links. What is copied to a directory that exists comes
 into it.`,
 		Example: `  sluice cp worker:/tmp/report.txt .
   sluice cp src worker:/work`,
-		Args: cobra.ExactArgs(2),
+		Args: takes(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return copyBetween(cmd.Context(), args[0], args[1])
 		},

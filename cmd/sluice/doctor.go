@@ -20,7 +20,7 @@ open sockets, run a command in a guest of each backend. What is missing comes
 with the command that would help.
 
 The exit code is 1 if no backend works.`,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			found := m.Diagnose(cmd.Context())
 			if err := printDiagnoses(c, found, asJSON); err != nil {

@@ -12,7 +12,7 @@ func newStart(c *console) *cobra.Command {
 	return &cobra.Command{
 		Use:   "start SANDBOX…",
 		Short: "Start sandboxes again that have ended and were kept",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  takes(1, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return each(args, func(name string) error {
 				sb, err := m.StartSandboxDetached(cmd.Context(), name)
@@ -32,7 +32,7 @@ func newStop(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stop [flags] SANDBOX…",
 		Short: "Ask the commands of sandboxes to end, then end the sandboxes",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  takes(1, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return each(args, func(name string) error {
 				h, err := m.GetSandbox(cmd.Context(), name)
@@ -56,7 +56,7 @@ func newKill(c *console) *cobra.Command {
 	return &cobra.Command{
 		Use:   "kill SANDBOX…",
 		Short: "End sandboxes at once",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  takes(1, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return each(args, func(name string) error {
 				h, err := m.GetSandbox(cmd.Context(), name)
@@ -79,7 +79,7 @@ func newRemove(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rm [flags] SANDBOX…",
 		Short: "Remove what sandboxes that have ended left: files, logs, events",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  takes(1, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return each(args, func(name string) error {
 				h, err := m.GetSandbox(cmd.Context(), name)

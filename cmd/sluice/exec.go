@@ -45,7 +45,7 @@ The exit code is the command's, 128 and the signal's number if a signal ended
 it, 125 if sluice failed, 126 if the command can't be run, 127 if there is none.`,
 		Example: `  sluice exec worker ls /
   sluice exec -it worker sh`,
-		Args: cobra.MinimumNArgs(2),
+		Args: takes(2, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.run(cmd.Context(), c, args[0], args[1:])
 		},
@@ -61,7 +61,7 @@ func newShell(c *console) *cobra.Command {
 	return &cobra.Command{
 		Use:   "shell SANDBOX",
 		Short: "Run a shell in a running sandbox",
-		Args:  cobra.ExactArgs(1),
+		Args:  takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			code := 0
 			err := withSandbox(cmd.Context(), args[0], func(sb *m.Sandbox) (err error) {

@@ -25,7 +25,7 @@ is the smallest rule that would turn its verdict round.
 
 Targets and exit codes are those of policy check.`,
 		Example: `  sluice policy explain --network public-only https://10.0.0.5/`,
-		Args:    cobra.ExactArgs(1),
+		Args:    takes(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			p, err := f.compile(c)
 			if err != nil {
@@ -192,7 +192,7 @@ func newPolicyLint(c *console) *cobra.Command {
 is 0 if there is nothing to say, 1 if there are warnings, 2 if the policy can't
 be used.`,
 		Example: `  sluice policy lint --policy ci.yaml`,
-		Args:    cobra.NoArgs,
+		Args:    takes(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			n, err := f.config()
 			if err != nil {
@@ -219,7 +219,7 @@ func newPolicySchema(c *console) *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON Schema of policy files, for editors",
-		Args:  cobra.NoArgs,
+		Args:  takes(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			_, err := c.out.Write(m.NetworkConfigSchema())
 			return err

@@ -22,7 +22,7 @@ func newEvents(c *console) *cobra.Command {
 		Short: "Print the events of a running sandbox, as JSON lines",
 		Long: `Print the events of a running sandbox, as JSON lines. Without a name, of the
 only one that runs.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: takes(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return eachEvent(cmd.Context(), args, filter, follow, func(e m.Event) error {
 				_, err := fmt.Fprintf(c.out, "%s\n", e.Line())
@@ -78,7 +78,7 @@ rule. Without a name, of the only sandbox that runs.`,
 		Example: `  sluice flows worker
   sluice flows worker --verdict deny
   sluice flows worker -f`,
-		Args: cobra.MaximumNArgs(1),
+		Args: takes(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.follow || f.verdict != "" {
 				return f.decisions(cmd.Context(), c, args)

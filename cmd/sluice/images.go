@@ -37,7 +37,7 @@ func newImageList(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls [flags]",
 		Short: "List images",
-		Args:  cobra.NoArgs,
+		Args:  takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			images, err := m.Image.List(cmd.Context())
 			if err != nil {
@@ -71,7 +71,7 @@ func newImagePull(c *console) *cobra.Command {
 	return &cobra.Command{
 		Use:   "pull IMAGE…",
 		Short: "Bring images here from their registries",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  takes(1, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return each(args, func(ref string) error {
 				p := newProgress(c)
@@ -92,7 +92,7 @@ func newImageImport(c *console) *cobra.Command {
 		Use:     "import IMAGE FILE",
 		Short:   "Bring the image of an archive or OCI layout here, under a name",
 		Example: "  sluice images import alpine alpine.tar",
-		Args:    cobra.ExactArgs(2),
+		Args:    takes(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			h, err := m.Image.Import(cmd.Context(), args[0], args[1])
 			if err != nil {
@@ -108,7 +108,7 @@ func newImageLoad(c *console) *cobra.Command {
 	return &cobra.Command{
 		Use:   "load FILE",
 		Short: "Bring the images of an archive here, under their names in it",
-		Args:  cobra.ExactArgs(1),
+		Args:  takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			images, err := m.Image.Load(cmd.Context(), args[0])
 			for _, h := range images {
@@ -124,7 +124,7 @@ func newImageSave(*console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "save [flags] IMAGE…",
 		Short: "Write images to an archive that docker and podman read too",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  takes(1, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file == "" {
 				return errors.New("where to? write --file FILE")
@@ -141,7 +141,7 @@ func newImageInspect(c *console) *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect IMAGE…",
 		Short: "Print all that is known of images, as JSON",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  takes(1, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			all := []inspectedImage{}
 			for _, ref := range args {
@@ -174,7 +174,7 @@ func newImageRemove(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rm [flags] IMAGE…",
 		Short: "Remove images",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  takes(1, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return each(args, func(ref string) error {
 				if err := m.Image.Remove(cmd.Context(), ref, force); err != nil {
@@ -194,7 +194,7 @@ func newImagePrune(c *console) *cobra.Command {
 	return &cobra.Command{
 		Use:   "prune",
 		Short: "Remove images without a name that nobody uses",
-		Args:  cobra.NoArgs,
+		Args:  takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			report, err := m.Image.Prune(cmd.Context())
 			if err != nil {

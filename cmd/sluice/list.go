@@ -76,7 +76,7 @@ func newList(c *console) *cobra.Command {
 		Use:     "ls [flags]",
 		Aliases: []string{"list", "ps"},
 		Short:   "List sandboxes, running or kept",
-		Args:    cobra.NoArgs,
+		Args:    takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			wanted, err := parseLabels(labels)
 			if err != nil {
@@ -152,7 +152,7 @@ func newInspect(c *console) *cobra.Command {
 	return &cobra.Command{
 		Use:               "inspect SANDBOX…",
 		Short:             "Print all that is known of sandboxes, as JSON",
-		Args:              cobra.MinimumNArgs(1),
+		Args:              takes(1, many),
 		ValidArgsFunction: completeNames(false, 100),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			all := []inspectedSandbox{}

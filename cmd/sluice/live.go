@@ -18,7 +18,7 @@ func newPolicySet(c *console) *cobra.Command {
 denies are cut. Only the policy can be replaced; resolver, ports and limits stay
 what they were.`,
 		Example: `  sluice policy set worker --policy stricter.yaml`,
-		Args:    cobra.ExactArgs(1),
+		Args:    takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := f.config()
 			if err != nil {
@@ -57,7 +57,7 @@ func newPolicyAdd(c *console, action m.PolicyAction, verb, short string) *cobra.
 What is said last counts: its rules come before all others. HOST is a name,
 .suffix, address, CIDR or group.`,
 		Example: "  sluice policy " + verb + " worker api.example.com:443",
-		Args:    cobra.MinimumNArgs(2),
+		Args:    takes(2, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var rules []m.PolicyRule
 			for _, target := range args[1:] {

@@ -30,7 +30,7 @@ func newLogs(c *console) *cobra.Command {
 		Long: `Print what the commands of a sandbox have written: their standard output to
 standard output, the rest to standard error. What an attached command wrote to a
 file or terminal of its user is in no log.`,
-		Args: cobra.ExactArgs(1),
+		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.print(cmd.Context(), c, args[0], time.Now())
 		},

@@ -10,10 +10,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	m "github.com/sluicenet/sluice/sdk"
 )
 
 func main() { os.Exit(run(os.Args[1:], newConsole(os.Stdin, os.Stdout, os.Stderr))) }
@@ -28,12 +31,50 @@ func run(args []string, c *console) int {
 	}
 	var exit *exitError
 	if !errors.As(err, &exit) {
-		exit = &exitError{code: codeUsage, err: err}
+		exit = &exitError{code: codeOf(err), err: err}
 	}
 	if exit.err != nil {
-		c.errorf("%v", exit.err)
+		c.errorf("%v%s", exit.err, adviceOn(exit.err))
 	}
 	return exit.code
+}
+
+// codeOf returns the exit code for an error of a command other than run: what the
+// user wrote makes no sense, or it was tried and failed.
+func codeOf(err error) int {
+	var failure *m.Error
+	if !errors.As(err, &failure) {
+		return codeUsage
+	}
+	switch failure.Kind {
+	case m.ErrInvalidArgument, m.ErrInvalidConfig, m.ErrNetworkPolicy, m.ErrTLS, m.ErrPathNotFound:
+		return codeUsage
+	}
+	return codeFailure
+}
+
+// adviceOn returns what to type after an error whose text doesn't say so.
+func adviceOn(err error) string {
+	switch {
+	case m.IsKind(err, m.ErrSandboxNotFound):
+		return "; sluice ls lists those there are"
+	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "unknown flag"):
+		return "; sluice --help lists what there is"
+	}
+	return ""
+}
+
+// many stands for any number of arguments.
+const many = math.MaxInt
+
+// takes returns the check of a command that wants so many arguments.
+func takes(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= least && len(args) <= most {
+			return nil
+		}
+		return fmt.Errorf("write %s; sluice %s --help tells more", cmd.UseLine(), strings.TrimPrefix(cmd.CommandPath(), "sluice "))
+	}
 }
 
 // The exit codes of sluice itself. A command's own code is passed on, 128 and

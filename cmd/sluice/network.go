@@ -220,7 +220,7 @@ type ruleTexts struct{ rules *[]m.PolicyRule }
 func (r *ruleTexts) Set(text string) error {
 	rule, err := m.ParsePolicyRule(text)
 	if err != nil {
-		return err
+		return errors.New(strings.ReplaceAll(err.Error(), "\n", "; and "))
 	}
 	*r.rules = append(*r.rules, rule)
 	return nil

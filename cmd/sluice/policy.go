@@ -62,7 +62,7 @@ func newPolicyShow(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show [flags]",
 		Short: "Print the rules in the order in which they are evaluated",
-		Args:  cobra.NoArgs,
+		Args:  takes(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			p, err := f.compile(c)
 			if err != nil {
@@ -108,7 +108,7 @@ A name is checked as its query is, and then as a flow to a public address that
 the resolver gave for it. The exit code is 0 if everything is allowed, 1 if
 something is denied, 2 if a target or the policy makes no sense.`,
 		Example: `  sluice policy check --policy ci.yaml https://api.example.com/ udp://1.1.1.1:53`,
-		Args:    cobra.MinimumNArgs(1),
+		Args:    takes(1, many),
 		RunE: func(_ *cobra.Command, args []string) error {
 			p, err := f.compile(c)
 			if err != nil {
@@ -180,7 +180,7 @@ func parseTarget(text string) (checkedFlow, error) {
 	}
 	s, ok := schemes[u.Scheme]
 	if !ok {
-		return checkedFlow{}, fmt.Errorf("target %q: want http, https, tcp, udp, icmp, dns or in, then ://", text)
+		return checkedFlow{}, fmt.Errorf("target %q: write one such as https://example.com/, tcp://HOST:PORT, udp://HOST:PORT, icmp://HOST, dns://NAME or in://:PORT", text)
 	}
 	port, err := strconv.ParseUint(cmp.Or(u.Port(), s.port), 10, 16)
 	if err != nil || port == 0 && s.protocol.HasPorts() {

@@ -25,7 +25,7 @@ func newPortList(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls [flags] SANDBOX",
 		Short: "List what a sandbox publishes",
-		Args:  cobra.ExactArgs(1),
+		Args:  takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withSandbox(cmd.Context(), args[0], func(sb *m.Sandbox) error {
 				bindings, err := sb.Ports().List(cmd.Context())
@@ -53,7 +53,7 @@ func newPortAdd(c *console) *cobra.Command {
 		Use:     "add SANDBOX [ADDR:][HOSTPORT]:PORT[/udp]…",
 		Short:   "Publish ports, and print where",
 		Example: "  sluice port add worker 8080:80",
-		Args:    cobra.MinimumNArgs(2),
+		Args:    takes(2, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withSandbox(cmd.Context(), args[0], func(sb *m.Sandbox) error {
 				return each(args[1:], func(text string) error {
@@ -75,7 +75,7 @@ func newPortRemove(c *console) *cobra.Command {
 		Use:     "rm SANDBOX [ADDR:]HOSTPORT[/udp]…",
 		Short:   "End publications, and the connections that came through them",
 		Example: "  sluice port rm worker 8080",
-		Args:    cobra.MinimumNArgs(2),
+		Args:    takes(2, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withSandbox(cmd.Context(), args[0], func(sb *m.Sandbox) error {
 				return each(args[1:], func(text string) error {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -283,9 +285,10 @@ func (f *runFlags) options(cmd *cobra.Command, c *console, args []string) ([]m.S
 
 // check reports flags that don't go together.
 func (f *runFlags) check(c *console, image string, command []string) error {
-	hostFiles := image == "" && f.guest.rootfs == ""
+	backend := cmp.Or(f.guest.backend, os.Getenv("SLUICE_BACKEND"))
+	needsImage := slices.Contains([]string{"", "auto", "krun", "qemu", "vz"}, backend)
 	switch {
-	case hostFiles && f.guest.backend != "namespace" && os.Getenv("SLUICE_BACKEND") != "namespace":
+	case needsImage && image == "" && f.guest.rootfs == "":
 		return errors.New("a guest with a kernel of its own needs an IMAGE or --rootfs; --backend namespace runs the command on this host's files")
 	case image == "" && len(command) == 0:
 		return errors.New("there is no command; write it behind --")
