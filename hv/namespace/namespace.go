@@ -23,8 +23,15 @@
 // Without a Root it sees the host's files, read-only and through overlays: an
 // overlay's inodes are its own, so a unix socket or a FIFO of the host's that
 // shows in it leads nowhere, wherever it lies and whenever it was made. Empty
-// directories cover the host's temporary and runtime directories. With a Root
-// it sees that directory, and what it writes goes to memory.
+// directories cover the host's temporary and runtime directories. The resolver's
+// files and the bundles of certificates are its own, for the agent to write. With
+// a Root it sees that directory, and what it writes goes to memory.
+//
+// # Commands
+//
+// Process 1 lives until its host asks for the end, or goes away. Each command has
+// pipes or a terminal of its own, or inherits process 1's standard files, which
+// are Config.Stdio: the caller's terminal is passed straight through then.
 //
 // # What it won't do
 //

@@ -22,6 +22,7 @@ import (
 // send process 1 any, and none is to end the guest but the host's SIGKILL.
 type reaper struct {
 	starts  chan startRequest // to the goroutine that runs loop
+	kills   chan killRequest  // likewise
 	ends    chan endRequest   // likewise
 	signals chan os.Signal    // from the runtime; SIGCHLD wakes the loop
 }
@@ -47,7 +48,7 @@ func newReaper(prepare func() error) (*reaper, error) {
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("keep descriptors from commands: %w", err)
 	}
-	r := &reaper{starts: make(chan startRequest), ends: make(chan endRequest), signals: make(chan os.Signal, 1)}
+	r := &reaper{starts: make(chan startRequest), kills: make(chan killRequest), ends: make(chan endRequest), signals: make(chan os.Signal, 1)}
 	// signal.Ignore would be inherited by commands; a caught signal is not.
 	signal.Notify(r.signals, unix.SIGCHLD)
 	signal.Notify(make(chan os.Signal, 1)) // all, and nobody reads them
@@ -79,6 +80,14 @@ func (r *reaper) start(path string, args []string, attr *syscall.ProcAttr) (*pro
 	r.starts <- request
 	reply := <-request.reply
 	return reply.process, reply.err
+}
+
+// A killRequest asks the loop to send a signal to a command's process group. Only
+// the loop knows that its number isn't another's yet.
+type killRequest struct {
+	process *process
+	signal  unix.Signal
+	reply   chan error // with room for one
 }
 
 // An endRequest asks the loop to send a signal to every process.
@@ -124,11 +133,17 @@ func (r *reaper) loop(prepare func() error, prepared chan<- error) {
 	for {
 		select {
 		case request := <-r.starts:
-			p, err := startProcess(request.path, request.args, request.attr)
+			p, err := r.startProcess(request.path, request.args, request.attr)
 			if err == nil {
 				running[p.pid] = p
 			}
 			request.reply <- startReply{p, err}
+		case request := <-r.kills:
+			err := os.ErrProcessDone
+			if running[request.process.pid] == request.process {
+				err = unix.Kill(-request.process.pid, request.signal)
+			}
+			request.reply <- err
 		case request := <-r.ends:
 			signalAll(running, request.signal)
 			waiting = append(waiting, request.gone)
@@ -153,12 +168,12 @@ func signalAll(running map[int]*process, signal unix.Signal) {
 }
 
 // startProcess starts a program.
-func startProcess(path string, args []string, attr *syscall.ProcAttr) (*process, error) {
+func (r *reaper) startProcess(path string, args []string, attr *syscall.ProcAttr) (*process, error) {
 	pid, err := syscall.ForkExec(path, args, attr)
 	if err != nil {
 		return nil, err
 	}
-	return &process{pid: pid, done: make(chan struct{})}, nil
+	return &process{reaper: r, pid: pid, done: make(chan struct{})}, nil
 }
 
 // reapAll reaps the children that have ended; one SIGCHLD may stand for many.
@@ -191,19 +206,20 @@ func reapAll(running map[int]*process, waiting []chan struct{}) []chan struct{} 
 
 // A process is a command that the reaper started.
 type process struct {
-	pid  int
-	exit Exit          // valid once done is closed
-	done chan struct{} // closed by the reaper when it has reaped the process
+	reaper *reaper
+	pid    int
+	exit   Exit          // valid once done is closed
+	done   chan struct{} // closed by the reaper when it has reaped the process
 }
 
 // Signal sends n to the command's process group.
 func (p *process) Signal(n int) error {
-	select {
-	case <-p.done: // the number may be another's by now
+	if closed(p.done) {
 		return os.ErrProcessDone
-	default:
-		return unix.Kill(-p.pid, unix.Signal(n))
 	}
+	request := killRequest{process: p, signal: unix.Signal(n), reply: make(chan error, 1)}
+	p.reaper.kills <- request
+	return <-request.reply
 }
 
 // Wait waits for the command's end.
