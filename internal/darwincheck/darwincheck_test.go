@@ -23,12 +23,19 @@ func TestDarwin(t *testing.T) {
 	for _, goarch := range []string{"arm64", "amd64"} {
 		t.Run(goarch, func(t *testing.T) {
 			t.Parallel()
-			c := check(t, goarch, "../..")
+			c := check(t, goarch, "../..", "./...", nil)
 			for _, err := range c.errs {
 				t.Error(err)
 			}
-			if c.ours == 0 {
-				t.Error("checked none of our packages: nothing was shown")
+			// What is there with cgo only is what nothing else checks.
+			want := []string{"framework_darwin.go"}
+			if goarch == "arm64" {
+				want = append(want, "framework_darwin_arm64.go")
+			}
+			for _, file := range want {
+				if !slices.Contains(c.files, file) {
+					t.Errorf("%s wasn't checked: nothing was shown", file)
+				}
 			}
 		})
 	}
@@ -37,7 +44,7 @@ func TestDarwin(t *testing.T) {
 // TestBites checks a module that is wrong only where darwin and cgo are on.
 func TestBites(t *testing.T) {
 	t.Parallel()
-	c := check(t, "arm64", "testdata/bad")
+	c := check(t, "arm64", "testdata/bad", "./...", nil)
 	want := []string{
 		`cannot use "six" (untyped string constant) as int value`,
 		"undefined: os.NoSuchThing",
@@ -53,11 +60,43 @@ func TestBites(t *testing.T) {
 	}
 }
 
+// TestBitesThroughVZ makes mistakes with Virtualization.framework's package in the
+// one file that uses it: each is found, and nothing else.
+func TestBitesThroughVZ(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ name, right, wrong, want string }{
+		{"no such function", "vz.NewVirtioEntropyDeviceConfiguration()", "vz.NewEntropy()", "undefined: vz.NewEntropy"},
+		{"a wrong argument", "attachment.SetMaximumTransmissionUnit(c.mtu)", "attachment.SetMaximumTransmissionUnit(c.mac)", "cannot use c.mac"},
+		{"no such method", "m.config.SetStorageDevicesVirtualMachineConfiguration(all)", "m.config.SetDisks(all)", "m.config.SetDisks undefined"},
+		{"a method that is missing", "func (m *appleMachine) pause() error            { return m.Pause() }", "", "missing method pause"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			changed := 0
+			c := check(t, "arm64", "../..", "./hv/vz", func(name string, source []byte) []byte {
+				if name == "framework_darwin.go" {
+					changed += bytes.Count(source, []byte(row.right))
+					return bytes.ReplaceAll(source, []byte(row.right), []byte(row.wrong))
+				}
+				return source
+			})
+			if changed == 0 {
+				t.Fatalf("%q isn't there to be made wrong", row.right)
+			}
+			if len(c.errs) == 0 || !slices.ContainsFunc(c.errs, func(err error) bool { return strings.Contains(err.Error(), row.want) }) {
+				t.Errorf("%v; want %q", c.errs, row.want)
+			}
+		})
+	}
+}
+
 // A checked module is what check found out.
 type checked struct {
 	errs []error // in the module's own packages
 	ours int     // of its packages
 	cgo  int     // packages with cgo files, below it or its own
+	// files are the base names of our files that were checked.
+	files []string
 }
 
 // A listed package is what go list says of it.
@@ -66,15 +105,19 @@ type listed struct {
 	GoFiles, CgoFiles []string
 	ImportMap         map[string]string
 	Module            *struct{ Main bool }
+
+	change func(name string, source []byte) []byte // nil changes nothing
 }
 
 func (p listed) ours() bool { return p.Module != nil && p.Module.Main }
 
-// check type-checks the module in dir and all that it imports, for darwin with cgo.
-// Packages come from go list in the order of their dependencies.
-func check(t *testing.T, goarch, dir string) checked {
+// check type-checks the packages of the module in dir that pattern names, and all
+// that they import, for darwin with cgo.
+// Packages come from go list in the order of their dependencies. change, unless nil,
+// returns what is checked instead of a file of the module's.
+func check(t *testing.T, goarch, dir, pattern string, change func(name string, source []byte) []byte) checked {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Dir,GoFiles,CgoFiles,ImportMap,Module", "./...")
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Dir,GoFiles,CgoFiles,ImportMap,Module", pattern)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOOS=darwin", "GOARCH="+goarch, "CGO_ENABLED=1", "GOWORK=off")
 	cmd.Stderr = os.Stderr
@@ -93,6 +136,10 @@ func check(t *testing.T, goarch, dir string) checked {
 		}
 		if p.ImportPath == "unsafe" {
 			continue
+		}
+		if p.ours() {
+			p.change = change
+			c.files = append(c.files, slices.Concat(p.GoFiles, p.CgoFiles)...)
 		}
 		pkg, errs := p.load(goarch, loaded)
 		loaded[p.ImportPath] = pkg
@@ -113,7 +160,16 @@ func (p listed) load(goarch string, loaded map[string]*types.Package) (*types.Pa
 	fset := token.NewFileSet()
 	var files []*ast.File
 	for _, name := range slices.Concat(p.GoFiles, p.CgoFiles) {
-		f, err := parser.ParseFile(fset, filepath.Join(p.Dir, name), nil, parser.SkipObjectResolution)
+		path := filepath.Join(p.Dir, name)
+		source, err := os.ReadFile(path)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if p.change != nil {
+			source = p.change(name, source)
+		}
+		f, err := parser.ParseFile(fset, path, source, parser.SkipObjectResolution)
 		if err != nil {
 			errs = append(errs, err)
 			continue
