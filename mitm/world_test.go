@@ -211,20 +211,37 @@ func (w *world) serveTLSConns(cfg *tls.Config, serve func(net.Conn)) {
 
 func (w *world) serveListener(l net.Listener, serve func(net.Conn)) {
 	var wg sync.WaitGroup
+	var mu sync.Mutex
+	open := make(map[net.Conn]bool)
 	wg.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
+			mu.Lock()
+			open[c] = true
+			mu.Unlock()
 			wg.Go(func() {
-				defer c.Close()
+				defer func() {
+					_ = c.Close()
+					mu.Lock()
+					defer mu.Unlock()
+					delete(open, c)
+				}()
 				serve(c)
 			})
-			w.t.Cleanup(func() { _ = c.Close() })
 		}
 	})
-	w.t.Cleanup(func() { _ = l.Close(); wg.Wait() })
+	w.t.Cleanup(func() {
+		_ = l.Close()
+		mu.Lock()
+		for c := range open {
+			_ = c.Close()
+		}
+		mu.Unlock()
+		wg.Wait()
+	})
 }
 
 // door returns the address of a listener whose connections are the guest's flows
