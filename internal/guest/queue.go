@@ -204,8 +204,14 @@ func (q *queue) set(d *deadline, t time.Time) {
 	if t.IsZero() {
 		return
 	}
+	left := time.Until(t)
+	if left <= 0 { // at once, and not when a timer gets its turn
+		d.passed = true
+		q.changed.Broadcast()
+		return
+	}
 	number := d.number
-	d.timer = time.AfterFunc(time.Until(t), func() {
+	d.timer = time.AfterFunc(left, func() {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		if d.number == number {

@@ -308,22 +308,32 @@ func (s *server) dial(ch ssh.NewChannel) error {
 		return nil // the host is gone
 	}
 	defer e.close()
-	go func() { // ends with the channel, which e.close ends
-		<-e.gone
-		conn.Close()
-	}()
 	var both sync.WaitGroup
+	fed := make(chan struct{})
 	both.Go(func() {
+		defer close(fed)
 		e.feed(conn)
 		if half, ok := conn.(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite()
 		}
+	})
+	both.Go(func() { // the host closes what it has written to the end, and is not to lose it
+		<-e.gone
+		t := time.NewTimer(lingerTime)
+		defer t.Stop()
+		select {
+		case <-fed:
+		case <-t.C:
+		}
+		conn.Close()
 	})
 	if copyData(e.out, conn) == nil {
 		e.finish()
 	} else { // a reset is not an end
 		e.close()
 	}
+	<-fed
+	e.close()
 	both.Wait()
 	return nil
 }
