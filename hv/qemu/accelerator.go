@@ -24,7 +24,7 @@ func (e *acceleratorError) Unwrap() []error { return []error{e.cause, errors.Err
 const kvmDevice = "/dev/kvm"
 
 // foreign reports that the guests' processor isn't the host's.
-func (h *Hypervisor) foreign() bool { return h.cfg.Arch != runtime.GOARCH || runtime.GOOS != "linux" }
+func (h *Hypervisor) foreign() bool { return h.cfg.Arch != runtime.GOARCH }
 
 // usable returns an *acceleratorError where it can be known without a boot that an
 // accelerator won't do.

@@ -141,8 +141,9 @@ func findCard(name string) (netlink.Link, error) {
 	var card netlink.Link
 	for _, l := range links {
 		// A kernel with tunnels built in puts their fallback devices into every
-		// namespace (tunl0, sit0, …); a card is of type Ethernet.
-		if l.Attrs().Flags&net.FlagLoopback != 0 || l.Attrs().EncapType != "ether" {
+		// namespace (tunl0, sit0, …); a card is of type Ethernet. libkrunfw's makes
+		// a dummy0, which is too.
+		if l.Attrs().Flags&net.FlagLoopback != 0 || l.Attrs().EncapType != "ether" || l.Type() == "dummy" {
 			continue
 		}
 		if card != nil {

@@ -112,6 +112,7 @@ func installCommand(q Query) string {
 var libraryPatterns = []string{
 	"/usr/lib64/libkrunfw.so.*", "/usr/local/lib64/libkrunfw.so.*", "/usr/lib/libkrunfw.so.*", "/usr/local/lib/libkrunfw.so.*",
 	"/usr/lib/*-linux-gnu/libkrunfw.so.*", "/home/linuxbrew/.linuxbrew/lib/libkrunfw.so.*",
+	"/opt/homebrew/lib/libkrunfw.*.dylib", "/usr/local/lib/libkrunfw.*.dylib",
 }
 
 // candidates returns the files that may be kernels for q, the preferred first.

@@ -184,6 +184,7 @@ func FuzzFind(f *testing.F) {
 	f.Add(bzImage("6.1.0")[:5000], "amd64")
 	f.Add(library(bundleImage()), "amd64")
 	f.Add(library(bundleImage()), "arm64")
+	f.Add(machO(bundleImage()), "arm64")
 	f.Fuzz(func(t *testing.T, content []byte, arch string) {
 		path := filepath.Join(t.TempDir(), "kernel-1")
 		if err := os.WriteFile(path, content, 0o600); err != nil {

@@ -3,6 +3,7 @@ package kernel
 import (
 	"bytes"
 	"debug/elf"
+	"debug/macho"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -33,10 +34,17 @@ type bundle struct {
 
 // readBundle returns the kernel in the library f.
 func readBundle(f io.ReaderAt, arch string) (bundle, error) {
-	library, err := elf.NewFile(f)
-	if err != nil || library.Type != elf.ET_DYN {
-		return bundle{}, errNotLibrary
+	if library, err := elf.NewFile(f); err == nil && library.Type == elf.ET_DYN {
+		return readELFBundle(f, library, arch)
 	}
+	if library, err := macho.NewFile(f); err == nil && library.Type == macho.TypeDylib {
+		return readMachOBundle(f, library, arch)
+	}
+	return bundle{}, errNotLibrary
+}
+
+// readELFBundle returns the kernel in Linux' library.
+func readELFBundle(f io.ReaderAt, library *elf.File, arch string) (bundle, error) {
 	symbols, err := library.DynamicSymbols()
 	if err != nil {
 		return bundle{}, errNotLibrary
@@ -49,12 +57,9 @@ func readBundle(f io.ReaderAt, arch string) (bundle, error) {
 		if library.Machine != machines[arch] {
 			return bundle{}, fmt.Errorf("it has a kernel for %v, not for %s", library.Machine, arch)
 		}
-		if s.Size == 0 || s.Size > maxBundle {
-			return bundle{}, fmt.Errorf("its kernel has %d bytes", s.Size)
-		}
 		for _, p := range library.Progs {
 			if p.Type == elf.PT_LOAD && s.Value >= p.Vaddr && s.Value-p.Vaddr <= p.Filesz && s.Size <= p.Filesz-(s.Value-p.Vaddr) {
-				return bundle{io.NewSectionReader(f, int64(p.Off+s.Value-p.Vaddr), int64(s.Size))}, nil
+				return newBundle(f, p.Off+s.Value-p.Vaddr, s.Size)
 			}
 		}
 		return bundle{}, errors.New("its kernel is beyond its end")
@@ -62,9 +67,49 @@ func readBundle(f io.ReaderAt, arch string) (bundle, error) {
 	return bundle{}, errNotLibrary
 }
 
+// readMachOBundle returns the kernel in macOS' library. Symbols have no size there:
+// the kernel ends with its section, or where the next symbol is.
+func readMachOBundle(f io.ReaderAt, library *macho.File, arch string) (bundle, error) {
+	machines := map[string]macho.Cpu{"amd64": macho.CpuAmd64, "arm64": macho.CpuArm64}
+	if library.Symtab == nil {
+		return bundle{}, errNotLibrary
+	}
+	for _, s := range library.Symtab.Syms {
+		if s.Name != "_"+bundleSymbol || s.Sect == 0 || int(s.Sect) > len(library.Sections) {
+			continue
+		}
+		if library.Cpu != machines[arch] {
+			return bundle{}, fmt.Errorf("it has a kernel for %v, not for %s", library.Cpu, arch)
+		}
+		section := library.Sections[s.Sect-1]
+		end := section.Addr + section.Size
+		if s.Value < section.Addr || s.Value > end {
+			return bundle{}, errors.New("its kernel is beyond its end")
+		}
+		for _, other := range library.Symtab.Syms {
+			if other.Sect == s.Sect && other.Value > s.Value {
+				end = min(end, other.Value)
+			}
+		}
+		return newBundle(f, uint64(section.Offset)+s.Value-section.Addr, end-s.Value)
+	}
+	return bundle{}, errNotLibrary
+}
+
+// newBundle returns the kernel at a place in f.
+func newBundle(f io.ReaderAt, at, size uint64) (bundle, error) {
+	if size == 0 || size > maxBundle {
+		return bundle{}, fmt.Errorf("its kernel has %d bytes", size)
+	}
+	return bundle{io.NewSectionReader(f, int64(at), int64(size))}, nil
+}
+
 // bootable returns the kernel as a file that a loader takes.
 func (b bundle) bootable(arch string) ([]byte, error) {
 	image, err := io.ReadAll(b.image)
+	if err == nil && int64(len(image)) < b.image.Size() {
+		err = io.ErrUnexpectedEOF
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package kernel
 import (
 	"bytes"
 	"debug/elf"
+	"debug/macho"
 	"encoding/binary"
 	"io"
 	"strings"
@@ -153,7 +154,8 @@ func TestBundleRefused(t *testing.T) {
 		{"other symbol", bytes.Replace(good, []byte(bundleSymbol), []byte("KERNEL_BUNGLE"), 1), "it is not libkrunfw"},
 		{"other processor", change(func(b []byte) { b[18] = byte(elf.EM_AARCH64) }), "not for amd64"},
 		{"empty", change(func(b []byte) { binary.LittleEndian.PutUint64(b[symbolSize:], 0) }), "0 bytes"},
-		{"huge", change(func(b []byte) { binary.LittleEndian.PutUint64(b[symbolSize:], 1<<40) }), "bytes"},
+		{"huge", change(func(b []byte) { binary.LittleEndian.PutUint64(b[symbolSize:], 1<<40) }), "beyond its end"},
+		{"cut off", good[:len(good)-1], "unexpected EOF"},
 		{"beyond its segment", change(func(b []byte) { binary.LittleEndian.PutUint64(b[symbolSize:], 0x2001) }), "beyond its end"},
 		{"no entry", library(bytes.Repeat([]byte{1}, 0x1000)), "no PVH entry point"},
 		{"note at the very end", library(append(make([]byte, 0x1000), note("Xen\x00", 18, nil)[:16]...)), "no PVH entry point"},
@@ -162,6 +164,69 @@ func TestBundleRefused(t *testing.T) {
 		b, err := readBundle(bytes.NewReader(row.file), "amd64")
 		if err == nil {
 			_, err = b.bootable("amd64")
+		}
+		if err == nil || !strings.Contains(err.Error(), row.says) {
+			t.Errorf("%s: %v; want an error that says %q", row.name, err, row.says)
+		}
+	}
+}
+
+// machO returns libkrunfw as macOS has it: a library for arm64 with one section,
+// the kernel in it, and another symbol behind it.
+func machO(image []byte) []byte {
+	const (
+		data = 0x1000 // in the file
+		base = 0x8000
+	)
+	names := "\x00_" + bundleSymbol + "\x00_behind\x00"
+	var b bytes.Buffer
+	write := func(fields ...any) {
+		for _, f := range fields {
+			binary.Write(&b, binary.LittleEndian, f)
+		}
+	}
+	name := func(s string) (n [16]byte) {
+		copy(n[:], s)
+		return n
+	}
+	const segmentSize, symbolsSize = 72 + 80, 24
+	write(uint32(0xfeedfacf), uint32(macho.CpuArm64), uint32(0), uint32(macho.TypeDylib), uint32(2), uint32(segmentSize+symbolsSize), uint32(0), uint32(0))
+	size := uint64(len(image) + 16)
+	write(uint32(macho.LoadCmdSegment64), uint32(segmentSize), name("__DATA"), uint64(base), size, uint64(data), size, uint32(3), uint32(3), uint32(1), uint32(0))
+	write(name("__data"), name("__DATA"), uint64(base), size, uint32(data), [7]uint32{})
+	symbolsAt := uint32(b.Len() + symbolsSize)
+	write(uint32(macho.LoadCmdSymtab), uint32(symbolsSize), symbolsAt, uint32(2), symbolsAt+32, uint32(len(names)))
+	write(uint32(1), uint8(0xf), uint8(1), uint16(0), uint64(base))
+	write(uint32(len(bundleSymbol)+3), uint8(0xf), uint8(1), uint16(0), uint64(base+len(image)))
+	b.WriteString(names)
+	b.Write(make([]byte, data-b.Len()))
+	b.Write(image)
+	b.Write(make([]byte, 16))
+	return b.Bytes()
+}
+
+func TestBundleOnMacOS(t *testing.T) {
+	t.Parallel()
+	good := machO([]byte("an Image for arm64"))
+	b, err := readBundle(bytes.NewReader(good), "arm64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := b.bootable("arm64"); err != nil || string(got) != "an Image for arm64" {
+		t.Errorf("bootable = %q, %v", got, err)
+	}
+	for _, row := range []struct {
+		name, arch string
+		file       []byte
+		says       string
+	}{
+		{"other processor", "amd64", good, "not for amd64"},
+		{"other symbol", "arm64", bytes.Replace(good, []byte(bundleSymbol), []byte("KERNEL_BUNGLE"), 1), "it is not libkrunfw"},
+		{"cut off", "arm64", good[:0x1004], "unexpected EOF"},
+	} {
+		b, err := readBundle(bytes.NewReader(row.file), row.arch)
+		if err == nil {
+			_, err = b.bootable(row.arch)
 		}
 		if err == nil || !strings.Contains(err.Error(), row.says) {
 			t.Errorf("%s: %v; want an error that says %q", row.name, err, row.says)
