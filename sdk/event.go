@@ -10,18 +10,28 @@ import (
 
 // The types of events that this version writes.
 const (
-	EventFlowOpen       = "flow.open"       // a flow was allowed
-	EventFlowDeny       = "flow.deny"       // a flow was denied
-	EventFlowClose      = "flow.close"      // a flow has ended
-	EventDNSQuery       = "dns.query"       // a name was asked for
-	EventLimitHit       = "limit.hit"       // the guest ran into a bound
-	EventDropped        = "events.dropped"  // Count events found no room
-	EventPortPublish    = "port.publish"    // a port of the guest can be reached on the host
-	EventPortUnpublish  = "port.unpublish"  // and no more
-	EventWarning        = "warning"         // Message is for the sandbox's user
-	EventLog            = "sandbox.log"     // a remark of the sandbox itself
-	EventSandboxStarted = "sandbox.started" // the guest is ready
-	EventSandboxStopped = "sandbox.stopped" // the last event
+	EventFlowOpen        = "flow.open"        // a flow was allowed
+	EventFlowDeny        = "flow.deny"        // a flow was denied
+	EventFlowClose       = "flow.close"       // a flow has ended
+	EventDNSQuery        = "dns.query"        // a name was asked for
+	EventTLSIntercept    = "tls.intercept"    // a TLS connection is read
+	EventTLSBypass       = "tls.bypass"       // one is passed on untouched
+	EventTLSFail         = "tls.fail"         // one came to nothing
+	EventHTTPRequest     = "http.request"     // a request was answered, or refused
+	EventSecretInject    = "secret.inject"    // a placeholder was replaced by the value
+	EventSecretSkip      = "secret.skip"      // one was sent as it is, at a host that may have the value
+	EventSecretBlock     = "secret.block"     // one was on its way to another host
+	EventSecretRedact    = "secret.redact"    // the value came back, and was replaced
+	EventSecretUnscanned = "secret.unscanned" // a response couldn't be searched for it
+	EventPolicyUpdate    = "policy.update"    // another policy rules from now on
+	EventLimitHit        = "limit.hit"        // the guest ran into a bound
+	EventDropped         = "events.dropped"   // Count events found no room
+	EventPortPublish     = "port.publish"     // a port of the guest can be reached on the host
+	EventPortUnpublish   = "port.unpublish"   // and no more
+	EventWarning         = "warning"          // Message is for the sandbox's user
+	EventLog             = "sandbox.log"      // a remark of the sandbox itself
+	EventSandboxStarted  = "sandbox.started"  // the guest is ready
+	EventSandboxStopped  = "sandbox.stopped"  // the last event
 )
 
 // An Event is something that happened in a sandbox: one line of its file of
@@ -41,6 +51,9 @@ type Event struct {
 	DNS     *EventDNS     `json:"dns,omitempty"`     // dns.query
 	Verdict *EventVerdict `json:"verdict,omitempty"` // flow.*, dns.query
 	Port    *EventPort    `json:"port,omitempty"`    // port.*
+	TLS     *EventTLS     `json:"tls,omitempty"`     // tls.*
+	HTTP    *EventHTTP    `json:"http,omitempty"`    // http.request
+	Secret  *EventSecret  `json:"secret,omitempty"`  // secret.*
 
 	Limit   string         `json:"limit,omitempty"`   // limit.hit: the bound's name
 	Count   uint64         `json:"count,omitempty"`   // events.dropped, limit.hit: how many
@@ -115,6 +128,50 @@ type EventPort struct {
 	Protocol  PortProtocol   `json:"protocol"`
 	Host      netip.AddrPort `json:"host"` // as bound
 	GuestPort uint16         `json:"guest_port"`
+}
+
+// An EventPeers says which flow something was read in.
+type EventPeers struct {
+	Src  EventEnd `json:"src"`
+	Dst  EventEnd `json:"dst"`            // as the guest asked for it
+	Name string   `json:"name,omitempty"` // SNI, or the authority without TLS
+}
+
+// An EventTLS describes a TLS connection of the guest's.
+type EventTLS struct {
+	EventPeers
+	Version  string `json:"version,omitempty"`  // of the guest's leg
+	ALPN     string `json:"alpn,omitempty"`     // h2, http/1.1, …
+	Verified bool   `json:"verified,omitempty"` // the server's certificate was, for the name
+	// The rest is of tls.fail.
+	Leg    string `json:"leg,omitempty"` // guest or upstream
+	Reason string `json:"reason,omitempty"`
+	Fix    string `json:"fix,omitempty"`
+}
+
+// An EventHTTP describes a request.
+type EventHTTP struct {
+	EventPeers
+	Method   string  `json:"method"`
+	Path     string  `json:"path"` // without the query
+	Proto    string  `json:"proto"`
+	Status   int     `json:"status,omitempty"` // 0 if the guest got none
+	BytesOut int64   `json:"bytes_out"`        // of the request's body
+	BytesIn  int64   `json:"bytes_in"`         // of the response's body
+	Duration float64 `json:"duration_s"`       // in seconds
+}
+
+// An EventSecret describes what became of a secret's placeholder, or value. It
+// never holds a value.
+type EventSecret struct {
+	EventPeers
+	Secret   string          `json:"secret"`             // its environment variable
+	Place    string          `json:"place,omitempty"`    // header, query, body, …
+	Header   string          `json:"header,omitempty"`   // its name
+	Spelling string          `json:"spelling,omitempty"` // raw, percent, JSON, Base64
+	Reason   string          `json:"reason,omitempty"`
+	Action   ViolationAction `json:"action,omitempty"` // of secret.block
+	Count    int             `json:"count,omitempty"`  // how often, if more than once
 }
 
 // Line returns the event as it was written to the file, without the line feed.

@@ -29,6 +29,9 @@ func TestDetached(t *testing.T) {
 	if _, err := created.Shell(ctx, "true"); !m.IsKind(err, m.ErrInvalidHandle) || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
+	if err := created.Stop(ctx); !m.IsKind(err, m.ErrInvalidHandle) {
+		t.Errorf("stop after Close: %v", err)
+	}
 	if _, err := created.WaitUntilStopped(ctx); !m.IsKind(err, m.ErrInvalidHandle) {
 		t.Errorf("wait after Close: %v", err)
 	}

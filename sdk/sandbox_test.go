@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -162,8 +163,13 @@ func TestAttach(t *testing.T) {
 	if strings.Join(got.Args, " ") != "report x" || got.Dir != "/tmp" {
 		t.Errorf("command %+v", got)
 	}
-	if want := []string{"A=2", "HOME=/h", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}; strings.Join(got.Env, " ") != strings.Join(want, " ") {
-		t.Errorf("environment %q, want %q", got.Env, want)
+	env := map[string]string{}
+	for _, e := range got.Env { // the last counts
+		name, value, _ := strings.Cut(e, "=")
+		env[name] = value
+	}
+	if want := map[string]string{"A": "2", "HOME": "/h", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}; !maps.Equal(env, want) {
+		t.Errorf("environment %q, want %q", env, want)
 	}
 	if _, err := sb.Ping(t.Context()); err != nil {
 		t.Errorf("the sandbox ended with its command: %v", err)

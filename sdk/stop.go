@@ -58,6 +58,9 @@ func killContext(ctx context.Context, opts []KillOption) (context.Context, conte
 // Stop asks the guest's commands to end (SIGTERM), then ends the sandbox, and
 // returns when nothing of it runs. A sandbox that has ended is stopped.
 func (s *Sandbox) Stop(ctx context.Context, opts ...StopOption) error {
+	if err := s.usable("stop"); IsKind(err, ErrInvalidHandle) { // an owned one has ended with Close
+		return err
+	}
 	_, err := s.client.Stop(ctx, stopTimeout(opts))
 	return s.awaitExit(ctx, "stop", err)
 }
@@ -67,6 +70,9 @@ func (s *Sandbox) Stop(ctx context.Context, opts ...StopOption) error {
 func (s *Sandbox) Kill(ctx context.Context, opts ...KillOption) error {
 	ctx, cancel := killContext(ctx, opts)
 	defer cancel()
+	if err := s.usable("kill"); IsKind(err, ErrInvalidHandle) { // an owned one has ended with Close
+		return err
+	}
 	_, err := s.client.Kill(ctx)
 	return s.awaitExit(ctx, "kill", err)
 }
