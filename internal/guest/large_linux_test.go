@@ -151,8 +151,13 @@ func TestEchoBesideTheFlood(t *testing.T) {
 	slices.Sort(times)
 	p50, p99 := times[len(times)/2], times[len(times)*99/100]
 	t.Logf("%d lines beside it: p50 %v, p99 %v, longest %v", len(times), p50, p99, times[len(times)-1])
-	if p99 > slowdown*50*time.Millisecond {
-		t.Errorf("an echo takes %v at p99; want 50 ms", p99)
+	// 50 ms is the promise, where the machine does nothing else meanwhile.
+	limit := 50 * time.Millisecond
+	if os.Getenv("SLUICE_LARGE") != "1" {
+		limit *= 4 * slowdown
+	}
+	if p99 > limit {
+		t.Errorf("an echo takes %v at p99; want %v", p99, limit)
 	}
 }
 

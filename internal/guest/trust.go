@@ -41,7 +41,15 @@ var trustVariables = []string{
 }
 
 // A trust is what makes a guest's programs trust a CA beside what they trust
-// already.
+// already: the bundles, OpenSSL's directory, Java's stores, the policies of
+// Chromium and Firefox, and variables that commands get.
+//
+// What is not done: programs with certificates of their own that know none of
+// the variables, or pin what they expect; NSS databases of users, which the
+// browsers' policies stand in for; stores of Java with another password or with
+// keys in them, and, where the root is read-only, all but bundles and variables.
+// What update-ca-certificates(8) and its like make anew in the guest has the CA no
+// more, but the variables still name a file that has, unless it is that one.
 type trust struct {
 	root         string // the guest's root; "" in a guest, a directory in tests
 	ca           []byte // PEM
