@@ -11,11 +11,11 @@ import (
 // their errors should be *[Failure].
 type Sandbox interface {
 	Info() Info
-	// Run runs the sandbox's main command, with its creator's standard files, and
-	// the sandbox ends with it; if ctx ends first, both are killed. The error is
-	// of KindUnsupported where the guest has no such files.
+	// Run runs a command with the standard files of the sandbox's creator; if ctx
+	// ends first, it is killed. The error is of KindUnsupported where the guest has
+	// no such files.
 	Run(ctx context.Context, cmd Command) (Exit, error)
-	// Signal sends a signal to the command that Run runs.
+	// Signal sends a signal to the command that Run runs, or is starting.
 	Signal(signal int) error
 	// Stop asks the commands to end, and ends the guest when they have, or after
 	// timeout. Kill does so at once. Neither waits for that.

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/sluicenet/sluice/internal/control"
-	"github.com/sluicenet/sluice/internal/guest"
 )
 
 var _ control.Sandbox = (*Sandbox)(nil)
@@ -59,85 +58,27 @@ func (s *Sandbox) note(change func(*Found)) error {
 	return s.claim.update(time.Now(), change)
 }
 
-// Run implements control.Sandbox. The command that has the sandbox's own standard
-// files is its main one: there is one in its life, which ends with it.
+// Run implements control.Sandbox.
 func (s *Sandbox) Run(ctx context.Context, cmd control.Command) (control.Exit, error) {
 	if !s.inherits {
 		return control.Exit{}, &control.Failure{Kind: control.KindUnsupported, Message: "the guest has no standard files of its creator's", Hint: "carry them by exec"}
 	}
-	c, err := s.startMain(ctx, cmd)
+	g := guestCommand(cmd)
+	g.TTY, g.Stdin, g.Inherit = nil, false, true
+	s.main.expect()
+	c, err := s.startCommand(ctx, g, false)
 	if err != nil {
+		s.main.fail()
 		return control.Exit{}, err
 	}
 	defer c.Close()
-	exit, err := c.Wait(ctx)
-	switch {
-	case ctx.Err() != nil && err != nil:
-		s.end(control.SourceKill) // the guest need not obey
-		return control.Exit{}, err
-	case err != nil:
-		return control.Exit{}, err
-	}
-	s.mu.Lock()
-	s.ran = &control.Exit{Code: guest.Exit{Code: exit.Code, Signal: exit.Signal}.Status()}
-	s.mu.Unlock()
-	if s.asked.Load() { // and the command did as it was told
-		s.end(control.SourceStop)
-	} else {
-		s.end(control.SourceGuest)
-	}
-	return exit, nil
+	s.main.start(ctx, c)
+	defer s.main.end(c)
+	return c.Wait(ctx)
 }
 
-// startMain starts the sandbox's main command.
-func (s *Sandbox) startMain(ctx context.Context, cmd control.Command) (*command, error) {
-	s.mu.Lock()
-	taken := s.running
-	s.running = true
-	s.mu.Unlock()
-	if taken {
-		return nil, &control.Failure{Kind: control.KindUnsupported, Message: "the sandbox's standard files have their command already", Hint: "run others by exec"}
-	}
-	g := guestCommand(cmd)
-	g.TTY, g.Stdin, g.Inherit = nil, false, true
-	c, err := s.startCommand(ctx, g, false)
-	s.mu.Lock()
-	s.main, s.running = c, err == nil
-	early := s.early
-	s.early = nil
-	s.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	for _, signal := range early {
-		_ = c.Signal(ctx, signal) // an error says that it has ended
-	}
-	return c, nil
-}
-
-// maxEarly bounds the signals that wait for the main command; a person sends few.
-const maxEarly = 16
-
-// Signal implements control.Sandbox. The command gets one that comes before it
-// has started when it has.
-func (s *Sandbox) Signal(signal int) error {
-	s.mu.Lock()
-	running, main := s.running, s.main
-	if running && main == nil && len(s.early) < maxEarly {
-		s.early = append(s.early, signal)
-	}
-	s.mu.Unlock()
-	if !running {
-		return &control.Failure{Kind: control.KindNotRunning, Message: "no command runs"}
-	}
-	if main == nil {
-		return nil
-	}
-	if err := main.Signal(context.Background(), signal); err != nil { // it doesn't wait
-		return s.gone(err)
-	}
-	return nil
-}
+// Signal implements control.Sandbox.
+func (s *Sandbox) Signal(signal int) error { return s.main.signal(signal) }
 
 // gone is the failure of a call whose guest has ended, or doesn't do as agreed.
 func (s *Sandbox) gone(err error) error {

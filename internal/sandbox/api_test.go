@@ -78,38 +78,81 @@ func TestInfo(t *testing.T) {
 	}
 }
 
-// TestRun checks commands: their ends, their signals, and that there is one.
+// TestRun checks commands with the creator's files: their ends, their signals, and
+// that the sandbox outlives them.
 func TestRun(t *testing.T) {
 	t.Parallel()
 	ctx, dirs := t.Context(), testDirs(t)
+	begun := make(chan struct{})
+	fake := &hvtest.Fake{Programs: map[string]hvtest.Program{
+		"obey": func(ctx context.Context, _ *hvtest.Process) guest.Exit {
+			close(begun)
+			<-ctx.Done()
+			return guest.Exit{}
+		},
+	}}
+	s := embed(t, dirs, "run", fake, testConfig{}).s
 	for _, tt := range []struct {
-		name string
 		args []string
 		code int
 		kind string // of the error
 	}{
-		{"success", []string{"true"}, 0, ""},
-		{"failure", []string{"false"}, 1, ""},
-		{"code", []string{"sh", "-c", "exit 42"}, 42, ""},
-		{"not-found", []string{"nosuch"}, 0, control.KindExecFailed},
+		{[]string{"true"}, 0, ""},
+		{[]string{"false"}, 1, ""},
+		{[]string{"nosuch"}, 0, control.KindExecFailed},
+		{[]string{"sh", "-c", "exit 42"}, 42, ""},
 	} {
-		e := embed(t, dirs, tt.name, &hvtest.Fake{}, testConfig{})
-		if err := e.s.Signal(1); kind(err) != control.KindNotRunning {
-			t.Errorf("%s: a signal to no command: %v", tt.name, err)
+		if err := s.Signal(1); kind(err) != control.KindNotRunning {
+			t.Errorf("%s: a signal to no command: %v", tt.args, err)
 		}
-		exit, err := e.s.Run(ctx, control.Command{Args: tt.args})
+		exit, err := s.Run(ctx, control.Command{Args: tt.args})
 		if exit.Code != tt.code || kind(err) != tt.kind {
-			t.Errorf("%s: %+v, %v", tt.name, exit, err)
+			t.Errorf("%s: %+v, %v", tt.args, exit, err)
 		}
-		if _, err := e.s.Run(ctx, control.Command{Args: tt.args}); err == nil {
-			t.Errorf("%s: a second command ran", tt.name)
+	}
+	exits := make(chan control.Exit, 1)
+	go func() {
+		exit, err := s.Run(ctx, control.Command{Args: []string{"obey"}})
+		if err != nil {
+			t.Error(err)
 		}
-		if tt.kind != "" {
-			continue
+		exits <- exit
+	}()
+	<-begun
+	for s.Signal(15) != nil { // until Run knows that it has begun
+	}
+	if exit := <-exits; exit.Signal != 15 {
+		t.Errorf("a signal: %+v", exit)
+	}
+	none, err := Embed(ctx, control.Spec{Name: "none", Home: dirs.Home, Runtime: dirs.Runtime, Config: testConfig{}.raw()}, Options{
+		Open:    func(context.Context, string) (hv.Hypervisor, error) { return fake, nil },
+		Compile: testCompile,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer none.Close()
+	if _, err := none.s.Run(ctx, control.Command{Args: []string{"true"}}); kind(err) != control.KindUnsupported {
+		t.Errorf("without files: %v", err)
+	}
+}
+
+// TestForeground checks whom signals reach.
+func TestForeground(t *testing.T) {
+	t.Parallel()
+	var f foreground
+	f.expect()
+	for range 2 * maxEarly {
+		if err := f.signal(2); err != nil {
+			t.Errorf("while a command is being started: %v", err)
 		}
-		if ended, err := e.s.Wait(ctx); err != nil || ended.Source != control.SourceGuest || ended.Exit.Code != tt.code {
-			t.Errorf("%s: ended %+v, %v", tt.name, ended, err)
-		}
+	}
+	if len(f.early) != maxEarly {
+		t.Errorf("%d signals wait", len(f.early))
+	}
+	f.fail()
+	if err := f.signal(2); kind(err) != control.KindNotRunning || len(f.early) != 0 {
+		t.Errorf("after that failed: %v, %d signals wait", err, len(f.early))
 	}
 }
 

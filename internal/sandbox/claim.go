@@ -43,8 +43,7 @@ var errNone = errors.New("no such sandbox")
 // can't lead out of the directory.
 func (d Dirs) claimName(st Found, again bool) (*claim, error) {
 	c := &claim{dir: d.dir(st.Name), socket: d.socket(st.Name)}
-	var err error
-	if c.lock, err = lockIn(c.dir); err != nil {
+	if err := c.acquire(); err != nil {
 		return nil, err
 	}
 	if err := c.begin(st, again); err != nil {
@@ -54,6 +53,31 @@ func (d Dirs) claimName(st Found, again bool) (*claim, error) {
 		return nil, errors.Join(err, c.unlock())
 	}
 	return c, nil
+}
+
+// sweepTime is how long whoever looks for what dead sandboxes left may hold the
+// lock of one.
+const sweepTime = 100 * time.Millisecond
+
+// acquire locks the directory. Somebody who sweeps may hold it for a moment, and
+// has none of a running sandbox's state.
+func (c *claim) acquire() error {
+	timeout := time.NewTimer(sweepTime)
+	defer timeout.Stop()
+	for {
+		var err error
+		if c.lock, err = lockIn(c.dir); !errors.Is(err, errHeld) {
+			return err
+		}
+		if st, stateErr := readState(c.dir); stateErr == nil && st.Running() {
+			return err
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-timeout.C:
+			return err
+		}
+	}
 }
 
 // lockIn locks the directory dir, creating it if need be; its parent is there.

@@ -91,6 +91,14 @@ func (c *command) note(line string) {
 	c.s.output.append(control.LogSystem, c.session, time.Now(), []byte(line))
 }
 
+// signalError is the failure of a signal to a command, nil if there was none.
+func (s *Sandbox) signalError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return s.gone(err)
+}
+
 // Session implements control.Process.
 func (c *command) Session() uint64 { return c.session }
 

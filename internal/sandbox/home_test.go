@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/sluicenet/sluice/internal/control"
 )
 
 // TestUserDirs checks where the directories are, by what is set.
@@ -96,7 +98,7 @@ func TestClaimName(t *testing.T) {
 	t.Parallel()
 	d := testDirs(t)
 	now := time.Now()
-	c, err := d.claimName(Found{Name: "a", PID: 1, Updated: now}, false)
+	c, err := d.claimName(Found{Name: "a", Status: control.StatusRunning, PID: 1, Updated: now}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,6 +127,29 @@ func TestClaimName(t *testing.T) {
 	if again, err := d.claimName(Found{Name: "a", PID: 4, Updated: now}, false); err != nil {
 		t.Error(err)
 	} else if err := errors.Join(again.remove(), b.remove()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestClaimWaitsForSweep checks that who sweeps a name for a moment is not taken
+// for its holder.
+func TestClaimWaitsForSweep(t *testing.T) {
+	t.Parallel()
+	d := testDirs(t)
+	lock, err := lockIn(d.dir("a")) // as a sweep finds a directory just made
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(20*time.Millisecond, func() { lock.Close() })
+	c, err := d.claimName(Found{Name: "a", Status: control.StatusRunning}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	if _, err := d.claimName(Found{Name: "a"}, false); !errors.Is(err, errHeld) || time.Since(begun) > sweepTime/2 {
+		t.Errorf("a running sandbox's name: %v after %v", err, time.Since(begun))
+	}
+	if err := c.remove(); err != nil {
 		t.Error(err)
 	}
 }

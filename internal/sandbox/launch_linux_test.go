@@ -55,8 +55,11 @@ func TestProcess(t *testing.T) {
 	if err != nil || exit.Code != 9 {
 		t.Errorf("exit %+v, %v", exit, err)
 	}
+	if ended, err := c.Stop(ctx, 10*time.Second); err != nil || ended.Source != control.SourceStop || ended.Exit.Code != 0 {
+		t.Errorf("stopped %+v, %v", ended, err)
+	}
 	<-p.Exited()
-	if ended := p.Ended(); ended == nil || ended.Source != control.SourceGuest || ended.Exit.Code != 9 {
+	if ended := p.Ended(); ended == nil || ended.Source != control.SourceStop {
 		t.Errorf("ended %+v", ended)
 	}
 	for range 2 {

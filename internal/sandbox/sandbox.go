@@ -53,6 +53,7 @@ type Sandbox struct {
 	unfollow   context.CancelFunc // ends them; nil before they start
 	reach      *reach
 	activity   *activity
+	main       foreground
 	meter      meter
 	sessions   atomic.Uint64 // number of the last command
 	guestConns conns
@@ -72,16 +73,12 @@ type Sandbox struct {
 	ended  control.Ended
 	done   chan struct{} // closed by live when nothing runs any more
 
-	mu      sync.Mutex     // guards the following fields, and claim's state
-	running bool           // the main command runs, or is about to
-	main    *command       // nil before it has started
-	early   []int          // signals for it that came before
-	ran     *control.Exit  // how it ended; nil before
-	closed  bool           // no helper may begin any more
-	host    hostNet        // as last read
-	policy  *policy.Policy // of this moment; nil without a network
-	told    *policy.Host   // what network and resolver know
-	nat64   []netip.Prefix // as last discovered
+	mu     sync.Mutex     // guards the following fields, and claim's state
+	closed bool           // no helper may begin any more
+	host   hostNet        // as last read
+	policy *policy.Policy // of this moment; nil without a network
+	told   *policy.Host   // what network and resolver know
+	nat64  []netip.Prefix // as last discovered
 }
 
 // start makes a sandbox, or fails and leaves nothing. ctx governs the start
@@ -443,11 +440,6 @@ func (s *Sandbox) live() {
 		}
 		ended.Exit = <-exits
 	}
-	s.mu.Lock()
-	if s.ran != nil {
-		ended.Exit = *s.ran
-	}
-	s.mu.Unlock()
 	ended.At = time.Now()
 	if err := s.close(ended); err != nil {
 		s.report("clean up", err)
