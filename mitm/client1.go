@@ -58,7 +58,8 @@ type http1Conn struct {
 	client *http1Client
 	conn   net.Conn
 	br     *bufio.Reader
-	budget int64 // bytes that may still be read of a head; negative is no bound
+	out    []byte // an empty buffer for the next request; owned by its writer
+	budget int64  // bytes that may still be read of a head; negative is no bound
 	// peeked gets the result of waiting for the first byte behind the last response;
 	// nil before the first request.
 	peeked chan error
@@ -167,14 +168,21 @@ func (c *http1Conn) roundTrip(r *http.Request) (*http.Response, error) {
 // write sends a request. An error closes the connection only if it is the
 // connection's: the server may have answered before it had the body.
 func (c *http1Conn) write(r *http.Request) error {
-	w := &requestWriter{conn: c.conn}
+	w := &requestWriter{conn: c.conn, buf: c.out}
+	c.out = nil
 	if b, ok := r.Body.(*sentBody); ok {
 		b.flush = w.flush
 	}
 	if err := r.Write(w); err != nil {
 		return err
 	}
-	return w.flush()
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if cap(w.buf) <= flightChunk { // what a body has grown isn't kept by an idle connection
+		c.out = w.buf
+	}
+	return nil
 }
 
 // readHead reads the head of the final response, and passes the interim ones on.
