@@ -37,7 +37,7 @@ type vm struct {
 	nic    *os.File       // nil without a card, once it is the caller's, or closed
 	told   machine.Status // what process 1 has told
 	late   error          // what the VM's process reported after it was ready
-	dir    string         // the VM's directory; "" before there is one, and once it is removed
+	dir    string         // the VM's directory, removed at its end; "" before there is one
 	door   *listener      // where the guest connects by vsock; nil where it doesn't
 	ended  bool           // the process has; nothing may be made for it any more
 
@@ -77,7 +77,6 @@ func (v *vm) run(p plugged, console io.Writer, started chan<- error) {
 	defer v.mu.Unlock()
 	v.exit = exitOf(v.cmd.ProcessState, v.told)
 	os.RemoveAll(v.dir)
-	v.dir = ""
 }
 
 // exitOf returns how a guest ended: as its process 1 told, else as libkrun's
@@ -103,15 +102,14 @@ func (v *vm) boot(libraries []string, agent string, s spec, setup machine.Setup)
 		return err
 	}
 	v.log.Debug("libkrun", "path", o.Path, "port", o.Port, "read_only", o.ReadOnly)
-	if err := v.makeDir(); err != nil {
+	if s.Dir, err = v.makeDir(); err != nil {
 		return err
 	}
-	s.Dir = v.dir
 	if err := makeBoot(s.boot(), agent); err != nil {
 		return err
 	}
 	if !o.Port {
-		if err := v.listen(); err != nil {
+		if err := v.listen(s.Dir); err != nil {
 			return err
 		}
 		s.Vsock = v.door.paths
@@ -277,18 +275,18 @@ func (v *vm) bootError(what string) error {
 }
 
 // makeDir makes the VM's directory, unless the VM has ended.
-func (v *vm) makeDir() error {
+func (v *vm) makeDir() (string, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.ended {
-		return errEnded
+		return "", errEnded
 	}
 	dir, err := os.MkdirTemp("", "sluice-krun-")
 	if err != nil {
-		return fmt.Errorf("make the machine's directory: %w", err)
+		return "", fmt.Errorf("make the machine's directory: %w", err)
 	}
 	v.dir = dir
-	return nil
+	return dir, nil
 }
 
 // errEnded is why nothing is made for a VM any more.
@@ -365,4 +363,5 @@ func (v *vm) unplug() {
 	if v.status != nil {
 		v.status.Close()
 	}
+	os.RemoveAll(v.dir) // a start that failed may have put something into it behind run
 }

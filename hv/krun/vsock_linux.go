@@ -18,7 +18,7 @@ type listener struct {
 }
 
 // listen makes the sockets in the VM's directory, which is the caller's alone.
-func (v *vm) listen() error {
+func (v *vm) listen(dir string) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.ended {
@@ -26,7 +26,7 @@ func (v *vm) listen() error {
 	}
 	v.door = new(listener)
 	for _, name := range []string{"agent", "status"} {
-		path := filepath.Join(v.dir, name)
+		path := filepath.Join(dir, name)
 		socket, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 		if err != nil {
 			return fmt.Errorf("listen for the agent: %w", err)

@@ -22,5 +22,5 @@ func errPlatform() error {
 	if runtime.GOOS == "darwin" {
 		return &unusableError{errors.New("this program was built without cgo, and can't call Virtualization.framework"), "build with CGO_ENABLED=1 on a Mac, or set SLUICE_EXECUTABLE to a sluice that was"}
 	}
-	return &unusableError{fmt.Errorf("Virtualization.framework is not on %s", runtime.GOOS), "use a Mac with macOS 13 or later"}
+	return &unusableError{fmt.Errorf("there is no Virtualization.framework on %s", runtime.GOOS), "use a Mac with macOS 13 or later"}
 }
