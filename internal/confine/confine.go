@@ -16,7 +16,8 @@
 //	seccomp            no programs, no other processes' memory, no mounts, …
 //
 // What the process has open stays open. It may signal its children, open sockets of
-// the families IP and Unix, listen on ports, make threads.
+// the families IP and Unix, listen on ports, make threads. Of another process it
+// sees only what /proc shows to everybody: not its namespaces, nor its descriptors.
 //
 // It won't keep it from the network: the process is the guest's network. Nor does it
 // drop capabilities, which a process of root keeps where no filter is in their way.

@@ -230,6 +230,10 @@ var forbidden = []attempt{
 	{"write /etc", denied, stepLandlock, open(func(place) string { return "/etc/hosts" }, unix.O_WRONLY|unix.O_APPEND)},
 	{"write /proc", denied, stepLandlock, open(func(place) string { return "/proc/sys/kernel/hostname" }, unix.O_WRONLY)},
 	{"write a setting of the process", denied, stepLandlock, open(func(place) string { return "/proc/self/oom_score_adj" }, unix.O_WRONLY)},
+	{"look into another process", denied, stepLandlock, now(func(place) error {
+		_, err := unix.Readlink(fmt.Sprintf("/proc/%d/ns/pid", os.Getppid()), make([]byte, 64))
+		return err
+	})},
 	{"move out", denied, stepLandlock, now(func(p place) error { return unix.Rename(p.readWrite+"/file", p.hidden+"/moved") })},
 	{"an abstract socket of others", refusal, stepLandlock, func(p place) func() error {
 		// Made by this process before it was confined, and so another's.
@@ -251,6 +255,18 @@ var allowed = []attempt{
 	{"read", "<nil>", "", open(func(p place) string { return p.readOnly + "/file" }, unix.O_RDONLY)},
 	{"read tables", "<nil>", "", open(func(place) string { return "/etc/hosts" }, unix.O_RDONLY)},
 	{"read itself", "<nil>", "", now(func(place) error { _, err := os.ReadFile("/proc/self/status"); return err })},
+	{"read what all may know of a process", "<nil>", "", now(func(place) error {
+		_, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", os.Getppid()))
+		return err
+	})},
+	{"watch tables", "<nil>", "", now(func(place) error {
+		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+		if err != nil {
+			return err
+		}
+		_, err = unix.InotifyAddWatch(fd, "/etc", unix.IN_MOVED_TO)
+		return errors.Join(err, unix.Close(fd))
+	})},
 	{"list descriptors", "<nil>", "", now(func(place) error { _, err := os.ReadDir("/proc/self/fd"); return err })},
 	{"write to nowhere", "<nil>", "", open(func(place) string { return os.DevNull }, unix.O_RDWR)},
 	{"write", "<nil>", "", now(func(p place) error { return os.WriteFile(p.readWrite+"/new", []byte("x"), 0o600) })},
