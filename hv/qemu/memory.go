@@ -76,6 +76,7 @@ func (h *Hypervisor) remember(key string, m memory) {
 	if path == "" || err != nil || os.MkdirAll(h.cfg.Memory, 0o700) != nil {
 		return
 	}
+	h.forget(m.When)
 	f, err := os.CreateTemp(h.cfg.Memory, "new-")
 	if err != nil {
 		return
@@ -83,5 +84,15 @@ func (h *Hypervisor) remember(key string, m memory) {
 	_, err = f.Write(text)
 	if f.Close() != nil || err != nil || os.Rename(f.Name(), path) != nil {
 		os.Remove(f.Name())
+	}
+}
+
+// forget removes what nobody will recall: each boot of the host has keys of its own.
+func (h *Hypervisor) forget(now time.Time) {
+	entries, _ := os.ReadDir(h.cfg.Memory)
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && now.Sub(info.ModTime()) > successTime {
+			_ = os.Remove(filepath.Join(h.cfg.Memory, e.Name()))
+		}
 	}
 }

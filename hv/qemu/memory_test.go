@@ -65,6 +65,25 @@ func TestMemory(t *testing.T) {
 	}
 }
 
+// What is too old to be recalled is removed by the next that is kept.
+func TestForget(t *testing.T) {
+	t.Parallel()
+	h := New(Config{Memory: t.TempDir()})
+	now := time.Now()
+	for key, age := range map[string]time.Duration{"old": 25 * time.Hour, "young": time.Hour} {
+		h.remember(key, memory{Works: true, When: now.Add(-age)})
+		if err := os.Chtimes(h.memoryPath(key), now.Add(-age), now.Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.remember("new", memory{Works: true, When: now})
+	for key, want := range map[string]bool{"old": false, "young": true, "new": true} {
+		if _, err := os.Stat(h.memoryPath(key)); (err == nil) != want {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+}
+
 // Where nothing can be kept, nothing fails.
 func TestMemoryNowhere(t *testing.T) {
 	t.Parallel()
