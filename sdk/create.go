@@ -57,15 +57,6 @@ func create(ctx context.Context, name string, opts []SandboxOption) (*Sandbox, e
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Replace {
-		timeout := defaultStopTimeout
-		if cfg.ReplaceWithTimeout != nil {
-			timeout = max(*cfg.ReplaceWithTimeout, 0)
-		}
-		if err := sandbox.Replace(ctx, dirs, name, timeout); err != nil {
-			return nil, err
-		}
-	}
 	return launch(ctx, dirs, name, cfg, false)
 }
 
@@ -80,6 +71,15 @@ func launch(ctx context.Context, dirs sandbox.Dirs, name string, cfg SandboxConf
 		// The cache keeps it until the sandbox's process holds it itself.
 		defer img.Close()
 		cfg.image = defaultsOf(img)
+	}
+	if cfg.Replace { // now that little can fail any more
+		timeout := defaultStopTimeout
+		if cfg.ReplaceWithTimeout != nil {
+			timeout = max(*cfg.ReplaceWithTimeout, 0)
+		}
+		if err := sandbox.Replace(ctx, dirs, name, timeout); err != nil {
+			return nil, err
+		}
 	}
 	raw, err := wireOf(&cfg)
 	if err != nil {

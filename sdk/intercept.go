@@ -59,10 +59,10 @@ func (c *checker) read(path, file string) []byte {
 	return text
 }
 
-// compileSecrets returns the secrets; none if their values are not at hand, or
-// checkSecrets found something.
+// compileSecrets returns the secrets, without values where these are not at hand;
+// none if checkSecrets found something.
 func (c *checker) compileSecrets(cfg *SandboxConfig, n *NetworkConfig) secret.Config {
-	if len(cfg.Secrets) == 0 || c.valueless || len(c.problems) > 0 {
+	if len(cfg.Secrets) == 0 || len(c.problems) > 0 {
 		return secret.Config{}
 	}
 	set := secret.Config{OnViolation: c.violation("OnSecretViolation", n.OnSecretViolation)}
@@ -83,6 +83,9 @@ func (c *checker) compileSecrets(cfg *SandboxConfig, n *NetworkConfig) secret.Co
 			InjectQuery:       s.InjectQuery,
 			InjectBody:        s.InjectBody,
 		})
+	}
+	if c.valueless {
+		return set
 	}
 	if _, _, err := secret.New(set); err != nil { // its warnings are the sandbox's
 		c.fail(ErrInvalidConfig, "WithSecrets", "", err.Error(), "")

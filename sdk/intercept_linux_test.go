@@ -61,6 +61,16 @@ func TestSecretInjection(t *testing.T) {
 	default:
 	}
 	checkSecretEvents(t, sb, value)
+
+	// The policy can be replaced without the values.
+	denying := m.NetworkPolicy.PublicOnly()
+	denying.DenyDomains = []string{"api.secret.example"}
+	if _, err := sb.UpdateNetwork(t.Context(), denying); err != nil {
+		t.Fatal(err)
+	}
+	if out := get("api.secret.example"); out.Success() {
+		t.Errorf("a host that is denied now answered %q", out.Stdout())
+	}
 }
 
 // checkSecretEvents checks that events tell of interception, requests and

@@ -149,13 +149,18 @@ func (c *checker) checkSecrets(cfg *SandboxConfig, t *TLSConfig, p *policy.Polic
 }
 
 // checkReach reports a secret's host, or pattern, that no rule lets the guest
-// reach: the secret would never be used.
+// reach: the secret would never be used. While a sandbox runs, to take a host away
+// is what its user may want.
 func (c *checker) checkReach(path, host string, p *policy.Policy) {
 	d, err := policy.ParseDestination(strings.TrimPrefix(host, "*"))
 	if err != nil || p == nil { // which is reported elsewhere
 		return
 	}
-	if !p.MayReach(d) {
+	switch {
+	case p.MayReach(d):
+	case c.valueless:
+		c.warnings = append(c.warnings, fmt.Sprintf("%s: %q: no rule lets the guest reach it any more", path, host))
+	default:
 		c.fail(ErrInvalidConfig, path, host, "no rule lets the guest reach it", "allow it by a rule, or drop the secret")
 	}
 }
