@@ -120,7 +120,6 @@ func TestNewWarns(t *testing.T) {
 	}{
 		{"long enough", func(s *Secret) { s.Value = NewValue("12345678") }, ""},
 		{"short", func(s *Secret) { s.Value = NewValue("1234567") }, "secret KEY is shorter than 8 bytes"},
-		{"without TLS", func(s *Secret) { s.AllowPlain = true }, "secret KEY may go out without TLS"},
 	} {
 		_, warnings, err := New(Config{Secrets: []Secret{key(row.change)}})
 		if got := strings.Join(warnings, "; "); err != nil || (row.want == "") != (got == "") || !strings.Contains(got, row.want) {

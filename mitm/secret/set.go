@@ -64,9 +64,6 @@ func New(cfg Config) (*Set, []string, error) {
 		if w := shortWarning(s.EnvVar, s.Value); w != "" {
 			warnings = append(warnings, w)
 		}
-		if s.AllowPlain {
-			warnings = append(warnings, fmt.Sprintf("secret %s may go out without TLS: whoever is on the way can read it", s.EnvVar))
-		}
 	}
 	if cfg.OnViolation > ActionBlockAndTerminate {
 		errs = append(errs, fmt.Errorf("no such action: %d", cfg.OnViolation))
