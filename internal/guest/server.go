@@ -190,28 +190,21 @@ func (s *server) call(ch ssh.NewChannel) error {
 
 // answer does what a call asks for.
 func (s *server) answer(name callName, body io.Reader) ([]string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if name == callBoot {
-		var b Bootstrap
-		switch err := decode(body, maxCall, &b); {
-		case err != nil:
-			return nil, err
-		case s.state != stateNew:
-			return nil, errors.New("booted already")
-		}
-		warnings, err := s.sys.Boot(b)
-		if err == nil {
-			s.state = stateBooted
-		}
-		return boundWarnings(warnings), err
-	}
 	if name == callShutdown { // booted or not
 		var grace time.Duration
 		if err := decode(body, maxCall, &grace); err != nil {
 			return nil, err
 		}
-		return nil, s.shutdownLocked(grace)
+		return nil, s.shutdown(grace)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if name == callBoot {
+		var b Bootstrap
+		if err := decode(body, maxCall, &b); err != nil {
+			return nil, err
+		}
+		return s.bootLocked(b)
 	}
 	if err := s.readyLocked(); err != nil {
 		return nil, err
@@ -243,12 +236,27 @@ func boundWarnings(warnings []string) []string {
 	return warnings
 }
 
-// shutdownLocked ends what runs. The caller holds mu.
-func (s *server) shutdownLocked(grace time.Duration) error {
-	if s.state == stateEnding {
+// bootLocked boots the system, once. The caller holds mu.
+func (s *server) bootLocked(b Bootstrap) ([]string, error) {
+	if s.state != stateNew {
+		return nil, errors.New("booted already")
+	}
+	warnings, err := s.sys.Boot(b)
+	if err == nil {
+		s.state = stateBooted
+	}
+	return boundWarnings(warnings), err
+}
+
+// shutdown ends what runs. What is asked for meanwhile is refused at once.
+func (s *server) shutdown(grace time.Duration) error {
+	s.mu.Lock()
+	ending := s.state == stateEnding
+	s.state = stateEnding
+	s.mu.Unlock()
+	if ending {
 		return errEnding
 	}
-	s.state = stateEnding
 	s.sys.Shutdown(grace)
 	// Their outcomes first; those that a host doesn't read are not waited for.
 	done := make(chan struct{})
