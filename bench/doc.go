@@ -8,6 +8,9 @@
 // of the machine hits all; the table shows medians, and for throughput the CPU
 // seconds of each peer's processes and of the two iperf3.
 //
+// Cards whose frames have no header, as virtual machines' mostly do, have a table of
+// their own, against what a socket pair can do and against frames one by one.
+//
 // It runs inside package netlab's namespace: pasta copies the addresses of the
 // default route's interface, and nothing must leave the machine. Results go to
 // standard output only; figures belong into the commit that changes them.

@@ -45,15 +45,17 @@ func failureOf(err error) *failure {
 	return f
 }
 
-// err returns the error that f was made of, as far as callers act on it.
+// err returns the error that f was made of, as far as callers act on it. Its text
+// is made fit for a terminal: a guest that broke out may have written it.
 func (f *failure) err() error {
+	text := printable(f.Text)
 	switch {
 	case f.Fix != "":
-		return &libraryError{f.Text, f.Fix}
+		return &libraryError{text, printable(f.Fix)}
 	case f.Errno != 0:
-		return &failedError{f.Text, f.Errno}
+		return &failedError{text, f.Errno}
 	}
-	return errors.New(f.Text)
+	return errors.New(text)
 }
 
 // A failedError is an error of the VM's process, which wraps a number.

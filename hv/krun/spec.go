@@ -110,6 +110,8 @@ func newSpec(cfg hv.Config) (spec, error) {
 		return spec{}, fmt.Errorf("standard files for a virtual machine, which passes none on: %w", errors.ErrUnsupported)
 	case len(cfg.Mounts) > 0:
 		return spec{}, fmt.Errorf("mounts in a virtual machine, which has its own file systems only: %w", errors.ErrUnsupported)
+	case len(cfg.Mounts) > 0:
+		return spec{}, fmt.Errorf("mounts in a virtual machine of libkrun's: %w", errors.ErrUnsupported)
 	case cfg.Root == "" && len(cfg.Disks) == 0:
 		return spec{}, errors.New("a virtual machine needs an image: a root directory or a disk")
 	case cfg.Root != "" && len(cfg.Disks) > 0:

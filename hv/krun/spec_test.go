@@ -32,6 +32,7 @@ func TestNewSpec(t *testing.T) {
 		{"no file system", hv.Config{Disks: []hv.Disk{{Path: "/x"}}}, "", `"/x" has no file system`},
 		{"no kernel", hv.Config{Disks: []hv.Disk{erofs}, Initrd: "/i"}, "", "without a kernel"},
 		{"standard files", hv.Config{Root: "/r", Stdio: [3]*os.File{nil, os.Stdout, nil}}, "", "passes none on"},
+		{"mounts", hv.Config{Root: "/r", Mounts: []hv.Mount{{}}}, "", "mounts"},
 		{"not Ethernet", hv.Config{Root: "/r", NIC: &hv.NIC{MAC: make(net.HardwareAddr, 8)}}, "", "not of Ethernet"},
 	} {
 		s, err := newSpec(row.cfg)

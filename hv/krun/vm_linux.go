@@ -190,10 +190,11 @@ func (v *vm) hearLate() {
 	if err := receive(v.control, &r); err != nil || r.Failure == nil {
 		return // the process has ended
 	}
-	v.log.Error("the virtual machine could not run", "error", r.Failure.Text)
+	err := r.Failure.err()
+	v.log.Error("the virtual machine could not run", "error", err)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.late = r.Failure.err()
+	v.late = err
 }
 
 // follow reads what the guest's process 1 tells, until the end.

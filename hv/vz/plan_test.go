@@ -25,6 +25,7 @@ func TestNewPlanRefuses(t *testing.T) {
 		{"too many processors", func(c *hv.Config) { c.CPUs = 9 }, "1 to 8"},
 		{"too much memory", func(c *hv.Config) { c.MemoryMiB = 8193 }, "8192 at most"},
 		{"standard files", func(c *hv.Config) { c.Stdio[1] = os.Stdout }, "passes none on"},
+		{"mounts", func(c *hv.Config) { c.Mounts = []hv.Mount{{}} }, "mounts"},
 		{"not Ethernet", func(c *hv.Config) { c.NIC = &hv.NIC{MAC: make(net.HardwareAddr, 8)} }, "not of Ethernet"},
 	} {
 		cfg := diskConfig()
