@@ -339,6 +339,8 @@ func (s *server) dial(ch ssh.NewChannel) error {
 		e.finish()
 	} else { // a reset is not an end
 		e.close()
+		// Who waits for the host to read may not read what the host has written.
+		_ = copyData(io.Discard, conn)
 	}
 	<-fed
 	e.close()
