@@ -1,21 +1,40 @@
 package sandbox
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluicenet/sluice"
 )
 
 // rootDir is where a sandbox's process works. See process_linux.go.
 const rootDir = "/"
 
+// signTimeout bounds the making of a signed copy, which takes a second for a large
+// program, and is made once.
+const signTimeout = time.Minute
+
 // executable returns the program of a sandbox's process. See process_linux.go;
-// here the running one must still be where it was.
+// here the running one must still be where it was. Where a backend wants it signed
+// it is a copy that is; without one that backend says why it can't be used.
 func executable(asked string) (string, error) {
 	if asked != "" {
 		return asked, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), signTimeout)
+	defer cancel()
+	for _, b := range sluice.Backends() {
+		if b.Executable == nil {
+			continue
+		}
+		if path, err := b.Executable(ctx); err == nil {
+			return path, nil
+		}
 	}
 	return os.Executable()
 }
