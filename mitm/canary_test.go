@@ -22,6 +22,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
 	"github.com/sluicenet/sluice/mitm/secret"
 )
 
@@ -585,6 +588,59 @@ func TestCanaryEverySplit(t *testing.T) {
 				c.check(t, s)
 			case s != nil || status != http.StatusForbidden:
 				t.Fatalf("cut at %d: arrived as %+v; answered %d, %q", n, s, status, got)
+			}
+		}
+	}
+}
+
+// TestCanaryEveryFrame is TestCanaryEverySplit over HTTP/2: the head is cut between
+// HEADERS and CONTINUATION, the body between DATA frames, one of them padded. A body
+// in which nothing can be replaced is refused at every cut.
+func TestCanaryEveryFrame(t *testing.T) {
+	t.Parallel()
+	a := newAviary(t, true)
+	f, stream := newFramer(t, a.world), uint32(1)
+	quoted, _ := json.Marshal(canary)
+	text := `{"k":"\u0024MSB_KEY","l":"$MSB_KEY"}`
+	arrives := strings.NewReplacer(`"\u0024MSB_KEY"`, string(quoted), `"$MSB_KEY"`, string(quoted)).Replace(text)
+	for _, kind := range []string{"application/json", "multipart/form-data; boundary=x"} {
+		head := 1
+		for n := 0; n < max(head, len(text)); n++ {
+			id := kind + strconv.Itoa(n)
+			f.buf.Reset()
+			for _, h := range [][2]string{
+				{":method", "POST"}, {":scheme", "https"}, {":authority", site}, {":path", "/p?k=%24MSB_KEY"}, {"content-type", kind},
+				{"x-case", id}, {"authorization", basicAuth("u:" + placeholder)}, {"x-key", placeholder},
+			} {
+				if err := f.enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1], Sensitive: true}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			block := f.buf.Bytes()
+			head = len(block)
+			i, j := n%len(block), n%len(text)
+			for _, err := range []error{
+				f.WriteWindowUpdate(0, 1<<16), // for the answer
+				f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block[:i]}),
+				f.WriteContinuation(stream, true, block[i:]),
+				f.WriteDataPadded(stream, false, []byte(text[:j]), make([]byte, n%7)),
+				f.WriteData(stream, true, []byte(text[j:])),
+			} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			status, s := f.outcome(stream), a.sighting(id)
+			stream += 2
+			switch percent := url.QueryEscape(canary); {
+			case kind != "application/json" && (s != nil && s.complete || status == "200"):
+				t.Fatalf("cut at %d: arrived as %+v; answered %s", n, s, status)
+			case kind != "application/json":
+				_ = f.conn.Close() // as the Proxy does
+				f, stream = newFramer(t, a.world), 1
+			case s == nil || !s.complete || s.body != arrives || s.uri != "/p?k="+percent ||
+				s.header.Get("Authorization") != basicAuth("u:"+canary) || s.header.Get("X-Key") != canary:
+				t.Fatalf("cut at %d: arrived as %+v; answered %s", n, s, status)
 			}
 		}
 	}
