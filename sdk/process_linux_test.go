@@ -447,3 +447,44 @@ func TestAttachAgain(t *testing.T) {
 		t.Errorf("after that: %v, %v", out, err)
 	}
 }
+
+// TestMounts checks what a guest sees of the host's files and of memory.
+func TestMounts(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("of the host"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	load(t, "mounts.example/app")
+	sb := running(t, "mounts", m.WithImage("mounts.example/app"), m.WithMounts(map[string]m.MountConfig{
+		"/mnt/rw":   m.Mount.Bind(dir, m.MountOptions{}),
+		"/mnt/ro":   m.Mount.Bind(dir, m.MountOptions{Readonly: true}),
+		"/mnt/one":  m.Mount.Bind(filepath.Join(dir, "file"), m.MountOptions{Readonly: true}),
+		"/mnt/mem":  m.Mount.Tmpfs(m.TmpfsOptions{SizeMiB: 1}),
+		"/mnt/data": m.Mount.Tmpfs(m.TmpfsOptions{Noexec: true}),
+	}))
+	for _, tt := range []struct {
+		script, want string
+		ok           bool
+	}{
+		{"cat /mnt/ro/file /mnt/one", "of the hostof the host", true},
+		{"echo x > /mnt/ro/new", "", false},
+		{"echo x > /mnt/one", "", false},
+		{"echo of the guest > /mnt/rw/new && cat /mnt/ro/new", "of the guest\n", true},
+		{"head -c 500000 /dev/zero > /mnt/mem/a && wc -c < /mnt/mem/a", "500000\n", true},
+		{"head -c 3000000 /dev/zero > /mnt/mem/b", "", false},
+		{"cat /bin/true > /mnt/data/p; /mnt/data/p", "", false},
+	} {
+		out, err := sb.Shell(ctx, tt.script)
+		if err != nil || out.Stdout() != tt.want || out.Success() != tt.ok {
+			t.Errorf("%s: %q, %q, %d, %v", tt.script, out.Stdout(), out.Stderr(), out.ExitCode(), err)
+		}
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "new")); string(text) != "of the guest\n" || err != nil {
+		t.Errorf("the host sees %q, %v", text, err)
+	}
+}

@@ -3,7 +3,6 @@ package sdk_test
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -79,7 +78,6 @@ func TestRefused(t *testing.T) {
 		conf = m.ErrInvalidConfig
 		pol  = m.ErrNetworkPolicy
 		tls  = m.ErrTLS
-		no   = m.ErrUnsupportedOperation
 	)
 	for _, tt := range []struct {
 		name string
@@ -234,9 +232,6 @@ func TestRefused(t *testing.T) {
 				t.Errorf("kind of %v: want %v", err, tt.kind)
 			}
 			got := strings.TrimPrefix(err.Error(), `create sandbox "refused": `)
-			if tt.kind != no {
-				got = withoutUnsupported(got)
-			}
 			if tt.want == "" {
 				golden(t, tt.name, got)
 			} else if got != tt.want {
@@ -244,22 +239,6 @@ func TestRefused(t *testing.T) {
 			}
 		})
 	}
-}
-
-// withoutUnsupported returns an error's text without what is only not there yet,
-// and without the headline if one problem is left.
-func withoutUnsupported(text string) string {
-	head, rest, several := strings.Cut(text, "\n\t")
-	if !several {
-		return text
-	}
-	problems := slices.DeleteFunc(strings.Split(rest, "\n\t"), func(p string) bool {
-		return strings.Contains(p, "this version of sluice can't")
-	})
-	if len(problems) == 1 {
-		return problems[0]
-	}
-	return strings.Join(append([]string{head}, problems...), "\n\t")
 }
 
 // golden compares a text, which another package words, with a file. With
