@@ -48,6 +48,7 @@ func TestMain(m *testing.M) {
 //	http://example.com/         hello, and by HTTPS, as http://api.example.com/;
 //	                            "hello, friend" for who has the key "sesame"
 //	9.9.9.9                     a resolver that asks the lab's
+//	https://slow.example/       no answer
 //	registry.example/tools:1    an image of busybox, which is the archive $TOOLS too
 //	http://localhost:8080/      hello, on this machine
 //
@@ -105,6 +106,7 @@ func serveImage(t *testing.T, lab *netlab.Lab, archive string) {
 	if err := imagetest.Archive(archive, "built.example/tools:1", img); err != nil {
 		t.Fatal(err)
 	}
+	lab.Host(t, "slow.example").HTTPS(443, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	lab.Host(t, "registry.example").HTTPS(443, registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	ref, err := name.ParseReference("registry.example/tools:1")
 	if err != nil {
