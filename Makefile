@@ -16,12 +16,15 @@ MACHINE := qemu-system-x86 linux-image-cloud-amd64
 # The peers that the bench compares with.
 PEERS := slirp4netns passt
 
-.PHONY: all build check test integration integration-krun integration-vz bench fuzz demo demo-vm tools peers machine
+.PHONY: all build build-krun check test integration integration-krun integration-vz bench fuzz demo demo-vm tools peers machine
 
 all: check test
 
 build: # the commands, into bin/
 	CGO_ENABLED=0 $(GO) build -o bin/ ./cmd/...
+
+build-krun: # the command with libkrun as a backend, which takes a C compiler
+	CGO_ENABLED=1 $(GO) build -o bin/sluice-krun ./cmd/sluice
 
 check: # format, vet for three systems, static analysis
 	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "gofmt -w these:"; echo "$$out"; exit 1; }
