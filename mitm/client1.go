@@ -35,13 +35,14 @@ var (
 )
 
 // RoundTrip implements [http.RoundTripper]. A request that a kept connection
-// couldn't carry is sent once more if it has no body, as every client does.
+// couldn't carry is sent once more if the server may get it twice (RFC 9110,
+// section 9.2.2), as every client does.
 func (c *http1Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	conn := c.conn
 	c.conn = nil
 	if conn != nil && conn.idle() {
 		res, err := conn.roundTrip(r)
-		if err == nil || !errors.Is(err, errStale) || r.Body != nil || r.Context().Err() != nil {
+		if err == nil || !errors.Is(err, errStale) || !repeatable(r) {
 			return res, err
 		}
 	}
@@ -50,6 +51,15 @@ func (c *http1Client) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	return c.newConn(raw).roundTrip(r)
+}
+
+// repeatable reports whether a request may be sent twice, and can be.
+func repeatable(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return r.Body == nil && r.Context().Err() == nil
+	}
+	return false
 }
 
 // An http1Conn is a connection to a server of HTTP/1. One request is on it at a

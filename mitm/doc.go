@@ -20,10 +20,10 @@
 //
 // # The way of a request
 //
-//	guestConn ─► net/http's server ─► serveRequest ─► ReverseProxy ─► net/http's client
-//	guest.go     session.go           request.go                      session.go
-//	strictly                          authority,                      one connection
-//	read                              policy                          per guest's
+//	guestConn ─► net/http's server ─► exchange ─► ReverseProxy ─► http1Client, http2Client
+//	guest.go     session.go           request.go   response.go     client1.go, client2.go
+//	strictly                          authority,   secrets.go      one connection
+//	read                              policy       in and out      per guest's
 //
 // There is no framing of HTTP or TLS in this package: crypto/tls and net/http do
 // it. net/http forgives much that other servers read otherwise, so in front of it
@@ -43,6 +43,7 @@
 // # What it will not do
 //
 // Intercept QUIC (vnet refuses it, and clients fall back), speak to servers older
-// than TLS 1.2, show a server a client certificate, read what isn't HTTP, resume
-// early data, or look like the guest's own TLS to a server that takes fingerprints.
+// than TLS 1.2, show a server a client certificate, read what isn't HTTP, accept
+// early data, serve HTTP/1 to who ends its half of the connection behind a request,
+// or look like the guest's own TLS to a server that takes fingerprints.
 package mitm

@@ -2,6 +2,7 @@ package mitm
 
 import (
 	"context"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -50,17 +51,12 @@ func (p *Proxy) newServer() *http.Server {
 		IdleTimeout:                  p.limits.Idle,
 		MaxHeaderBytes:               p.limits.HeadBytes,
 		DisableGeneralOptionsHandler: true,
-		ErrorLog:                     log.New(discard{}, "", 0), // it quotes guests
+		ErrorLog:                     log.New(io.Discard, "", 0), // it quotes guests
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, sessionKey{}, c.(*guestConn).session)
 		},
 	}
 }
-
-// discard drops what net/http would log: it may quote a guest.
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 // http2Limits bounds what HTTP/2 holds in memory, on either leg.
 func (p *Proxy) http2Limits() *http.HTTP2Config {
