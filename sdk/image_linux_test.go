@@ -332,3 +332,57 @@ func TestImageIsKept(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestPatches checks what each patch makes of the root, and what it refuses.
+func TestPatches(t *testing.T) {
+	t.Parallel()
+	load(t, "patches.example/app")
+	dir := t.TempDir()
+	for _, err := range []error{
+		os.MkdirAll(filepath.Join(dir, "sub"), 0o755),
+		os.WriteFile(filepath.Join(dir, "sub", "file"), []byte("copied\n"), 0o640),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var none m.PatchOptions
+	replace := m.PatchOptions{Replace: true}
+	for _, tt := range []struct {
+		name   string
+		patch  m.PatchConfig
+		script string // whose output is want; "" for a patch that fails
+		want   string
+	}{
+		{"text", m.Patch.Text("/etc/new/file", "text\n", m.PatchOptions{Mode: ptr(uint32(0o600))}), "cat /etc/new/file; ls -l /etc/new/file | head -c 10", "text\n-rw-------"},
+		{"text replaces", m.Patch.Text("/etc/motd", "other\n", replace), "cat /etc/motd", "other\n"},
+		{"text over a file", m.Patch.Text("/etc/motd", "", none), "", ""},
+		{"append", m.Patch.Append("/etc/motd", "and more\n"), "cat /etc/motd", "hello from the image\nand more\n"},
+		{"append to nothing", m.Patch.Append("/etc/none", ""), "", ""},
+		{"mkdir", m.Patch.Mkdir("/a/b", none), "test -d /a/b && echo yes", "yes\n"},
+		{"remove", m.Patch.Remove("/etc/motd"), "test -e /etc/motd || echo gone", "gone\n"},
+		{"remove nothing", m.Patch.Remove("/etc/none"), "echo fine", "fine\n"},
+		{"symlink", m.Patch.Symlink("motd", "/etc/link", none), "cat /etc/link", "hello from the image\n"},
+		{"copy file", m.Patch.CopyFile(filepath.Join(dir, "sub", "file"), "/srv/file", none), "cat /srv/file", "copied\n"},
+		{"copy directory", m.Patch.CopyDir(dir, "/srv/dir", none), "cat /srv/dir/sub/file", "copied\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			sb, err := m.CreateSandbox(t.Context(), "patch-"+strings.ReplaceAll(tt.name, " ", "-"),
+				inNamespace(t, m.WithImage("patches.example/app"), m.WithPatches(tt.patch))...)
+			if tt.script == "" {
+				if !m.IsKind(err, m.ErrPatchFailed) {
+					t.Errorf("%v, want %v", err, m.ErrPatchFailed)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer sb.Close()
+			if out, err := sb.Shell(t.Context(), tt.script); err != nil || out.Stdout() != tt.want {
+				t.Errorf("%q, %q, %v, want %q", out.Stdout(), out.Stderr(), err, tt.want)
+			}
+		})
+	}
+}
