@@ -162,5 +162,5 @@ func all(f functions, names ...string) bool {
 // errNoCgo is why a program without cgo starts no VM.
 var errNoCgo = &libraryError{
 	"this program was built without cgo, and can't open libkrun",
-	"build with CGO_ENABLED=1 and gcc, or set SLUICE_EXECUTABLE to a sluice that was",
+	"build with CGO_ENABLED=1 and gcc (make build-krun), or set SLUICE_EXECUTABLE to a sluice that was",
 }
