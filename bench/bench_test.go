@@ -37,6 +37,8 @@ func TestTable(t *testing.T) {
 	startServers(t)
 	b.throughput()
 	b.exchanges()
+	b.published(sluice)
+	b.memory()
 	b.firstByte()
 	var names []string
 	for _, p := range b.peers {

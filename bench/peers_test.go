@@ -88,7 +88,7 @@ func peers(t *testing.T, sluice string) []peer {
 		},
 		{
 			name: "slirp4netns", foreign: true, host: "10.0.2.2", version: []string{"slirp4netns", "--version"},
-			start: startSlirp,
+			start: func(ctx context.Context, mtu int) (*guest, error) { return startSlirp(ctx, mtu) },
 		},
 		{
 			name: "pasta", foreign: true, host: netlabGateway, version: []string{"dpkg-query", "-W", "-f", "passt ${Version}\\n", "passt"},
@@ -121,7 +121,7 @@ func oneCommand(ctx context.Context, argv ...string) (*guest, error) {
 }
 
 // startSlirp starts slirp4netns beside a shell in a namespace of its own.
-func startSlirp(ctx context.Context, mtu int) (*guest, error) {
+func startSlirp(ctx context.Context, mtu int, more ...string) (*guest, error) {
 	s, err := netlab.StartShell(ctx, "unshare", "--net", "sh")
 	if err != nil {
 		return nil, err
@@ -131,8 +131,8 @@ func startSlirp(ctx context.Context, mtu int) (*guest, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	defer ready.Close()
-	cmd := exec.CommandContext(ctx, "slirp4netns", "--configure", "--ready-fd=3", "--mtu", strconv.Itoa(mtu),
-		strconv.Itoa(s.PID()), "tap0")
+	args := append([]string{"--configure", "--ready-fd=3", "--mtu", strconv.Itoa(mtu)}, more...)
+	cmd := exec.CommandContext(ctx, "slirp4netns", append(args, strconv.Itoa(s.PID()), "tap0")...)
 	cmd.ExtraFiles = []*os.File{theirs}
 	if err := errors.Join(cmd.Start(), theirs.Close()); err != nil {
 		return nil, errors.Join(err, s.Close())

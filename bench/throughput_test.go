@@ -14,11 +14,15 @@ type transfer struct {
 }
 
 func (x transfer) String() string {
-	direction := "guest→host"
-	if x.reverse {
-		direction = "host→guest"
+	return fmt.Sprintf("MTU %d, %s, %d stream(s)", x.mtu, x.direction(x.reverse), x.streams)
+}
+
+// direction says where bytes go.
+func (transfer) direction(toGuest bool) string {
+	if toGuest {
+		return "host→guest"
 	}
-	return fmt.Sprintf("MTU %d, %s, %d stream(s)", x.mtu, direction, x.streams)
+	return "guest→host"
 }
 
 // transfers returns the rows, those of one MTU together since they share a guest.

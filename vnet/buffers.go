@@ -92,6 +92,7 @@ type buffers struct {
 	// the flow, it is used up.
 	size int64
 	mark uint64
+	seen uint64 // the flow's bytes when it was looked at last
 }
 
 // reserve takes a flow's first sizes from the budget, and reports false if there
@@ -116,15 +117,23 @@ func (q *buffers) tight() bool {
 	return q.size < firstBuffer
 }
 
-// attach gives ep the sizes.
+// begin gives ep, which is not connected yet, the sizes. Not notified, it offers a
+// window scale for the largest queue.
+func (q *buffers) begin(ep tcpip.Endpoint) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	ep.SocketOptions().SetReceiveBufferSize(q.size, false)
+	ep.SocketOptions().SetSendBufferSize(q.in, false)
+}
+
+// attach gives ep, which is connected, the sizes, and may change them from here on.
 func (q *buffers) attach(ep tcpip.Endpoint) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.ep = ep
-	// gVisor must not make the queue larger of its own accord, which it would
-	// when nobody has set a size.
+	// Notified, gVisor doesn't make queues larger of its own accord.
 	ep.SocketOptions().SetReceiveBufferSize(q.size, true)
-	ep.SocketOptions().SetSendBufferSize(q.in, false)
+	ep.SocketOptions().SetSendBufferSize(q.in, true)
 }
 
 // release gives all back, when the flow's queues are empty or gone.
@@ -147,7 +156,7 @@ func (q *buffers) growIn() bool {
 		return false
 	}
 	q.in += more
-	q.ep.SocketOptions().SetSendBufferSize(q.in, false)
+	q.ep.SocketOptions().SetSendBufferSize(q.in, true)
 	return true
 }
 
@@ -210,15 +219,22 @@ func (q *buffers) shrink(bytesOut uint64) {
 	}
 	options := q.ep.SocketOptions()
 	if q.in > firstBuffer {
-		options.SetSendBufferSize(firstBuffer, false)
+		options.SetSendBufferSize(firstBuffer, true)
 		if q.ep.Readiness(waiter.WritableEvents) != 0 { // it holds less than that
 			q.budget.give(q.in - firstBuffer)
 			q.in = firstBuffer
 		} else {
-			options.SetSendBufferSize(q.in, false)
+			// Told of, or an acknowledgement of this very moment would have woken
+			// nobody.
+			options.SetSendBufferSize(q.in, true)
 		}
 	}
-	switch {
+	idle := bytesOut == q.seen
+	q.seen = bytesOut
+	switch waiting, err := q.ep.GetSockOptInt(tcpip.ReceiveQueueSizeOption); {
+	case q.size > firstBuffer && (!idle || waiting > 0 || err != nil):
+		// A sender in full flight that is left with a piece of a window waits for
+		// its timer.
 	case q.size > firstBuffer:
 		// What is in the queue and what the window has promised is half its size
 		// each.

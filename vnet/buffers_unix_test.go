@@ -192,7 +192,15 @@ func TestBuffersGrow(t *testing.T) {
 		t.Errorf("%d bytes are taken behind a bulk transfer", used)
 	}
 	short := func() { n.budget.take(1<<30, 0) }
-	n.eventually("the queue to the guest given back", func() bool { short(); return n.budget.used() <= 2<<20+firstBuffer })
+	n.eventually("both shrunk", func() (shrunk bool) {
+		short()
+		n.tcp.each(func(f *tcpFlow) {
+			f.buffers.mu.Lock()
+			defer f.buffers.mu.Unlock()
+			shrunk = f.buffers.size == firstBuffer && f.buffers.in == firstBuffer
+		})
+		return shrunk
+	})
 	for range 4 << 20 / (4 << 10) { // the window that was told before is used up, without haste
 		piece := data[:4<<10]
 		c.Write(piece)
@@ -223,4 +231,28 @@ func TestBuffersInbound(t *testing.T) {
 		}
 		break
 	}
+}
+
+// TestBuffersInboundGrow moves bytes in bulk through a published port: its flows
+// grow as the guest's do.
+func TestBuffersInboundGrow(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "allow ingress host")
+	data := randomBytes(8<<20, 3)
+	n.listen(netip.AddrPortFrom(n.block.Guest4, 80), func(c net.Conn) { c.Write(data) })
+	c, err := net.Dial("tcp", n.publish("127.0.0.1:0", 80).Host.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got, err := io.ReadAll(c); !bytes.Equal(got, data) || err != nil {
+		t.Errorf("got %d bytes, changed or not all; %v", len(got), err)
+	}
+	n.tcp.each(func(f *tcpFlow) {
+		f.buffers.mu.Lock()
+		defer f.buffers.mu.Unlock()
+		if f.buffers.size <= firstBuffer {
+			t.Errorf("the queue has %d bytes", f.buffers.size)
+		}
+	})
 }

@@ -280,7 +280,8 @@ func (n *Network) dialGuestAt(ctx context.Context, from netip.Addr, to netip.Add
 	if terr != nil {
 		return nil, nil, fmt.Errorf("dial guest: %v", terr)
 	}
-	tune(ep, q)
+	tune(ep)
+	q.begin(ep)
 	entry, connected := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
 	wq.EventRegister(&entry)
 	defer wq.EventUnregister(&entry)
@@ -305,6 +306,7 @@ func (n *Network) dialGuestAt(ctx context.Context, from netip.Addr, to netip.Add
 		ep.Abort()
 		return nil, nil, fmt.Errorf("dial guest at %v: %v", to, terr)
 	}
+	q.attach(ep)
 	return ep, wq, nil
 }
 

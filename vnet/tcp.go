@@ -194,7 +194,8 @@ func (n *Network) accept(f *tcpFlow, r *tcp.ForwarderRequest) (tcpip.Endpoint, *
 		ep.Abort() // the abort came in the very moment
 		return nil, nil, false
 	}
-	tune(ep, &f.buffers)
+	tune(ep)
+	f.buffers.attach(ep)
 	return ep, wq, true
 }
 
@@ -245,10 +246,9 @@ func (n *Network) reopen(p *packet) {
 }
 
 // tune sets what every endpoint towards the guest has.
-func tune(ep tcpip.Endpoint, q *buffers) {
+func tune(ep tcpip.Endpoint) {
 	ep.SocketOptions().SetKeepAlive(true)
 	ep.SocketOptions().SetDelayOption(false) // TCP_NODELAY: the sender has decided already
-	q.attach(ep)
 }
 
 // dial opens the host's side, for as long as ctx allows.

@@ -1,7 +1,7 @@
 // Command exchange makes small exchanges with an echo server for a while, and
 // prints how many it made per second. The bench runs it in each peer's guest.
 //
-//	exchange connect|request|datagram [FLAGS] ADDRESS:PORT
+//	exchange connect|request|datagram|idle [FLAGS] ADDRESS:PORT
 package main
 
 import (
@@ -34,10 +34,10 @@ func main() {
 
 func run(args []string, out io.Writer) error {
 	kinds := map[string]func(config, func() bool) (int64, error){
-		"connect": connects, "request": requests, "datagram": datagrams,
+		"connect": connects, "request": requests, "datagram": datagrams, "idle": idles,
 	}
 	if len(args) == 0 || kinds[args[0]] == nil {
-		return errors.New("say connect, request or datagram")
+		return errors.New("say connect, request, datagram or idle")
 	}
 	var c config
 	flags := flag.NewFlagSet("exchange "+args[0], flag.ContinueOnError)
@@ -91,6 +91,21 @@ func connectOnce(c config) error {
 	}
 	_, err = io.ReadFull(conn, message)
 	return err
+}
+
+// idles holds connections that do nothing, and counts them.
+func idles(c config, more func() bool) (int64, error) {
+	for range c.parallel {
+		conn, err := net.Dial("tcp", c.address)
+		if err != nil {
+			return 0, err
+		}
+		defer conn.Close()
+	}
+	for more() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	return int64(c.parallel), nil
 }
 
 // requests counts messages that came back, one at a time on one connection.
