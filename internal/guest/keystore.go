@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha1"
 	"encoding/binary"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"hash"
@@ -76,9 +77,8 @@ func (t *trust) addToStore(path string) error {
 	certificates, err := parseKeystore(text)
 	if errors.Is(err, errNotKeystore) {
 		var bundle []byte
-		if bundle, err = os.ReadFile(t.root + t.bundle); err == nil {
-			certificates, err = derOf(bundle)
-		}
+		bundle, err = os.ReadFile(t.root + t.bundle)
+		certificates = derOf(bundle)
 	}
 	if err != nil {
 		return err
@@ -92,13 +92,14 @@ func (t *trust) addToStore(path string) error {
 }
 
 // derOf returns the certificates in a PEM file.
-func derOf(text []byte) ([][]byte, error) {
-	all, err := parseCertificates(text)
-	der := make([][]byte, 0, len(all))
-	for _, c := range all {
-		der = append(der, c.Raw)
+func derOf(text []byte) [][]byte {
+	var der [][]byte
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" {
+			der = append(der, block.Bytes)
+		}
 	}
-	return der, err
+	return der
 }
 
 // errNotKeystore is matched by the error about a file in another format.

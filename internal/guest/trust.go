@@ -52,7 +52,6 @@ var trustVariables = []string{
 // more, but the variables still name a file that has, unless it is that one.
 type trust struct {
 	root         string // the guest's root; "" in a guest, a directory in tests
-	ca           []byte // PEM
 	certificates []*x509.Certificate
 	bundle       string // path of a file with the CA and what the guest trusts
 	files        []string
@@ -67,10 +66,13 @@ func installTrust(root string, ca []byte, env map[string]string) (map[string]str
 		return maps.Clone(env), nil, nil
 	}
 	certificates, err := parseCertificates(ca)
-	if err != nil || len(certificates) == 0 {
+	if len(certificates) == 0 {
 		return nil, nil, fmt.Errorf("read CA: %w", errors.Join(err, errors.New("it is not certificates in PEM")))
 	}
-	t := &trust{root: root, ca: ca, certificates: certificates}
+	t := &trust{root: root, certificates: certificates}
+	if err != nil {
+		t.warn("certificates of the host's that the guest doesn't get: %v", err)
+	}
 	if err := t.mergeBundles(); err != nil {
 		return nil, nil, fmt.Errorf("trust CA: %w", err)
 	}
@@ -80,25 +82,22 @@ func installTrust(root string, ca []byte, env map[string]string) (map[string]str
 	return t.variables(env), t.warnings, nil
 }
 
-// parseCertificates parses all certificates in a PEM file, and passes over other
-// blocks.
-func parseCertificates(text []byte) ([]*x509.Certificate, error) {
-	var all []*x509.Certificate
-	for {
-		block, rest := pem.Decode(text)
-		if block == nil {
-			return all, nil
-		}
-		text = rest
+// parseCertificates parses the certificates in a PEM file, and passes over other
+// blocks. Those that can't be parsed are left out, and the first one's error is
+// returned: stores have some that were made before the rules.
+func parseCertificates(text []byte) (all []*x509.Certificate, first error) {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
 			continue
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
+		if err == nil {
+			all = append(all, c)
+		} else if first == nil {
+			first = err
 		}
-		all = append(all, c)
 	}
+	return all, first
 }
 
 // warn notes something that the user should know.
@@ -118,12 +117,8 @@ func (t *trust) mergeBundles() error {
 		if len(first) == 0 {
 			first = text
 		}
-		// A link to one that was done is done.
-		err = nil
-		if !bytes.Contains(text, bytes.TrimSpace(t.ca)) {
-			err = writeInPlace(t.root+name, join(text, t.ca))
-		}
-		if err != nil {
+		// A link to one that was done lacks nothing.
+		if lacks := t.lacking(text); len(lacks) > 0 && writeInPlace(t.root+name, join(text, lacks)) != nil {
 			continue // read-only: the variables do it
 		}
 		t.files = append(t.files, name)
@@ -134,17 +129,38 @@ func (t *trust) mergeBundles() error {
 	}
 	if len(first) == 0 {
 		t.warn("the guest has no CA certificates: its programs trust the sandbox's own alone")
-		if err := t.create(TrustFiles()[0], t.ca); err == nil {
+		if err := t.create(TrustFiles()[0], t.lacking(nil)); err == nil {
 			t.bundle = TrustFiles()[0]
 			t.files = []string{t.bundle}
 			return nil
 		}
 	}
-	if err := t.create(privateTrust, join(first, t.ca)); err != nil {
+	if err := t.create(privateTrust, join(first, t.lacking(first))); err != nil {
 		return err
 	}
 	t.bundle = privateTrust
 	return nil
+}
+
+// lacking returns those certificates of the CA, PEM, that a bundle lacks.
+func (t *trust) lacking(bundle []byte) []byte {
+	has := make(map[string]bool)
+	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
+		has[string(block.Bytes)] = true
+	}
+	var lacks []byte
+	for _, c := range t.certificates {
+		if !has[string(c.Raw)] {
+			lacks = append(lacks, encodePEM(c)...)
+			has[string(c.Raw)] = true
+		}
+	}
+	return lacks
+}
+
+// encodePEM returns c as a block of a PEM file.
+func encodePEM(c *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 }
 
 // join returns a PEM file behind another.
@@ -188,8 +204,7 @@ func (t *trust) addToDirectory() {
 	}
 	for i, c := range t.certificates {
 		name := fmt.Sprintf("%s/sluice-%d.pem", dir, i)
-		text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
-		if t.create(name, text) != nil {
+		if t.create(name, encodePEM(c)) != nil {
 			return
 		}
 		hash, err := subjectHash(c)
@@ -227,7 +242,7 @@ func (t *trust) addToBrowsers() {
 	}
 	for i, c := range t.certificates {
 		name := fmt.Sprintf("/etc/firefox/policies/sluice-%d.pem", i)
-		if t.create(name, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})) != nil {
+		if t.create(name, encodePEM(c)) != nil {
 			return
 		}
 		paths = append(paths, name)

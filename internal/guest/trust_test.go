@@ -127,6 +127,25 @@ func TestTrust(t *testing.T) {
 	}
 }
 
+// TestTrustManyRoots adds the host's roots, of which the guest has most.
+func TestTrustManyRoots(t *testing.T) {
+	t.Parallel()
+	const debian = "/etc/ssl/certs/ca-certificates.crt"
+	var roots []string
+	for i := range 5 {
+		roots = append(roots, string(newCA(t, pkix.Name{CommonName: fmt.Sprint("root ", i)})))
+	}
+	root := guestRoot(t, map[string]string{debian: "# a remark\n" + roots[0] + roots[1] + roots[2]})
+	broken := "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+	all := strings.Join(roots, "") + broken + roots[4] // one twice
+	if _, warnings, err := installTrust(root, []byte(all), nil); err != nil || len(warnings) != 1 {
+		t.Fatalf("warnings %q, %v; want one, of the one that is none", warnings, err)
+	}
+	if got, want := readFile(t, root+debian), "# a remark\n"+strings.Join(roots, ""); got != want {
+		t.Errorf("the bundle has %d certificates; want 5", strings.Count(got, "BEGIN"))
+	}
+}
+
 // TestSubjectHash agrees with OpenSSL, by whose directory a program then trusts
 // the CA.
 func TestSubjectHash(t *testing.T) {
@@ -169,10 +188,7 @@ func TestSubjectHash(t *testing.T) {
 func TestKeystore(t *testing.T) {
 	t.Parallel()
 	ca, old := newCA(t, pkix.Name{CommonName: "sluice"}), newCA(t, pkix.Name{CommonName: "old"})
-	oldDER, err := derOf(old)
-	if err != nil {
-		t.Fatal(err)
-	}
+	oldDER := derOf(old)
 	root := guestRoot(t, map[string]string{
 		"/etc/ssl/certs/ca-certificates.crt":           string(old),
 		"/etc/ssl/certs/java/cacerts":                  string(encodeKeystore(oldDER)),
