@@ -5,9 +5,9 @@
 // hypervisor's own loader takes, and packs an initramfs with the modules that it
 // doesn't have built in and the agent as its process 1.
 //
-//	--kernel, SLUICE_KERNEL ─┐
-//	libkrunfw's library     ─┼─► Find ─► Kernel ─┬─► Open       the image
-//	the host's /boot        ─┘                   └─► Initramfs  modules, agent
+//	the caller, SLUICE_KERNEL ─┐
+//	libkrunfw's library       ─┼─► Find ─► Kernel ─┬─► Open       the image
+//	the host's /boot          ─┘                   └─► Initramfs  modules, agent
 //
 // What the kernel is asked to run is package machine's business, and how it is
 // loaded the hypervisor's. The package won't build, fetch or check kernels: a
@@ -105,7 +105,7 @@ func installCommand(q Query) string {
 	if _, err := os.Stat(q.root + "/usr/bin/apt-get"); err == nil && !q.Foreign {
 		return "sudo apt-get install linux-image-cloud-" + q.Arch
 	}
-	return "name a kernel with --kernel or SLUICE_KERNEL, or install libkrunfw"
+	return "set SLUICE_KERNEL to the path of a kernel, or install libkrunfw"
 }
 
 // libraryPatterns are where libkrunfw's packages put it.
