@@ -297,7 +297,11 @@ func TestRunImage(t *testing.T) {
 func TestImageIsKept(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	load(t, "kept.example/root")
+	// Its digest is nobody else's, so that the name is its last.
+	own := archive(t, busybox(t, v1.Config{Labels: map[string]string{"of": t.Name()}}))
+	if _, err := m.Image.Load(ctx, own, "kept.example/root"); err != nil {
+		t.Fatal(err)
+	}
 	image := m.WithImage("kept.example/root")
 	sb := running(t, "kept-root", image, m.WithEphemeral(false), m.WithPatches(m.Patch.Text("/etc/patched", "x", m.PatchOptions{})))
 	if w := strings.Join(sb.Warnings(), "\n"); !strings.Contains(w, "a namespace keeps no files") {
