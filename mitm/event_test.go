@@ -156,6 +156,41 @@ func TestProof(t *testing.T) {
 	}
 }
 
+// TestInjectedLength shows how a body with a secret in it is framed: with its new
+// length if it is small, in chunks if not.
+func TestInjectedLength(t *testing.T) {
+	t.Parallel()
+	set, _, err := secret.New(secret.Config{Secrets: []secret.Secret{{EnvVar: "KEY", Value: secret.NewValue("the-real-value"), AllowHosts: []string{site}, InjectBody: true}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, http2 := range []bool{false, true} {
+		w := newWorld(t, Config{Secrets: set})
+		length := make(chan int64, 1)
+		w.serveTLS(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			if !strings.Contains(string(body), `"the-real-value"`) {
+				t.Errorf("got %.60q", body)
+			}
+			length <- r.ContentLength
+		}), nil)
+		client := w.client(http2)
+		for _, row := range []struct {
+			padding int
+			want    int64
+		}{{0, 21}, {60_000, 60_021}, {70_000, -1}} {
+			res, err := client.Post("https://"+site, "application/json", strings.NewReader(`["$MSB_KEY","`+strings.Repeat("x", row.padding)+`"]`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = res.Body.Close()
+			if got := <-length; got != row.want {
+				t.Errorf("HTTP/2 %t, %d bytes: got %d, want %d", http2, row.padding, got, row.want)
+			}
+		}
+	}
+}
+
 // TestTrace shows that TRACE, whose answer is the request, is refused where there
 // are secrets: row S-19.
 func TestTrace(t *testing.T) {

@@ -1,6 +1,7 @@
 package mitm
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -41,10 +42,32 @@ func (x *exchange) prepare(r *http.Request) error {
 		return nil
 	}
 	body, reframe := x.secrets.Body(r.Body)
+	b := &requestBody{Reader: body, Closer: r.Body, exchange: x, trailer: r.Trailer}
 	if reframe {
-		r.ContentLength = -1
+		return x.reframe(r, b)
 	}
-	r.Body = &requestBody{Reader: body, Closer: r.Body, exchange: x, trailer: r.Trailer}
+	r.Body = b
+	return nil
+}
+
+// measured bounds the bodies whose new length is found out before they are sent, in
+// bytes: most of those with a secret in them, which are JSON or forms. There are
+// servers that take those only with a length.
+const measured = 64 << 10
+
+// reframe gives a request a body that may have another length than the guest's.
+func (x *exchange) reframe(r *http.Request, b *requestBody) error {
+	if r.ContentLength < 0 || r.ContentLength > measured {
+		r.Body, r.ContentLength = b, -1
+		return nil
+	}
+	whole, err := io.ReadAll(b)
+	if err != nil {
+		return err
+	}
+	r.ContentLength = int64(len(whole))
+	b.Reader = bytes.NewReader(whole)
+	r.Body = b
 	return nil
 }
 
