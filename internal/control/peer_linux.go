@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -12,6 +13,9 @@ import (
 // if it may. A guest in a namespace can carry our user id, so the namespaces
 // are compared too; a process that the kernel shows as 0 lives where we can't
 // look.
+//
+// They are compared by what /proc shows to everybody: a confined process may not
+// follow the links in /proc/PID/ns of one that isn't.
 func checkPeer(c *net.UnixConn) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -30,18 +34,35 @@ func checkPeer(c *net.UnixConn) error {
 	if int(cred.Uid) != os.Geteuid() || cred.Pid == 0 {
 		return errForeign
 	}
-	for _, ns := range []string{"user", "pid"} {
-		ours, err := os.Readlink("/proc/self/ns/" + ns)
-		if err != nil {
-			return fmt.Errorf("inspect own namespace: %w", err)
-		}
-		theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", cred.Pid, ns))
-		if err != nil {
-			return fmt.Errorf("inspect peer's namespace: %w", err)
-		}
-		if ours != theirs {
-			return errForeign
-		}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cred.Pid))
+	if err != nil {
+		return fmt.Errorf("inspect peer's namespaces: %w", err)
+	}
+	if !ofOurPIDs(status) {
+		return errForeign
+	}
+	ours, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return fmt.Errorf("inspect own namespaces: %w", err)
+	}
+	theirs, err := os.ReadFile(fmt.Sprintf("/proc/%d/uid_map", cred.Pid))
+	if err != nil {
+		return fmt.Errorf("inspect peer's namespaces: %w", err)
+	}
+	if !bytes.Equal(ours, theirs) {
+		return errForeign
 	}
 	return nil
+}
+
+// ofOurPIDs reports whether /proc/PID/status is that of a process in the PID
+// namespace of our /proc: it has one number then, and in a namespace below one
+// more for each.
+func ofOurPIDs(status []byte) bool {
+	for line := range bytes.Lines(status) {
+		if rest, ok := bytes.CutPrefix(line, []byte("NSpid:")); ok {
+			return len(bytes.Fields(rest)) == 1
+		}
+	}
+	return false
 }

@@ -67,6 +67,9 @@ func (i inspector) Inspects(port uint16) bool { return i.s.proxy.Inspects(port) 
 // InspectsHTTP implements vnet.HTTPInspector.
 func (i inspector) InspectsHTTP() bool { return i.s.proxy.InspectsHTTP() }
 
+// InspectsAllHTTP reports whether plain HTTP is to be served whatever the rules.
+func (i inspector) InspectsAllHTTP() bool { return i.s.proxy.InspectsAllHTTP() }
+
 // Serve implements vnet.Inspector.
 func (i inspector) Serve(ctx context.Context, guest net.Conn, f *vnet.InspectedFlow) {
 	i.s.proxy.Serve(ctx, guest, inspectedFlow{f, i.s})

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluicenet/sluice/hv/namespace"
 	"github.com/sluicenet/sluice/internal/control"
 )
 
@@ -135,12 +136,12 @@ func killOne(t *testing.T, cr creation, victim string, delay time.Duration) stri
 	}
 	time.Sleep(delay)
 	pid, hit := cmd.Process.Pid, "creator"
-	for _, next := range [...]string{"sandbox", "agent"} {
-		below, err := children(pid)
-		if hit == victim || err != nil || len(below) == 0 {
+	for _, next := range [...][2]string{{"sandbox", Role}, {"agent", namespace.Role}} {
+		below := childCalled(pid, next[1])
+		if hit == victim || below == 0 {
 			break
 		}
-		pid, hit = below[0], next
+		pid, hit = below, next[0]
 	}
 	_ = unix.Kill(pid, unix.SIGKILL) // it may just have ended
 	_ = cmd.Wait()                   // killed, or as it says on its standard error
@@ -154,13 +155,26 @@ func killOne(t *testing.T, cr creation, victim string, delay time.Duration) stri
 	return hit
 }
 
+// childCalled returns the child of a process that has this argv[0], 0 if there is
+// none: the runtime has children for a moment too.
+func childCalled(pid int, name string) int {
+	below, _ := children(pid) // it may be gone
+	for _, p := range below {
+		line, _ := os.ReadFile(procPath(p, "cmdline"))
+		if strings.HasPrefix(string(line), name+"\x00") {
+			return p
+		}
+	}
+	return 0
+}
+
 // A snapshot is what must be the same before and after. Namespaces are not among
 // it: they live by their processes, and by mounts.
 type snapshot struct {
 	processes string // of ours
 	mounts    int
 	listeners int
-	files     string // of sandboxes: directories, locks, sockets
+	files     string // of sandboxes: locks, sockets, states
 }
 
 // take takes a snapshot of the machine.
@@ -189,8 +203,10 @@ func take(t *testing.T, cr creation) snapshot {
 		s.listeners = strings.Count(string(text), " 0A ")
 	}
 	for _, dir := range []string{cr.Dirs.sandboxes(), cr.Dirs.blocks(), cr.Dirs.Runtime} {
-		_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error { // what vanishes is not there
-			if err == nil && path != dir {
+		// An empty directory may be left, see Sandbox.confine; what vanishes
+		// meanwhile isn't there.
+		_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
 				s.files += path + "; "
 			}
 			return nil

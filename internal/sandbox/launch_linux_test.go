@@ -45,6 +45,12 @@ func TestProcess(t *testing.T) {
 	if err != nil || strings.TrimSpace(string(comm)) != Role {
 		t.Errorf("the process is called %q, %v", comm, err)
 	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", info.PID))
+	for _, want := range []string{"\nNoNewPrivs:\t1\n", "\nSeccomp:\t2\n"} {
+		if err != nil || !strings.Contains(string(status), want) {
+			t.Errorf("the process isn't confined: no %q, %v", want, err)
+		}
+	}
 	session, err := syscall.Getpgid(info.PID)
 	if err != nil || session != info.PID {
 		t.Errorf("the process is of group %d, %v", session, err)

@@ -73,6 +73,11 @@ func runProcess(compile Compile) error {
 	for _, f := range theirs {
 		err = errors.Join(err, f.Close())
 	}
+	if err == nil {
+		if err = s.confine(); err != nil {
+			err = errors.Join(err, s.close(control.Ended{At: time.Now()}))
+		}
+	}
 	if err != nil {
 		return errors.Join(control.Send(conn, control.Answer{Failure: control.AsFailure(err)}), conn.Close())
 	}
