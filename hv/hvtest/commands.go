@@ -320,6 +320,11 @@ func testNoise(t *testing.T, h hv.Hypervisor) {
 	if exit, err := p.Wait(ctx); err == nil || ctx.Err() != nil {
 		t.Errorf("a command behind noise ended %+v, %v; want an error", exit, err)
 	}
+	select {
+	case <-client.Ended():
+	case <-ctx.Done():
+		t.Error("the client goes on after noise")
+	}
 	if _, err := client.Start(ctx, guest.Command{Args: []string{"true"}}); err == nil || ctx.Err() != nil {
 		t.Errorf("a command after noise: %v; want an error", err)
 	}

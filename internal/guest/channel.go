@@ -76,7 +76,8 @@ func (c *Client) open(ctx context.Context, channelType string, extra []byte, han
 	case r := <-opened:
 		return r.ch, r.err
 	case <-c.down:
-		// SSH may have forgotten to answer. If it hasn't, the channel is over.
+		// SSH never answers an open that comes between its last look for those that
+		// wait and its end: that goroutine is left behind, with nothing but itself.
 		return nil, c.failure()
 	case <-ctx.Done():
 		go func() {

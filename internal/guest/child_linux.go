@@ -250,9 +250,17 @@ func (t *tail) abandon() {
 		t.file.Close()
 		return
 	}
-	_ = t.file.SetReadDeadline(time.Time{})
-	go func() { // ends with those children
-		_, _ = io.Copy(io.Discard, t.file)
-		t.file.Close()
-	}()
+	go t.discard()
+}
+
+// discard reads until nobody can write any more: it ends with the command's
+// children.
+func (t *tail) discard() {
+	for {
+		_ = t.file.SetReadDeadline(time.Time{}) // which newTail may set once more
+		if _, err := io.Copy(io.Discard, t.file); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.file.Close()
+			return
+		}
+	}
 }

@@ -73,17 +73,12 @@ func (m *machine) Boot(b Bootstrap) ([]string, error) {
 // Configure changes the network. See System.
 func (m *machine) Configure(n Network) error { return configure(n) }
 
-// sameClock is how far a clock may be from what it is set to and be left alone.
-// A guest without a clock of its own, which it couldn't set, has its host's.
-const sameClock = 100 * time.Millisecond
-
-// SetClock sets the clock. See System.
+// SetClock sets the clock. See System. Where the kernel says that it isn't the
+// guest's to set, it is the host's, who is right by definition.
 func (m *machine) SetClock(t time.Time) error {
-	if time.Since(t).Abs() < sameClock {
-		return nil
-	}
 	ts := unix.NsecToTimespec(t.UnixNano())
-	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
+	err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts)
+	if err != nil && !errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("set clock: %w", err)
 	}
 	return nil

@@ -88,6 +88,9 @@ func (t *transport) Read(p []byte) (int, error) {
 
 // Write has p written soon.
 func (t *transport) Write(p []byte) (int, error) {
+	if t.ended.Load() { // SSH would wait for an answer
+		return 0, errEnded
+	}
 	if !t.queue.offer(p) {
 		t.queue.breakOff(errNotReading)
 		t.stream.Close()
