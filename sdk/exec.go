@@ -2,7 +2,6 @@ package sdk
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -219,7 +218,8 @@ func (s *Sandbox) start(ctx context.Context, command control.Command, cfg ExecCo
 	}
 	first, err := h.receive(ctx)
 	if err != nil {
-		return nil, errors.Join(err, h.Close())
+		_ = h.Close() // can't fail
+		return nil, err
 	}
 	h.first = first
 	h.session = first.Session
@@ -252,11 +252,6 @@ func exitCode(e control.Exit) int {
 		return 128 + e.Signal
 	}
 	return e.Code
-}
-
-// execFailed is the error of a command that wasn't started.
-func execFailed(f *control.Failure) error {
-	return &Error{Kind: ErrExecFailed, Hint: f.Hint, Cause: &ExecFailure{Code: f.Code, Message: f.Message}}
 }
 
 // tooMuch is the error of a command that wrote more than is kept.

@@ -59,6 +59,10 @@ func withFD(f *os.File, do func(fd int)) {
 //	// newStoppableReader returns a reader of f whose Read can be ended.
 //	func newStoppableReader(f *os.File) (*stoppableReader, error)
 //
+//	// awaitEither waits until one of two descriptors can be read, and reports
+//	// whether stop can. Only where there is poll(2), or select(2).
+//	func awaitEither(input, stop int) (stopped bool, err error)
+//
 // A stoppableReader's Read returns errStopped from stop on. Where a platform
 // can't end a read, as on Windows, one that waits stays behind, and takes what
 // comes next. close follows the last Read and frees what the reader holds, but

@@ -67,18 +67,22 @@ func (r *stoppableReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// wait waits until there is something to read, or the end.
+// wait waits until there is something to read, or the end. A file that is closed
+// is for Read to complain about.
 func (r *stoppableReader) wait() error {
-	fds := []unix.PollFd{{Events: unix.POLLIN}, {Events: unix.POLLIN}}
-	withFD(r.stopRead, func(fd int) { fds[0].Fd = int32(fd) })
-	withFD(r.f, func(fd int) { fds[1].Fd = int32(fd) })
+	input, stop := -1, -1
+	withFD(r.f, func(fd int) { input = fd })
+	withFD(r.stopRead, func(fd int) { stop = fd })
+	if input < 0 || stop < 0 {
+		return nil
+	}
 	for {
-		_, err := unix.Poll(fds, -1)
+		stopped, err := awaitEither(input, stop)
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return fmt.Errorf("wait for input: %w", err)
-		case fds[0].Revents != 0:
+		case stopped:
 			return errStopped
 		default:
 			return nil
