@@ -86,6 +86,14 @@ func TestInterceptGuest(t *testing.T) {
 	if said := <-heard; said != "Bearer the-next-value" {
 		t.Errorf("after rotation the server hears %q", said)
 	}
+	m, err := c.Metrics(ctx)
+	if err != nil || m.NetRxBytes < 1000 || m.NetTxBytes < 1000 {
+		t.Errorf("bytes on the card: %d to the guest, %d from it, %v", m.NetRxBytes, m.NetTxBytes, err)
+	}
+	stats, err := c.Stats(ctx)
+	if err != nil || stats.BytesToGuest < 1000 || stats.FramesToGuest < 10 {
+		t.Errorf("stats %+v, %v", stats, err)
+	}
 	stream, err := c.PastEvents(ctx, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -70,7 +70,8 @@ func (s *Sandbox) Metrics() (control.Metrics, error) {
 		Uptime:                  now.Sub(s.activity.start),
 	}
 	if s.network != nil {
-		m.NetTxBytes = s.network.Stats().BytesFromGuest
+		n := s.network.Stats()
+		m.NetTxBytes, m.NetRxBytes = n.BytesFromGuest, n.BytesToGuest
 	}
 	return m, nil
 }

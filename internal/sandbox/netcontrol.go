@@ -56,6 +56,7 @@ func (s *Sandbox) Stats() control.Stats {
 	}
 	n := s.network.Stats()
 	out.FramesFromGuest, out.BytesFromGuest = n.FramesFromGuest, n.BytesFromGuest
+	out.FramesToGuest, out.BytesToGuest = n.FramesToGuest, n.BytesToGuest
 	out.TCPFlows, out.HeldFlows, out.Drops = n.TCPFlows, n.HeldFlows, n.Drops
 	out.DNS = dnsCounts(s.resolver.Stats())
 	return out
