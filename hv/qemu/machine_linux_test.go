@@ -49,8 +49,7 @@ var busyboxRoot = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Removed by the last test's end, with the directory of all tests.
-	f, err := os.CreateTemp("", "sluice-test-root-")
+	f, err := os.Create(filepath.Join(sharedDir, "busybox"))
 	if err != nil {
 		return "", err
 	}
