@@ -12,8 +12,8 @@ import (
 
 // TestExecutable builds the agent for both architectures, and finds it again.
 func TestExecutable(t *testing.T) {
-	if _, err := exec.LookPath("go"); err != nil {
-		t.Skip("no go command")
+	if _, err := exec.LookPath("go"); err != nil || testing.Short() {
+		t.Skip("needs the go command, and some time")
 	}
 	gocache, err := exec.Command("go", "env", "GOCACHE").Output()
 	if err != nil {
