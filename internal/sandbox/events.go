@@ -19,9 +19,10 @@ const (
 	ringLength = 8192
 	// batchLength bounds the events of one write to the file.
 	batchLength = 256
-	// gatherTime is how long an event waits for others to be written with it:
-	// nobody sees so little, and a guest that opens a thousand flows a second
-	// would wake the recorder, and every reader, for each.
+	// gatherTime is how long a flow's event waits for others to be written with
+	// it: nobody sees so little, and a guest that opens a thousand flows a second
+	// would wake the recorder, and every reader, for each. Other events are
+	// written at once, with the flows' before them.
 	gatherTime = 20 * time.Millisecond
 	// maxEventsFile bounds the file in bytes. A full one is renamed once, so
 	// that twice as much is kept.
@@ -98,7 +99,7 @@ func (r *recorder) offer(rec record) bool {
 	default:
 		return false
 	}
-	if len(r.queue) >= cap(r.queue)/2 {
+	if rec.network == nil || len(r.queue) >= cap(r.queue)/2 {
 		r.hurry()
 	}
 	return true
