@@ -228,3 +228,24 @@ func archive(t *testing.T, entries []tar.Header, contents map[string][]byte) []b
 	}
 	return b.Bytes()
 }
+
+// TestManyCommands runs 500 commands at once, of which the agent runs 256 at a
+// time.
+func TestManyCommands(t *testing.T) {
+	if testing.Short() {
+		t.Skip("500 commands take some seconds")
+	}
+	_, c := started(t, testConfig{})
+	begun := time.Now()
+	var all sync.WaitGroup
+	for i := range 500 {
+		all.Go(func() {
+			got, err := run(t.Context(), c, sh(fmt.Sprintf("sleep 0.2; echo %d", i)), "")
+			if want := fmt.Sprintf("%d\n", i); err != nil || got.out != want || got.failure != nil {
+				t.Errorf("command %d: %+v %v, %v", i, got, got.failure, err)
+			}
+		})
+	}
+	all.Wait()
+	t.Logf("500 commands took %v", time.Since(begun))
+}
