@@ -1,6 +1,7 @@
 package mitm
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -60,8 +61,9 @@ func benchClient(b *testing.B, direct, http2, secrets bool) *http.Client {
 	if direct {
 		t := client.Transport.(*http.Transport)
 		t.TLSClientConfig.RootCAs = w.ca.Pool()
-		t.DialContext = nil
-		t.Dial = func(string, string) (net.Conn, error) { return net.Dial("tcp", server) }
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", server)
+		}
 	}
 	client.Timeout = 0
 	return client

@@ -1,4 +1,9 @@
+//nolint:staticcheck // see below
 package mitm
+
+//lint:file-ignore SA1019 x/net calls its client deprecated in favour of net/http's
+// ClientConn, which can't say whether a connection without a free stream is busy or
+// about to end: requests would wait for a server that takes no more of them.
 
 import (
 	"fmt"
@@ -18,9 +23,12 @@ type http2Client struct {
 	conn *http2.ClientConn // nil before the first request
 }
 
+// An http2Transport speaks HTTP/2 on connections that a pool of ours makes.
+type http2Transport = http2.Transport
+
 // newHTTP2Transport returns what speaks HTTP/2 for all sessions: each request goes
 // over its own session's connection.
-func (p *Proxy) newHTTP2Transport() (*http2.Transport, error) {
+func (p *Proxy) newHTTP2Transport() (*http2Transport, error) {
 	t, err := http2.ConfigureTransports(&http.Transport{HTTP2: p.http2Limits()})
 	if err != nil {
 		return nil, fmt.Errorf("configure HTTP/2: %w", err)

@@ -3,6 +3,7 @@ package mitm
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"net"
 	"time"
@@ -117,6 +118,22 @@ func (l Limits) withDefaults() Limits {
 	l.Head = defaultTo(l.Head, 10*time.Second)
 	l.Idle = defaultTo(l.Idle, 5*time.Minute)
 	return l
+}
+
+// check returns what is wrong with limits that have their defaults filled in.
+func (l Limits) check() error {
+	for name, v := range map[string]int64{
+		"Leaves": int64(l.Leaves), "LeavesPerSecond": int64(l.LeavesPerSecond), "Streams": int64(l.Streams), "HeadBytes": int64(l.HeadBytes),
+		"Handshake": int64(l.Handshake), "Head": int64(l.Head), "Idle": int64(l.Idle),
+	} {
+		if v < 0 {
+			return fmt.Errorf("read Limits.%s: %d is negative", name, v)
+		}
+	}
+	if l.ConnBytes < 64<<10 || l.ConnBytes >= 4<<20 {
+		return fmt.Errorf("read Limits.ConnBytes: %d isn't from 64 KiB to less than 4 MiB", l.ConnBytes)
+	}
+	return nil
 }
 
 func defaultTo[T comparable](v, def T) T {

@@ -11,8 +11,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/net/http2"
 )
 
 // Ports with a meaning of their own: none of them can be intercepted as HTTPS.
@@ -37,7 +35,7 @@ type Proxy struct {
 	server  *http.Server
 	guests  *guestListener
 	reverse *httputil.ReverseProxy
-	http2   *http2.Transport // to upstreams
+	http2   *http2Transport // to upstreams
 
 	ctx    context.Context // of every flow; done once Close was called
 	cancel context.CancelFunc
@@ -51,6 +49,9 @@ type Proxy struct {
 // is wrong.
 func New(cfg Config) (*Proxy, error) {
 	p := &Proxy{cfg: cfg, limits: cfg.Limits.withDefaults(), ports: slices.Clone(cfg.Ports), now: cfg.Now, log: cfg.Logger, served: make(chan struct{})}
+	if err := p.limits.check(); err != nil {
+		return nil, err
+	}
 	if len(p.ports) == 0 {
 		p.ports = []uint16{portHTTPS}
 	}
