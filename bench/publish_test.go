@@ -129,7 +129,7 @@ func (x transfer) measurePublished(ctx context.Context, g *guest, d time.Duratio
 		return result{}, err
 	}
 	var r result
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(commandPatience / 2); ; time.Sleep(50 * time.Millisecond) {
 		out, cerr := exec.CommandContext(ctx, "iperf3", args...).Output()
 		if r, err = parseIPerf(string(out)); err == nil || time.Now().After(deadline) {
 			err = errors.Join(err, cerr)
