@@ -13,7 +13,9 @@
 // is not a well-formed packet of this guest's, flow.go admits flows and is the
 // only place that asks the policy, tcp.go serves a TCP flow from its SYN to
 // relay.go, udp.go and icmp.go are the NAT, frame.go builds what goes back.
-// gate.go holds a TCP flow's first bytes where the policy needs their name, and
+// gate.go holds a TCP flow's first bytes where the policy needs their name,
+// inspect.go hands flows to Config.Inspector, review.go decides them again when
+// rules are replaced, buffers.go shares out the memory of their queues, and
 // resolvers.go denies lookups past the DNS proxy. publish.go and publishudp.go
 // bring peers of published ports in, autoconf.go lets guests configure
 // themselves, shaper.go limits the card's rate.
