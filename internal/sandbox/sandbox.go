@@ -297,8 +297,11 @@ func (s *Sandbox) beginGuest(ctx context.Context, hypervisor hv.Hypervisor, opts
 		return startFailure("set up guest", err)
 	}
 	s.cfg.Warnings = append(s.cfg.Warnings, s.agent.Warnings()...)
-	if err := s.patch(ctx); err != nil {
-		return err
+	// A machine that was kept has what it wrote, its patches included.
+	if !s.spec.Again || !needsDisks(hypervisor) {
+		if err := s.patch(ctx); err != nil {
+			return err
+		}
 	}
 	if s.cfg.Network == nil {
 		return nil
