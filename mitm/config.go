@@ -97,6 +97,10 @@ type Limits struct {
 	// 4 MiB. It also bounds the speed over a long way: 1 MiB in 50 ms are 160
 	// Mbit/s.
 	ConnBytes int
+	// RequestBytes bounds the memory of all requests under way on all connections,
+	// heads of responses included; 0 means 256 MiB: ten thousand ordinary ones. What
+	// doesn't fit is refused.
+	RequestBytes int
 	// Handshake bounds a TLS handshake, on either leg, and the first flight from
 	// its first byte on; 0 means 10 s.
 	Handshake time.Duration
@@ -114,6 +118,7 @@ func (l Limits) withDefaults() Limits {
 	l.Streams = defaultTo(l.Streams, 250)
 	l.HeadBytes = defaultTo(l.HeadBytes, 256<<10)
 	l.ConnBytes = defaultTo(l.ConnBytes, 1<<20)
+	l.RequestBytes = defaultTo(l.RequestBytes, 256<<20)
 	l.Handshake = defaultTo(l.Handshake, 10*time.Second)
 	l.Head = defaultTo(l.Head, 10*time.Second)
 	l.Idle = defaultTo(l.Idle, 5*time.Minute)
@@ -124,6 +129,7 @@ func (l Limits) withDefaults() Limits {
 func (l Limits) check() error {
 	for name, v := range map[string]int64{
 		"Leaves": int64(l.Leaves), "LeavesPerSecond": int64(l.LeavesPerSecond), "Streams": int64(l.Streams), "HeadBytes": int64(l.HeadBytes),
+		"RequestBytes": int64(l.RequestBytes),
 		"Handshake": int64(l.Handshake), "Head": int64(l.Head), "Idle": int64(l.Idle),
 	} {
 		if v < 0 {

@@ -32,6 +32,8 @@ type Proxy struct {
 	now    func() time.Time
 	log    *slog.Logger
 
+	requests budget // of their memory
+
 	server  *http.Server
 	guests  *guestListener
 	reverse *httputil.ReverseProxy
@@ -84,6 +86,7 @@ func New(cfg Config) (*Proxy, error) {
 	if p.http2, err = p.newHTTP2Transport(); err != nil {
 		return nil, err
 	}
+	p.requests.limit = int64(p.limits.RequestBytes)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.guests = newGuestListener()
 	p.server = p.newServer()

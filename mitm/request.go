@@ -28,6 +28,8 @@ type exchange struct {
 	to      target
 	secrets *secret.Request // nil if there is nothing to look for
 
+	cost int64 // bytes taken from the budget of requests; owned by the handler's goroutine
+
 	mu     sync.Mutex
 	failed error // why the request's body ended early, nil if it didn't
 }
@@ -44,6 +46,14 @@ func (p *Proxy) serveRequest(w http.ResponseWriter, r *http.Request) {
 	defer s.leave()
 	began := p.now()
 	x := &exchange{session: s}
+	defer func() { p.requests.give(x.cost) }()
+	if !x.charge(requestCost + headCopies*(int64(len(r.RequestURI))+headSize(r.Header))) {
+		if r.ProtoMajor == 2 {
+			panic(http.ErrAbortHandler) // who doesn't read couldn't be answered
+		}
+		refuse(w, http.StatusServiceUnavailable, "too many requests under way", "")
+		return
+	}
 	body := &counted{ReadCloser: r.Body}
 	rec := &recorder{ResponseWriter: w, exchange: x, body: body, expects: r.ProtoMajor == 1 && r.ContentLength != 0 && r.Header.Get("Expect") != ""}
 	r.Body = body
@@ -55,6 +65,18 @@ func (p *Proxy) serveRequest(w http.ResponseWriter, r *http.Request) {
 		})
 	}()
 	x.serve(rec, r)
+}
+
+// charge takes what a part of the exchange holds of memory from the budget, until
+// the exchange ends. It reports a guest that has none left.
+func (x *exchange) charge(n int64) bool {
+	p := x.session.p
+	if !p.requests.take(n) {
+		p.tell(x.session.flow, Event{Type: EventLimit, Limit: "RequestBytes"})
+		return false
+	}
+	x.cost += n
+	return true
 }
 
 // serve checks whom a request is for, lets the policy decide, and forwards it.

@@ -18,12 +18,19 @@ import (
 // request didn't ask for it.
 var errSwitched = errors.New("upstream switched protocols unasked")
 
+// errBudget is the error of a response whose head is too large for the memory that
+// is left.
+var errBudget = errors.New("too many requests under way")
+
 // modifyResponse looks at a response before the guest gets it.
 func modifyResponse(res *http.Response) error {
 	x := exchangeOf(res.Request)
 	x.session.answered.Store(true)
 	if res.StatusCode == http.StatusSwitchingProtocols && (!isUpgrade(res.Request) || !strings.EqualFold(res.Header.Get("Upgrade"), "websocket")) {
 		return errSwitched
+	}
+	if !x.charge(headCopies * headSize(res.Header)) {
+		return errBudget
 	}
 	var violation *secret.Violation
 	if errors.As(x.failure(), &violation) {
