@@ -35,6 +35,8 @@ type Rules struct {
 	// ReadOnly may be read. A file that others replace by renaming a new one over it
 	// must be named by its directory: the new one is another file. See System.
 	ReadOnly []string
+	// RemoveEmpty are directories below which empty ones may be removed.
+	RemoveEmpty []string
 	// MemoryBytes bounds the private memory of the process; 0 means no bound. The
 	// garbage collector works harder from three quarters of it on; at the limit
 	// the process ends.

@@ -35,21 +35,22 @@ func TestMain(m *testing.M) {
 
 // A place is the directory of one test: what the confined process may read, what it
 // may write, and what it may not see.
-type place struct{ dir, readOnly, readWrite, hidden string }
+// mayEmpty holds directories of which the empty ones may go.
+type place struct{ dir, readOnly, readWrite, hidden, mayEmpty string }
 
 func placeIn(dir string) place {
-	return place{dir, filepath.Join(dir, "ro"), filepath.Join(dir, "rw"), filepath.Join(dir, "hidden")}
+	return place{dir, filepath.Join(dir, "ro"), filepath.Join(dir, "rw"), filepath.Join(dir, "hidden"), filepath.Join(dir, "me")}
 }
 
 func (p place) rules() Rules {
-	return Rules{ReadOnly: append(System(), p.readOnly), ReadWrite: []string{p.readWrite}}
+	return Rules{ReadOnly: append(System(), p.readOnly), ReadWrite: []string{p.readWrite}, RemoveEmpty: []string{p.mayEmpty}}
 }
 
 // run starts the role, with stdin, and returns its output and how it ended.
 func run(t *testing.T, what string, stdin io.Reader) (out, stderr string, err error) {
 	t.Helper()
 	p := placeIn(t.TempDir())
-	for _, dir := range []string{p.readOnly, p.readWrite, filepath.Join(p.readWrite, "a"), filepath.Join(p.readWrite, "b"), p.hidden} {
+	for _, dir := range []string{p.readOnly, p.readWrite, filepath.Join(p.readWrite, "a"), filepath.Join(p.readWrite, "b"), p.hidden, p.mayEmpty, filepath.Join(p.mayEmpty, "full")} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -226,6 +227,9 @@ var forbidden = []attempt{
 	{"write what may be read", denied, stepLandlock, open(func(p place) string { return p.readOnly + "/file" }, unix.O_WRONLY)},
 	{"make where may be read", denied, stepLandlock, open(func(p place) string { return p.readOnly + "/new" }, unix.O_WRONLY|unix.O_CREAT)},
 	{"truncate what may be read", denied, stepLandlock, now(func(p place) error { return unix.Truncate(p.readOnly+"/file", 0) })},
+	{"make where only the empty may go", denied, stepLandlock, now(func(p place) error { return unix.Mkdir(p.mayEmpty+"/new", 0o700) })},
+	{"remove a file where only the empty may go", denied, stepLandlock, now(func(p place) error { return unix.Unlink(p.mayEmpty + "/full/file") })},
+	{"list where only the empty may go", denied, stepLandlock, open(func(p place) string { return p.mayEmpty }, unix.O_RDONLY)},
 	{"remove what may be read", denied, stepLandlock, now(func(p place) error { return unix.Unlink(p.readOnly + "/file") })},
 	{"write /etc", denied, stepLandlock, open(func(place) string { return "/etc/hosts" }, unix.O_WRONLY|unix.O_APPEND)},
 	{"write /proc", denied, stepLandlock, open(func(place) string { return "/proc/sys/kernel/hostname" }, unix.O_WRONLY)},
@@ -274,6 +278,12 @@ var allowed = []attempt{
 	{"make and remove directories", "<nil>", "", now(func(p place) error {
 		return errors.Join(os.MkdirAll(p.readWrite+"/x/y", 0o700), os.RemoveAll(p.readWrite+"/x"))
 	})},
+	{"remove an empty directory", "<nil>", "", func(p place) func() error {
+		if err := os.Mkdir(p.mayEmpty+"/empty", 0o700); err != nil {
+			fatal(err)
+		}
+		return func() error { return os.Remove(p.mayEmpty + "/empty") }
+	}},
 	{"go on with an open file", "<nil>", "", func(p place) func() error {
 		f, err := os.OpenFile(p.hidden+"/file", os.O_RDWR, 0)
 		if err != nil {

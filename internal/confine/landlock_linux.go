@@ -87,7 +87,12 @@ func restrictFiles(rules Rules) (string, error) {
 	for _, part := range []struct {
 		paths []string
 		may   landlock.AccessFSSet
-	}{{rules.ReadOnly, read}, {rules.ReadWrite, read | write}, {[]string{os.DevNull}, read | write}} {
+	}{
+		{rules.ReadOnly, read},
+		{rules.ReadWrite, read | write},
+		{rules.RemoveEmpty, ll.AccessFSRemoveDir},
+		{[]string{os.DevNull}, read | write},
+	} {
 		for _, path := range part.paths {
 			info, err := os.Stat(path)
 			switch {

@@ -10,12 +10,13 @@ import (
 const maxMemory = 1 << 30
 
 // confine takes from this process what it doesn't need while its guest runs. It
-// goes on writing its own directory, the claims to addresses and its socket. That
-// its directory is in one with others', which it can't write, leaves the empty
-// directory to whoever sweeps next, its creator first of all.
+// goes on writing its own directory, the claims to addresses and its socket. Its
+// directory is in one with others', where it may remove what is empty: its own, in
+// the end.
 func (s *Sandbox) confine() error {
 	report, err := confine.Process(confine.Rules{
 		ReadWrite:   []string{s.claim.dir, s.dirs.blocks(), s.dirs.Runtime},
+		RemoveEmpty: []string{s.dirs.sandboxes()},
 		ReadOnly:    append(confine.System(), s.dirs.Images()),
 		MemoryBytes: maxMemory,
 	})

@@ -104,8 +104,6 @@ func (p *Process) attend(started chan<- error) {
 	_ = p.conn.Close() // only read
 	if p.ended == nil {
 		_, _ = p.dirs.Sweep() // the next sandbox would do it otherwise
-	} else {
-		_, _ = p.dirs.sweep(p.name) // see Sandbox.confine
 	}
 }
 
