@@ -98,7 +98,7 @@ type Limits struct {
 	// Mbit/s.
 	ConnBytes int
 	// RequestBytes bounds the memory of all requests under way on all connections,
-	// heads of responses included; 0 means 256 MiB: ten thousand ordinary ones. What
+	// heads of responses included; 0 means 128 MiB: five thousand ordinary ones. What
 	// doesn't fit is refused.
 	RequestBytes int
 	// Handshake bounds a TLS handshake, on either leg, and the first flight from
@@ -118,7 +118,7 @@ func (l Limits) withDefaults() Limits {
 	l.Streams = defaultTo(l.Streams, 250)
 	l.HeadBytes = defaultTo(l.HeadBytes, 256<<10)
 	l.ConnBytes = defaultTo(l.ConnBytes, 1<<20)
-	l.RequestBytes = defaultTo(l.RequestBytes, 256<<20)
+	l.RequestBytes = defaultTo(l.RequestBytes, 128<<20)
 	l.Handshake = defaultTo(l.Handshake, 10*time.Second)
 	l.Head = defaultTo(l.Head, 10*time.Second)
 	l.Idle = defaultTo(l.Idle, 5*time.Minute)
@@ -130,7 +130,7 @@ func (l Limits) check() error {
 	for name, v := range map[string]int64{
 		"Leaves": int64(l.Leaves), "LeavesPerSecond": int64(l.LeavesPerSecond), "Streams": int64(l.Streams), "HeadBytes": int64(l.HeadBytes),
 		"RequestBytes": int64(l.RequestBytes),
-		"Handshake": int64(l.Handshake), "Head": int64(l.Head), "Idle": int64(l.Idle),
+		"Handshake":    int64(l.Handshake), "Head": int64(l.Head), "Idle": int64(l.Idle),
 	} {
 		if v < 0 {
 			return fmt.Errorf("read Limits.%s: %d is negative", name, v)
