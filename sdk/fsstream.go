@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
+	"sync/atomic"
 
 	"github.com/pkg/sftp"
 )
@@ -16,6 +18,7 @@ type FsReadStream struct {
 	path    string
 	session *session
 	file    *sftp.File
+	closed  atomic.Bool
 }
 
 // ReadStream opens a file. ctx governs the opening only.
@@ -85,11 +88,21 @@ func (r *FsReadStream) CopyTo(ctx context.Context, w io.Writer) (n int64, err er
 func (r *FsReadStream) within(ctx context.Context, read func() error) error {
 	stop := context.AfterFunc(ctx, func() { _ = r.session.Close() })
 	defer stop()
-	return r.fs.failure(ctx, "read", r.path, read())
+	err := read()
+	if err != nil && r.closed.Load() {
+		err = errStreamClosed()
+	}
+	return r.fs.failure(ctx, "read", r.path, err)
+}
+
+// errStreamClosed is the error of what comes after a stream's Close.
+func errStreamClosed() error {
+	return &Error{Kind: ErrInvalidHandle, Message: "the stream was closed", Cause: net.ErrClosed}
 }
 
 // Close closes the file. It is idempotent.
 func (r *FsReadStream) Close() error {
+	r.closed.Store(true)
 	r.session.close() // with the file
 	return nil
 }
@@ -118,12 +131,18 @@ func (f *SandboxFSOps) WriteStream(ctx context.Context, p string) (*FsWriteStrea
 
 // Write implements [io.Writer].
 func (w *FsWriteStream) Write(p []byte) (int, error) {
+	if w.closed {
+		return 0, w.fs.failure(context.Background(), "write", w.path, errStreamClosed())
+	}
 	n, err := w.file.Write(p)
 	return n, w.fs.failure(context.Background(), "write", w.path, err)
 }
 
 // WriteCtx writes all of p. When ctx ends first, the stream is of no more use.
 func (w *FsWriteStream) WriteCtx(ctx context.Context, p []byte) error {
+	if w.closed {
+		return w.fs.failure(ctx, "write", w.path, errStreamClosed())
+	}
 	stop := context.AfterFunc(ctx, func() { _ = w.session.Close() })
 	defer stop()
 	_, err := w.file.Write(p)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluicenet/sluice/internal/control"
@@ -140,6 +142,7 @@ type LogStreamHandle struct {
 	letGo   context.CancelFunc // ends the stream's request
 	release func()             // frees the connection
 	entries []LogEntry         // all that are left, of a sandbox that has ended
+	closed  atomic.Bool
 }
 
 // LogStream opens the log. ctx governs the opening only.
@@ -176,6 +179,23 @@ func openLog(ctx context.Context, name string, c *control.Client, release func()
 // Recv returns the next entry, nil behind the last. When ctx ends first, the
 // stream is of no more use.
 func (h *LogStreamHandle) Recv(ctx context.Context) (*LogEntry, error) {
+	entry, err := h.next(ctx)
+	switch {
+	case err == nil:
+		return entry, nil
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case h.closed.Load():
+		err = errStreamClosed()
+	}
+	return nil, withOp("read log of sandbox \""+h.name+"\"", err)
+}
+
+// next is Recv, with the error as it comes.
+func (h *LogStreamHandle) next(ctx context.Context) (*LogEntry, error) {
+	if h.closed.Load() {
+		return nil, net.ErrClosed
+	}
 	if h.stream == nil {
 		if len(h.entries) == 0 {
 			return nil, nil
@@ -187,20 +207,16 @@ func (h *LogStreamHandle) Recv(ctx context.Context) (*LogEntry, error) {
 	stop := context.AfterFunc(ctx, h.letGo)
 	defer stop()
 	e, err := h.stream.Next()
-	switch {
-	case errors.Is(err, io.EOF):
+	if errors.Is(err, io.EOF) {
 		return nil, nil
-	case ctx.Err() != nil:
-		err = context.Cause(ctx)
-	case err == nil:
-		entry := logEntryOf(e)
-		return &entry, nil
 	}
-	return nil, withOp("read log of sandbox \""+h.name+"\"", err)
+	entry := logEntryOf(e)
+	return &entry, err
 }
 
 // Close ends the stream. It is idempotent.
 func (h *LogStreamHandle) Close() error {
+	h.closed.Store(true)
 	if h.stream == nil {
 		h.entries = nil
 		return nil

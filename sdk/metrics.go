@@ -44,6 +44,7 @@ type MetricsStreamHandle struct {
 	s      *Sandbox
 	ticker *time.Ticker
 	begun  bool
+	closed bool
 }
 
 // MetricsStream measures the sandbox once per interval, which is at least 10 ms.
@@ -68,6 +69,9 @@ const minInterval = 10 * time.Millisecond
 // Recv returns the next measurement, the first at once; nil behind the sandbox's
 // end.
 func (h *MetricsStreamHandle) Recv(ctx context.Context) (*Metrics, error) {
+	if h.closed {
+		return nil, h.s.failure("measure", errStreamClosed())
+	}
 	if h.begun {
 		select {
 		case <-h.ticker.C:
@@ -88,6 +92,7 @@ func (h *MetricsStreamHandle) Recv(ctx context.Context) (*Metrics, error) {
 // Close ends the stream. It is idempotent.
 func (h *MetricsStreamHandle) Close() error {
 	h.ticker.Stop()
+	h.closed = true
 	return nil
 }
 

@@ -140,6 +140,12 @@ func stopResult(name string, e *control.Ended, now time.Time) SandboxStopResult 
 // kind ErrCancelled if ctx ends first, ErrInvalidHandle after Close of a sandbox
 // that went on.
 func (s *Sandbox) WaitUntilStopped(ctx context.Context) (*SandboxStopResult, error) {
+	select { // what is known is told, also after Close
+	case <-s.stopped:
+		r := s.result
+		return &r, nil
+	default:
+	}
 	select {
 	case <-s.stopped:
 		r := s.result

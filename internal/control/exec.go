@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 )
 
@@ -75,6 +76,8 @@ type Exec struct {
 	err      error            // why read ended without a last message; valid once messages is closed
 	closing  chan struct{}    // closed by Close
 	close    sync.Once
+	fed      chan struct{} // closed by CloseStdin
+	feeding  sync.Once
 	room     *credit
 
 	writing sync.Mutex // held for the length of a frame
@@ -93,6 +96,7 @@ func (c *Client) Exec(ctx context.Context, cmd Command) (*Exec, error) {
 		stdin:    cmd.Stdin || cmd.TTY != nil,
 		messages: make(chan ExecMessage, messagesHeld),
 		closing:  make(chan struct{}),
+		fed:      make(chan struct{}),
 		room:     newCredit(stdinWindow),
 	}
 	go e.read()
@@ -130,6 +134,11 @@ func (e *Exec) Stdin(ctx context.Context, p []byte) error {
 	if !e.stdin {
 		return &Failure{Kind: KindArgument, Message: "the command has no standard input"}
 	}
+	select {
+	case <-e.fed:
+		return fmt.Errorf("standard input: %w", net.ErrClosed)
+	default:
+	}
 	for len(p) > 0 {
 		n, err := e.room.take(ctx, min(len(p), maxPayload))
 		if err != nil {
@@ -143,12 +152,22 @@ func (e *Exec) Stdin(ctx context.Context, p []byte) error {
 	return nil
 }
 
-// CloseStdin ends the command's standard input.
+// CloseStdin ends the command's standard input, of which a command that has ended
+// needs no word. It is idempotent; Stdin's error matches net.ErrClosed afterwards.
 func (e *Exec) CloseStdin(context.Context) error {
-	return e.send(appendFrame(nil, frameStdinEOF, nil))
+	var err error
+	e.feeding.Do(func() {
+		close(e.fed)
+		err = e.send(appendFrame(nil, frameStdinEOF, nil))
+	})
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
 }
 
-// Signal sends signal n to the command's processes.
+// Signal sends signal n to the command's processes. The error matches
+// os.ErrProcessDone once the command has ended.
 func (e *Exec) Signal(_ context.Context, n int) error {
 	if err := checkSignal(n); err != nil {
 		return err
@@ -186,20 +205,38 @@ func (e *Exec) sendJSON(kind frameKind, v any) error {
 func (e *Exec) send(f []byte) error {
 	e.writing.Lock()
 	defer e.writing.Unlock()
-	if _, err := e.conn.Write(f); err != nil {
+	_, err := e.conn.Write(f)
+	switch over := e.room.over(); {
+	case err == nil:
+		return nil
+	case e.isClosing():
 		return e.broken(err)
+	case over != nil && !errors.Is(over, io.EOF):
+		return over
 	}
-	return nil
+	// The sandbox hangs up behind a command's last message, which may still wait
+	// for Recv. If it was the sandbox that went, the command went with it.
+	return errEnded
+}
+
+// errEnded is the error of a call that concerns a command that has ended.
+var errEnded = fmt.Errorf("the command has ended: %w", os.ErrProcessDone)
+
+func (e *Exec) isClosing() bool {
+	select {
+	case <-e.closing:
+		return true
+	default:
+		return false
+	}
 }
 
 // broken is the error of a stream that doesn't work any more.
 func (e *Exec) broken(err error) error {
-	select {
-	case <-e.closing:
+	if e.isClosing() {
 		return fmt.Errorf("exec: %w", net.ErrClosed)
-	default:
-		return fmt.Errorf("%w: %w", ErrGone, err)
 	}
+	return fmt.Errorf("%w: %w", ErrGone, err)
 }
 
 // read passes on what the sandbox sends, up to the last message.
@@ -289,7 +326,7 @@ func (c *credit) take(ctx context.Context, n int) (int, error) {
 		c.mu.Unlock()
 		switch {
 		case errors.Is(err, io.EOF):
-			return 0, &Failure{Kind: KindNotRunning, Message: "the command has ended"}
+			return 0, errEnded
 		case err != nil:
 			return 0, err
 		case got > 0:
@@ -309,6 +346,13 @@ func (c *credit) give(n int) {
 	defer c.mu.Unlock()
 	c.bytes = min(c.bytes+max(n, 0), stdinWindow)
 	c.wake()
+}
+
+// over returns what end was called with, nil before.
+func (c *credit) over() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
 }
 
 // end ends the credit: take fails with err.

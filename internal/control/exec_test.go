@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -255,7 +256,10 @@ func TestExec(t *testing.T) {
 func TestExecOrders(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	sb, c := serveGuestStub(t, map[string]program{"cat": cat})
+	sb, c := serveGuestStub(t, map[string]program{
+		"cat":  cat,
+		"true": func(context.Context, *fakeProcess) Exit { return Exit{} },
+	})
 	e := startExec(t, c, Command{Args: []string{"cat"}, Stdin: true, TTY: &TTY{Rows: 1, Cols: 2, Term: "xterm"}, User: "nobody"})
 	p := sb.started[0]
 	if p.cmd.User != "nobody" || *p.cmd.TTY != (TTY{1, 2, "xterm"}) {
@@ -276,8 +280,23 @@ func TestExecOrders(t *testing.T) {
 	if err := e.Signal(ctx, 65); err == nil {
 		t.Error("signal 65 was sent")
 	}
-	if err := e.Stdin(ctx, []byte("late")); err == nil {
-		t.Error("input for a command that has ended")
+	for e.Resize(ctx, 1, 1) == nil { // until the sandbox has hung up
+	}
+	if err := e.Signal(ctx, 2); !errors.Is(err, os.ErrProcessDone) || errors.Is(err, ErrGone) {
+		t.Errorf("signal for a command that has ended: %v", err)
+	}
+	if err := e.Stdin(ctx, []byte("late")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("input behind its end: %v", err)
+	}
+	if err := e.CloseStdin(ctx); err != nil {
+		t.Errorf("end of input again: %v", err)
+	}
+	ended := startExec(t, c, Command{Args: []string{"true"}, Stdin: true})
+	if got, err := transcript(ctx, ended); got != "exit 0 0\n" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if err := ended.Stdin(ctx, []byte("late")); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("input for a command that has ended: %v", err)
 	}
 	none := startExec(t, c, Command{Args: []string{"cat"}})
 	if err := none.Stdin(ctx, []byte("x")); err == nil {

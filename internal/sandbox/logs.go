@@ -248,7 +248,8 @@ func Logs(d Dirs, name string, q control.LogQuery, write func([]control.LogEntry
 	return nil
 }
 
-// Logs implements control.Sandbox.
+// Logs implements control.Sandbox. Before it waits for more it calls write without
+// an entry.
 func (s *Sandbox) Logs(ctx context.Context, q control.LogQuery, write func([]control.LogEntry) error) error {
 	f, err := newLogFilter(q)
 	if err != nil {
@@ -261,11 +262,20 @@ func (s *Sandbox) Logs(ctx context.Context, q control.LogQuery, write func([]con
 			return err
 		}
 		f.from, f.Tail = next, 0 // Tail is about what was there
-		if !q.Until.IsZero() && !time.Now().Before(q.Until) {
-			return nil
+		var over <-chan time.Time
+		if !q.Until.IsZero() {
+			left := time.Until(q.Until)
+			if left <= 0 {
+				return nil
+			}
+			over = time.After(left)
+		}
+		if err := write(nil); err != nil { // who reads learns that this is all for now
+			return err
 		}
 		select {
 		case <-news:
+		case <-over: // what was written just before is read once more
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

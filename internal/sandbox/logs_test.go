@@ -180,7 +180,7 @@ func TestLogFollows(t *testing.T) {
 	var reader sync.WaitGroup
 	reader.Go(func() {
 		err := s.Logs(t.Context(), control.LogQuery{Follow: true}, func(entries []control.LogEntry) error {
-			if len(got) == 0 {
+			if len(got) == 0 && len(entries) > 0 {
 				close(ready)
 			}
 			for _, e := range entries {
@@ -202,13 +202,24 @@ func TestLogFollows(t *testing.T) {
 	if text := strings.Join(got, " "); text != "first 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19" {
 		t.Errorf("followed %q", text)
 	}
+	told := 0
+	drop := func(entries []control.LogEntry) error {
+		told++
+		return nil
+	}
 	other := &Sandbox{output: testLog(t, filepath.Join(t.TempDir(), "log"), 2000)}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if err := other.Logs(ctx, control.LogQuery{Follow: true}, nil); !errors.Is(err, context.DeadlineExceeded) {
+	if err := other.Logs(ctx, control.LogQuery{Follow: true}, drop); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("follow nothing: %v", err)
 	}
-	if err := other.Logs(t.Context(), control.LogQuery{Follow: true, Until: time.Unix(1, 0)}, nil); err != nil {
+	if told == 0 {
+		t.Error("who follows an empty log isn't told that it is")
+	}
+	if err := other.Logs(t.Context(), control.LogQuery{Follow: true, Until: time.Now().Add(20 * time.Millisecond)}, drop); err != nil {
+		t.Errorf("follow a silent log until soon: %v", err)
+	}
+	if err := other.Logs(t.Context(), control.LogQuery{Follow: true, Until: time.Unix(1, 0)}, drop); err != nil {
 		t.Errorf("follow until long ago: %v", err)
 	}
 }

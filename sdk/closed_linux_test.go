@@ -1,0 +1,125 @@
+package sdk_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	m "github.com/sluicenet/sluice/sdk"
+)
+
+// TestFollowNothing checks that a log which nobody writes to can be followed:
+// opening the stream doesn't wait for an entry, nor the end for another.
+func TestFollowNothing(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	sb := running(t, "follow-nothing")
+	stream, err := sb.LogStream(ctx, m.LogStreamOptions{Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	if _, err := sb.Shell(ctx, "echo later"); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := stream.Recv(ctx); err != nil || e == nil || e.Text() != "later\n" {
+		t.Errorf("%+v, %v", e, err)
+	}
+	brief, err := sb.LogStream(ctx, m.LogStreamOptions{Follow: true, Since: time.Now(), Until: time.Now().Add(50 * time.Millisecond)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer brief.Close()
+	if e, err := brief.Recv(ctx); e != nil || err != nil {
+		t.Errorf("until is over: %+v, %v", e, err)
+	}
+}
+
+// TestClosedTwice checks that handles can be closed again, and what comes after
+// says so, while the sandbox goes on.
+func TestClosedTwice(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	sb := running(t, "closed-twice")
+	fs := sb.FS()
+	if err := fs.WriteString(ctx, "/tmp/f", "text"); err != nil {
+		t.Fatal(err)
+	}
+	read, err := fs.ReadStream(ctx, "/tmp/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write, err := fs.WriteStream(ctx, "/tmp/g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	logs, err := sb.LogStream(ctx, m.LogStreamOptions{Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics, err := sb.MetricsStream(ctx, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := metrics.Recv(ctx); err != nil {
+		t.Error(err)
+	}
+	command, err := sb.ExecStream(ctx, "cat", nil, m.WithExecStdinPipe())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdin := command.TakeStdin()
+	for range 2 {
+		if err := errors.Join(read.Close(), write.Close(ctx), logs.Close(), metrics.Close(), stdin.Close(ctx)); err != nil {
+			t.Error(err)
+		}
+	}
+	after := map[string]error{}
+	_, after["read"] = read.Recv(ctx)
+	_, after["write"] = write.Write([]byte("x"))
+	after["write with context"] = write.WriteCtx(ctx, []byte("x"))
+	_, after["logs"] = logs.Recv(ctx)
+	_, after["metrics"] = metrics.Recv(ctx)
+	for what, err := range after {
+		if !errors.Is(err, net.ErrClosed) || !m.IsKind(err, m.ErrInvalidHandle) || m.IsKind(err, m.ErrSandboxNotRunning) {
+			t.Errorf("%s after Close: %v", what, err)
+		}
+	}
+	if _, err := stdin.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("standard input after Close: %v", err)
+	}
+	if code, err := command.Wait(ctx); code != 0 || err != nil {
+		t.Errorf("a command that was written to behind its input's end: %d, %v", code, err)
+	}
+	for err = nil; err == nil; { // until the sandbox has hung up
+		err = command.Signal(ctx, 15)
+	}
+	if !errors.Is(err, os.ErrProcessDone) || m.IsKind(err, m.ErrSandboxNotRunning) {
+		t.Errorf("signal for a command that has ended: %v", err)
+	}
+	for range 2 {
+		if err := command.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestWaitAfterClose checks that how a sandbox ended is told after Close, every
+// time.
+func TestWaitAfterClose(t *testing.T) {
+	t.Parallel()
+	sb := running(t, "wait-after-close")
+	if err := sb.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		r, err := sb.WaitUntilStopped(t.Context())
+		if err != nil || r.Status != m.SandboxStatusStopped {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	}
+}
