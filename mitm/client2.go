@@ -15,7 +15,7 @@ import (
 
 // An http2Client sends the requests of one guest's connection to its server over
 // HTTP/2, on one connection at a time: another is made when the server has ended
-// the last. Its methods may be called concurrently.
+// the last. The server is heard through smallFrames. Its methods may be called concurrently.
 type http2Client struct {
 	session *session
 
@@ -61,7 +61,7 @@ func (sessionConns) GetClientConn(r *http.Request, _ string) (*http2.ClientConn,
 	if err != nil {
 		return nil, err
 	}
-	conn, err := c.session.p.http2.NewClientConn(raw)
+	conn, err := c.session.p.http2.NewClientConn(&smallFrames{Conn: raw})
 	if err != nil {
 		_ = raw.Close()
 		return nil, &dialError{err}
