@@ -109,12 +109,20 @@ func TestClosedTwice(t *testing.T) {
 }
 
 // TestWaitAfterClose checks that how a sandbox ended is told after Close, every
-// time.
+// time, and that a command which was lost with it isn't one that didn't start.
 func TestWaitAfterClose(t *testing.T) {
 	t.Parallel()
 	sb := running(t, "wait-after-close")
+	command, err := sb.ExecStream(t.Context(), "sleep", []string{"1000"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer command.Close()
 	if err := sb.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if code, err := command.Wait(t.Context()); !m.IsKind(err, m.ErrSandboxNotRunning) {
+		t.Errorf("a command that was lost with its sandbox: %d, %v", code, err)
 	}
 	for range 20 {
 		r, err := sb.WaitUntilStopped(t.Context())

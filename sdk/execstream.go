@@ -94,6 +94,10 @@ func (h *ExecHandle) Recv(ctx context.Context) (*ExecEvent, error) {
 		if err != nil {
 			return nil, err
 		}
+		if m.Kind == control.ExecFailed { // it was started, so it was lost with its sandbox
+			h.stopTimer()
+			return nil, h.s.failure("exec in", m.Failure)
+		}
 	}
 	return h.event(m), nil
 }
