@@ -17,7 +17,8 @@ import (
 // HTTP/2, on one connection at a time: another is made when the server has ended
 // the last. The server is heard through smallFrames. Its methods may be called concurrently.
 type http2Client struct {
-	session *session
+	session   *session
+	transport *http2Transport
 
 	mu   sync.Mutex
 	conn *http2.ClientConn // nil before the first request
@@ -26,10 +27,10 @@ type http2Client struct {
 // An http2Transport speaks HTTP/2 on connections that a pool of ours makes.
 type http2Transport = http2.Transport
 
-// newHTTP2Transport returns what speaks HTTP/2 for all sessions: each request goes
+// newHTTP2Transport returns what speaks HTTP/2 for the sessions of a tier: each request goes
 // over its own session's connection.
-func (p *Proxy) newHTTP2Transport() (*http2Transport, error) {
-	t, err := http2.ConfigureTransports(&http.Transport{HTTP2: p.http2Limits()})
+func (p *Proxy) newHTTP2Transport(connBytes int) (*http2Transport, error) {
+	t, err := http2.ConfigureTransports(&http.Transport{HTTP2: p.http2Limits(connBytes)})
 	if err != nil {
 		return nil, fmt.Errorf("configure HTTP/2: %w", err)
 	}
@@ -43,7 +44,7 @@ func (p *Proxy) newHTTP2Transport() (*http2Transport, error) {
 
 // RoundTrip implements [http.RoundTripper].
 func (c *http2Client) RoundTrip(r *http.Request) (*http.Response, error) {
-	return c.session.p.http2.RoundTrip(r)
+	return c.transport.RoundTrip(r)
 }
 
 // sessionConns finds a request's connection.
@@ -61,7 +62,7 @@ func (sessionConns) GetClientConn(r *http.Request, _ string) (*http2.ClientConn,
 	if err != nil {
 		return nil, err
 	}
-	conn, err := c.session.p.http2.NewClientConn(&smallFrames{Conn: raw})
+	conn, err := c.transport.NewClientConn(&smallFrames{Conn: raw})
 	if err != nil {
 		_ = raw.Close()
 		return nil, &dialError{err}

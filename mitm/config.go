@@ -95,7 +95,7 @@ type Limits struct {
 	// ConnBytes bounds what one HTTP/2 connection holds of bodies that their
 	// readers don't take, on either leg; 0 means 1 MiB, at least 64 KiB, less than
 	// 4 MiB. It also bounds the speed over a long way: 1 MiB in 50 ms are 160
-	// Mbit/s.
+	// Mbit/s. Where there are more than 64 such connections the new ones hold 64 KiB.
 	ConnBytes int
 	// RequestBytes bounds the memory of all requests under way on all connections,
 	// heads of responses included; 0 means 128 MiB: five thousand ordinary ones. What

@@ -21,7 +21,7 @@
 // # The way of a request
 //
 //	guestConn ─► net/http's server ─► exchange ─► ReverseProxy ─► http1Client, http2Client
-//	guest.go     session.go           request.go   response.go     client1.go, client2.go
+//	guest.go     tier.go, session.go  request.go   response.go     client1.go, client2.go
 //	strictly                          authority,   secrets.go      one connection
 //	read                              policy       in and out      per guest's
 //

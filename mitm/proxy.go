@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/http/httputil"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,23 +34,21 @@ type Proxy struct {
 
 	requests budget // of their memory
 
-	server  *http.Server
-	guests  *guestListener
-	reverse *httputil.ReverseProxy
-	http2   *http2Transport // to upstreams
+	roomy, crowded *tier
+	http2Conns     atomic.Int64 // connections of HTTP/2 on both
+	reverse        *httputil.ReverseProxy
 
 	ctx    context.Context // of every flow; done once Close was called
 	cancel context.CancelFunc
 	mu     sync.Mutex
 	closed bool
 	flows  sync.WaitGroup // flows being served; added to under mu while not closed
-	served chan struct{}  // closed when server has ended
 }
 
 // New returns a Proxy that works until Close. The error says which field of cfg
 // is wrong.
 func New(cfg Config) (*Proxy, error) {
-	p := &Proxy{cfg: cfg, limits: cfg.Limits.withDefaults(), ports: slices.Clone(cfg.Ports), now: cfg.Now, log: cfg.Logger, served: make(chan struct{})}
+	p := &Proxy{cfg: cfg, limits: cfg.Limits.withDefaults(), ports: slices.Clone(cfg.Ports), now: cfg.Now, log: cfg.Logger}
 	if err := p.limits.check(); err != nil {
 		return nil, err
 	}
@@ -83,15 +81,17 @@ func New(cfg Config) (*Proxy, error) {
 	if p.mint, err = newMint(p.ca, p.limits); err != nil {
 		return nil, err
 	}
-	if p.http2, err = p.newHTTP2Transport(); err != nil {
+	if p.roomy, err = p.newTier(p.limits.ConnBytes); err != nil {
+		return nil, err
+	}
+	if p.crowded, err = p.newTier(crowdedBytes); err != nil {
 		return nil, err
 	}
 	p.requests.limit = int64(p.limits.RequestBytes)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.guests = newGuestListener()
-	p.server = p.newServer()
 	p.reverse = p.newReverseProxy()
-	go p.serveHTTP()
+	go p.roomy.serve(p)
+	go p.crowded.serve(p)
 	return p, nil
 }
 
@@ -151,15 +151,5 @@ func (p *Proxy) Close() error {
 	p.mu.Unlock()
 	p.cancel()
 	p.flows.Wait()
-	err := p.server.Close()
-	<-p.served
-	return err
-}
-
-// serveHTTP runs the server behind all guests' connections.
-func (p *Proxy) serveHTTP() {
-	defer close(p.served)
-	if err := p.server.Serve(p.guests); !errors.Is(err, http.ErrServerClosed) {
-		p.log.Error("serve guests", "err", err)
-	}
+	return errors.Join(p.roomy.close(), p.crowded.close())
 }

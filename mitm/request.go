@@ -264,7 +264,7 @@ func (p *Proxy) newReverseProxy() *httputil.ReverseProxy {
 		Rewrite:        rewrite,
 		Transport:      bySession{},
 		FlushInterval:  -1, // what the upstream has said the guest hears at once
-		ErrorLog:       p.server.ErrorLog,
+		ErrorLog:       silent(),
 		BufferPool:     newBufferPool(),
 		ModifyResponse: modifyResponse,
 		ErrorHandler:   answerError,

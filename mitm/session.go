@@ -2,8 +2,6 @@ package mitm
 
 import (
 	"context"
-	"io"
-	"log"
 	"net"
 	"net/http"
 	"sync"
@@ -37,48 +35,19 @@ type session struct {
 // sessionKey is the key of a request's session in its context.
 type sessionKey struct{}
 
-// newServer returns the server of all guests. It serves HTTP/1, and HTTP/2 to who
-// begins with its preface; guestConn sees to it that nobody does who shouldn't.
-func (p *Proxy) newServer() *http.Server {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true)
-	return &http.Server{
-		Handler:                      http.HandlerFunc(p.serveRequest),
-		Protocols:                    protocols,
-		HTTP2:                        p.http2Limits(),
-		ReadHeaderTimeout:            p.limits.Head,
-		IdleTimeout:                  p.limits.Idle,
-		MaxHeaderBytes:               p.limits.HeadBytes,
-		DisableGeneralOptionsHandler: true,
-		ErrorLog:                     log.New(io.Discard, "", 0), // it quotes guests
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, sessionKey{}, c.(*guestConn).session)
-		},
-	}
-}
-
-// http2Limits bounds what HTTP/2 holds in memory, on either leg.
-func (p *Proxy) http2Limits() *http.HTTP2Config {
-	return &http.HTTP2Config{
-		MaxConcurrentStreams:          p.limits.Streams,
-		StrictMaxConcurrentRequests:   true, // requests wait instead of opening connections
-		MaxReceiveBufferPerConnection: p.limits.ConnBytes,
-		MaxReceiveBufferPerStream:     p.limits.ConnBytes,
-	}
-}
-
 // serveGuest answers the requests of one connection until it has ended.
 func (p *Proxy) serveGuest(ctx context.Context, g *guestConn) {
 	s := g.session
 	s.guest = g
+	t, ended := p.tierFor(g)
+	defer ended()
 	s.client = &http1Client{session: s}
 	if g.http2 {
-		s.client = &http2Client{session: s}
+		s.client = &http2Client{session: s, transport: t.http2}
 	}
 	defer g.Close()
 	select {
-	case p.guests.conns <- g:
+	case t.guests.conns <- g:
 	case <-ctx.Done():
 		return
 	}

@@ -175,7 +175,7 @@ func (w *world) serve(handler http.Handler, l net.Listener) {
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Handler: handler, Protocols: protocols, DisableGeneralOptionsHandler: true, HTTP2: w.serverLimits, ErrorLog: w.proxy.server.ErrorLog}
+	server := &http.Server{Handler: handler, Protocols: protocols, DisableGeneralOptionsHandler: true, HTTP2: w.serverLimits, ErrorLog: silent()}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
