@@ -211,9 +211,9 @@ func (n *Network) abortHandshake(id stack.TransportEndpointID, ended <-chan stru
 	for {
 		if ep, ok := n.stack.FindTransportEndpoint(proto, tcp.ProtocolNumber, id, nicID).(*tcp.Endpoint); ok {
 			// Before the handshake this does nothing, so it is tried again; in the
-			// middle it is a failure; behind it an end of stream, and the flow is
-			// over anyway.
-			ep.Shutdown(tcpip.ShutdownWrite)
+			// middle it is a failure. Behind it the guest hears nothing of it, so
+			// that accept's reset isn't preceded by an end of stream.
+			ep.Shutdown(tcpip.ShutdownRead)
 		}
 		select {
 		case <-t.C:

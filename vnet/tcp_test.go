@@ -340,6 +340,24 @@ func TestSetPolicy(t *testing.T) {
 	}
 }
 
+// TestSetPolicyAtHandshake denies flows in the moment in which their handshake
+// ends: what the guest sees is a reset, never an end of stream.
+func TestSetPolicyAtHandshake(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "allow egress public")
+	n.serve("93.184.216.34:80", func(c *net.TCPConn) { io.Copy(c, c) })
+	allow, deny := policyOf(t, "allow egress public"), policyOf(t, "deny egress public")
+	for range 200 {
+		c := n.mustDial("93.184.216.34:80")
+		n.SetPolicy(deny)
+		if _, err := c.Read(make([]byte, 1)); !isReset(err) {
+			t.Fatalf("the guest saw %v, want a reset", err)
+		}
+		c.Close()
+		n.SetPolicy(allow)
+	}
+}
+
 // TestCloseEndsFlows closes a network in the middle of its work.
 func TestCloseEndsFlows(t *testing.T) {
 	t.Parallel()
