@@ -25,7 +25,7 @@ func (k Kernel) Initramfs(agent, init, modulesDir string, needed, helpful []stri
 	if err != nil {
 		return nil, fmt.Errorf("pack initramfs: %w", err)
 	}
-	f, err := unnamed(func(w *os.File) error { return writeInitramfs(w, agent, init, modulesDir, modules) })
+	f, err := unnamed(func(w *os.File) error { return k.writeInitramfs(w, agent, init, modulesDir, modules) })
 	if err != nil {
 		return nil, fmt.Errorf("pack initramfs: %w", err)
 	}
@@ -33,7 +33,7 @@ func (k Kernel) Initramfs(agent, init, modulesDir string, needed, helpful []stri
 }
 
 // writeInitramfs writes the archive.
-func writeInitramfs(w io.Writer, agent, init, modulesDir string, modules []module) error {
+func (k Kernel) writeInitramfs(w io.Writer, agent, init, modulesDir string, modules []module) error {
 	c := &cpioWriter{w: w}
 	c.directory("dev", 0o755)
 	// Process 1's standard files, before there is a devtmpfs.
@@ -51,7 +51,7 @@ func writeInitramfs(w io.Writer, agent, init, modulesDir string, modules []modul
 	dir := strings.TrimPrefix(modulesDir, "/")
 	c.directory(dir, 0o755)
 	for i, m := range modules {
-		text, compressed, err := m.read()
+		text, compressed, err := k.read(m)
 		if err != nil {
 			return err
 		}

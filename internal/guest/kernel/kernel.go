@@ -9,6 +9,10 @@
 //	libkrunfw's library       ─┼─► Find ─► Kernel ─┬─► Open       the image
 //	the host's /boot          ─┘                   └─► Initramfs  modules, agent
 //
+// The caller's may be a directory with boot and lib/modules in it, as the root of
+// an image is that a distribution's package was installed into. Such a root may be
+// anybody's: what its symbolic links name outside of it is not read.
+//
 // What the kernel is asked to run is package machine's business, and how it is
 // loaded the hypervisor's. The package won't build, fetch or check kernels: a
 // kernel is as trusted as the file that it comes from.
@@ -16,6 +20,7 @@ package kernel
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -41,35 +46,45 @@ type Kernel struct {
 	Bundled bool
 
 	arch string
+	dir  string // which all its files are in; "" is the host's root
 }
 
 // A Query says which kernel is wanted.
 type Query struct {
-	// Path, unless empty, is the kernel: an image as /boot has them, or
-	// libkrunfw's library. No other is looked for then.
+	// Path, unless empty, is the kernel: an image as /boot has them, libkrunfw's
+	// library, or a directory that is looked through as the host's root else is.
+	// No other is looked for then.
 	Path string
 	// Arch is the guest's processor as GOARCH has it, amd64 or arm64.
 	Arch string
 	// Foreign reports that Arch is not the host's: its own kernels won't do.
 	Foreign bool
 
-	root string // "" on the real host; a test's directory
+	root string // a directory instead of the host's root; "" is that itself
+	own  bool   // root is the caller's Path, and its links stay in it
 }
+
+// ImagePrefix begins the name of a kernel that is in an OCI image. Whoever pulls the
+// image gives its directory as Query.Path.
+const ImagePrefix = "oci://"
 
 // A MissingError says that no kernel was found, and what would help. It is an
 // errors.ErrUnsupported.
 type MissingError struct {
+	Dir   string   // the only directory that was looked through; "" if the host was
 	Tried []string // what was found, and why it won't do; may be empty
 	Fix   string   // a command or setting
 }
 
 // Error returns all on one line.
 func (e *MissingError) Error() string {
-	text := "no kernel for guests was found in /boot, nor libkrunfw"
-	if len(e.Tried) > 0 {
-		text = "no kernel can be used for guests: " + strings.Join(e.Tried, "; ")
+	switch {
+	case len(e.Tried) > 0:
+		return "no kernel can be used for guests: " + strings.Join(e.Tried, "; ")
+	case e.Dir != "":
+		return "no kernel for guests was found: " + e.Dir + " has no boot/vmlinuz-VERSION"
 	}
-	return text
+	return "no kernel for guests was found in /boot, nor libkrunfw"
 }
 
 // Is reports whether target is errors.ErrUnsupported.
@@ -79,6 +94,12 @@ func (e *MissingError) Is(target error) bool { return target == errors.ErrUnsupp
 // half the time, else the newest of the host's own whose file can be read and
 // whose modules are there. The error is a *MissingError where there is none.
 func Find(q Query) (Kernel, error) {
+	if strings.HasPrefix(q.Path, ImagePrefix) {
+		return Kernel{}, fmt.Errorf("use kernel %q: nobody has pulled the image: sluice run and CreateSandbox do", q.Path)
+	}
+	if info, err := os.Stat(q.Path); err == nil && info.IsDir() {
+		return find(Query{Arch: q.Arch, root: filepath.Clean(q.Path), own: true})
+	}
 	if q.Path != "" {
 		k, err := open(q.Path, q)
 		if err != nil {
@@ -86,22 +107,33 @@ func Find(q Query) (Kernel, error) {
 		}
 		return k, nil
 	}
-	missing := &MissingError{Fix: installCommand(q)}
+	return find(q)
+}
+
+// find looks through q's root.
+func find(q Query) (Kernel, error) {
+	missing := &MissingError{Fix: q.fix()}
+	if q.own {
+		missing.Dir = q.root
+	}
 	for _, path := range q.candidates() {
 		k, err := open(path, q)
 		if err == nil {
 			return k, nil
 		}
 		missing.Tried = append(missing.Tried, path+": "+err.Error())
-		if errors.Is(err, fs.ErrPermission) {
+		if errors.Is(err, fs.ErrPermission) && !q.own {
 			missing.Fix = "sudo chmod a+r " + path
 		}
 	}
 	return Kernel{}, missing
 }
 
-// installCommand returns what gets a kernel onto a machine.
-func installCommand(q Query) string {
+// fix returns what gets a kernel to where it is looked for.
+func (q Query) fix() string {
+	if q.own {
+		return "put its image at boot/vmlinuz-VERSION there, and its modules at lib/modules/VERSION"
+	}
 	if _, err := os.Stat(q.root + "/usr/bin/apt-get"); err == nil && !q.Foreign {
 		return "sudo apt-get install linux-image-cloud-" + q.Arch
 	}
@@ -120,16 +152,22 @@ func (q Query) candidates() []string {
 	if q.Foreign {
 		return nil
 	}
+	// Kernels are beside their modules where the boot loader's directory is not
+	// Linux's business.
+	patterns := append(slices.Clone(libraryPatterns), "/boot/vmlinuz-*", "/lib/modules/*/vmlinuz")
+	if q.own {
+		patterns = []string{"/boot/vmlinuz-*", "/lib/modules/*/vmlinuz", "/usr/lib/modules/*/vmlinuz", "/boot/vmlinuz"}
+	}
+	files := os.DirFS(cmp.Or(q.root, "/"))
 	var paths []string
-	for _, pattern := range libraryPatterns {
-		found, _ := filepath.Glob(q.root + pattern)
+	for _, pattern := range patterns {
+		found, _ := fs.Glob(files, pattern[1:]) // the pattern is sound
+		for i := range found {
+			found[i] = q.root + "/" + found[i]
+		}
 		paths = append(paths, newestFirst(found)...)
 	}
-	found, _ := filepath.Glob(q.root + "/boot/vmlinuz-*")
-	paths = append(paths, newestFirst(found)...)
-	// Where the boot loader's directory is not Linux's business.
-	found, _ = filepath.Glob(q.root + "/lib/modules/*/vmlinuz")
-	return append(paths, newestFirst(found)...)
+	return paths
 }
 
 // newestFirst sorts paths by the versions in them, the highest first.
@@ -168,7 +206,11 @@ func digits(s string) int {
 
 // open looks at the file at path and returns the kernel that it is.
 func open(path string, q Query) (Kernel, error) {
-	f, err := os.Open(path)
+	k := Kernel{Path: path, arch: q.Arch}
+	if q.own {
+		k.dir = q.root
+	}
+	f, err := k.open(path)
 	if err != nil {
 		var failure *fs.PathError
 		if errors.As(err, &failure) {
@@ -178,35 +220,59 @@ func open(path string, q Query) (Kernel, error) {
 	}
 	defer f.Close()
 	if _, err := readBundle(f, q.Arch); err == nil {
-		return Kernel{Path: path, Bundled: true, arch: q.Arch}, nil
+		k.Bundled = true
+		return k, nil
 	} else if !errors.Is(err, errNotLibrary) {
 		return Kernel{}, err
 	}
-	version, err := imageVersion(f, q.Arch)
-	if err != nil {
+	if k.Version, err = imageVersion(f, q.Arch); err != nil {
 		return Kernel{}, err
 	}
-	k := Kernel{Path: path, Version: version, arch: q.Arch}
-	if version == "" {
+	if k.Version == "" {
 		return k, nil
 	}
-	for _, dir := range []string{"/lib/modules/" + version, "/usr/lib/modules/" + version} {
-		if _, err := os.Stat(filepath.Join(q.root+dir, dependencyFile)); err == nil {
-			k.Modules = q.root + dir
-			return k, nil
+	for _, dir := range []string{"/lib/modules/", "/usr/lib/modules/"} {
+		dir = q.root + dir + k.Version
+		if f, err := k.open(filepath.Join(dir, dependencyFile)); err == nil {
+			k.Modules = dir
+			return k, f.Close()
 		}
 	}
 	if q.Path == "" {
-		return Kernel{}, fmt.Errorf("its modules are not in /lib/modules/%s", version)
+		return Kernel{}, fmt.Errorf("its modules are not in /lib/modules/%s", k.Version)
 	}
 	return k, nil // what it needs may be built in
+}
+
+// open opens one of the kernel's files for reading.
+func (k Kernel) open(path string) (*os.File, error) {
+	if k.dir == "" {
+		return os.Open(path)
+	}
+	root, err := os.OpenRoot(k.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	name, err := filepath.Rel(k.dir, path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := root.Stat(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular(): // opening a pipe would wait for a writer
+		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("it is no file")}
+	}
+	return root.Open(name)
 }
 
 // Open opens the kernel's image in the form that loaders take: the file itself,
 // or for libkrunfw's an ELF file (amd64) or an Image (arm64), which is made as an
 // unnamed file in the temporary directory. The caller closes it.
 func (k Kernel) Open() (*os.File, error) {
-	f, err := os.Open(k.Path)
+	f, err := k.open(k.Path)
 	if err != nil || !k.Bundled {
 		return f, err
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,7 +21,7 @@ const (
 	builtinFile    = "modules.builtin"
 )
 
-// maxModule bounds a module's bytes once decompressed. The largest of a
+// maxModule bounds a module's bytes, and once more when decompressed. The largest of a
 // distribution, a graphics driver, has a fifth of it.
 const maxModule = 64 << 20
 
@@ -39,11 +38,11 @@ func (k Kernel) modules(needed, helpful []string) ([]module, error) {
 	if k.Modules == "" {
 		return nil, nil
 	}
-	dependencies, err := readDependencies(filepath.Join(k.Modules, dependencyFile))
+	dependencies, err := k.readDependencies()
 	if err != nil {
 		return nil, err
 	}
-	builtin, err := readBuiltin(filepath.Join(k.Modules, builtinFile))
+	builtin, err := k.readBuiltin()
 	if err != nil {
 		return nil, err
 	}
@@ -109,10 +108,10 @@ func (o *order) add(name string) error {
 	return nil
 }
 
-// readDependencies reads a modules.dep: "path: path path...".
-func readDependencies(path string) (map[string]dependency, error) {
+// readDependencies reads modules.dep: "path: path path...".
+func (k Kernel) readDependencies() (map[string]dependency, error) {
 	dependencies := make(map[string]dependency)
-	err := eachLine(path, func(line string) {
+	err := k.eachLine(dependencyFile, func(line string) {
 		file, rest, ok := strings.Cut(line, ":")
 		if !ok || !filepath.IsLocal(file) {
 			return
@@ -127,19 +126,19 @@ func readDependencies(path string) (map[string]dependency, error) {
 	return dependencies, err
 }
 
-// readBuiltin reads a modules.builtin, which may be missing: one path a line.
-func readBuiltin(path string) (map[string]bool, error) {
+// readBuiltin reads modules.builtin, which may be missing: one path a line.
+func (k Kernel) readBuiltin() (map[string]bool, error) {
 	names := make(map[string]bool)
-	err := eachLine(path, func(line string) { names[moduleName(line)] = true })
+	err := k.eachLine(builtinFile, func(line string) { names[moduleName(line)] = true })
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
 	return names, err
 }
 
-// eachLine calls line with each line of a file.
-func eachLine(path string, line func(string)) error {
-	f, err := os.Open(path)
+// eachLine calls line with each line of a file of the directory of modules.
+func (k Kernel) eachLine(name string, line func(string)) error {
+	f, err := k.open(filepath.Join(k.Modules, name))
 	if err != nil {
 		return err
 	}
@@ -160,9 +159,13 @@ func moduleName(path string) string {
 
 // read returns a module's bytes and whether they are compressed still: the kernel
 // takes xz itself since 5.17, and the standard library doesn't.
-func (m module) read() (text []byte, compressed bool, err error) {
-	text, err = os.ReadFile(m.path)
+func (k Kernel) read(m module) (text []byte, compressed bool, err error) {
+	f, err := k.open(m.path)
 	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	if text, err = io.ReadAll(io.LimitReader(f, maxModule)); err != nil {
 		return nil, false, err
 	}
 	var r io.Reader

@@ -115,12 +115,12 @@ func TestReadModule(t *testing.T) {
 		{"bad.ko.zst", []byte("no"), nil, false},
 	} {
 		write(t, dir, row.name, row.content)
-		got, compressed, err := module{path: filepath.Join(dir, row.name)}.read()
+		got, compressed, err := Kernel{}.read(module{path: filepath.Join(dir, row.name)})
 		if (err != nil) != (row.want == nil) || !bytes.Equal(got, row.want) || compressed != row.compressed {
 			t.Errorf("%s: %d bytes, %v, %v; want %d bytes, %v", row.name, len(got), compressed, err, len(row.want), row.compressed)
 		}
 	}
-	if _, _, err := (module{path: filepath.Join(dir, "none.ko")}).read(); !os.IsNotExist(err) {
+	if _, _, err := (Kernel{}).read(module{path: filepath.Join(dir, "none.ko")}); !os.IsNotExist(err) {
 		t.Errorf("a module that is missing: %v", err)
 	}
 }
