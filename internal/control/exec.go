@@ -236,6 +236,9 @@ func (e *Exec) broken(err error) error {
 	if e.isClosing() {
 		return fmt.Errorf("exec: %w", net.ErrClosed)
 	}
+	if errors.Is(err, io.EOF) { // which Recv returns behind a last message, and there was none
+		err = io.ErrUnexpectedEOF
+	}
 	return fmt.Errorf("%w: %w", ErrGone, err)
 }
 

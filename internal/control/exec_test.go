@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -445,6 +446,30 @@ func TestExecGone(t *testing.T) {
 	}
 	if err := e.Signal(ctx, 1); !errors.Is(err, ErrGone) {
 		t.Errorf("a signal then: %v", err)
+	}
+}
+
+// TestExecCutOff checks that a command whose sandbox was killed isn't one that has
+// ended: its stream ends without a last message.
+func TestExecCutOff(t *testing.T) {
+	t.Parallel()
+	ours, theirs := net.Pipe()
+	e := &Exec{
+		conn:     &stream{Conn: ours, early: bufio.NewReader(ours)},
+		messages: make(chan ExecMessage, messagesHeld),
+		closing:  make(chan struct{}),
+		fed:      make(chan struct{}),
+		room:     newCredit(0),
+		stdin:    true,
+	}
+	go e.read()
+	defer e.Close()
+	theirs.Close()
+	if _, err := e.Recv(t.Context()); !errors.Is(err, ErrGone) || errors.Is(err, io.EOF) {
+		t.Errorf("%v, want that the sandbox is gone", err)
+	}
+	if err := e.Stdin(t.Context(), []byte("x")); !errors.Is(err, ErrGone) {
+		t.Errorf("input: %v, want that the sandbox is gone", err)
 	}
 }
 
