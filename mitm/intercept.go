@@ -202,19 +202,16 @@ func (p *Proxy) explain(ctx context.Context, guest net.Conn, s *session, offer [
 // serveDecrypted answers what a guest says inside its TLS, in the protocol that
 // both legs chose. far is nil if there is no upstream.
 func (p *Proxy) serveDecrypted(ctx context.Context, near, far *tls.Conn, s *session, chosen string) {
-	switch chosen {
-	case alpnHTTP2:
+	if chosen == alpnHTTP2 {
 		p.serveGuest(ctx, newHTTP2Guest(near, s))
 		return
-	case alpnHTTP1, "":
-	default:
-		p.relayDecrypted(near, far, s)
-		return
 	}
+	// What the protocol is called doesn't matter: there are servers of HTTP that
+	// accept other names than these.
 	var first flight
 	var spoken bool
 	var err error
-	if chosen == "" && far != nil {
+	if chosen != alpnHTTP1 && far != nil {
 		first, spoken, err = p.readFlightOrBanner(near, far, s.flow)
 	} else {
 		first, err = readFlight(near, s.flow.Asked().Addr(), p.limits.Idle, p.limits.Head, nil)

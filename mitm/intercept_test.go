@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -490,6 +491,39 @@ func TestRelay(t *testing.T) {
 			got, _ := io.ReadAll(c)
 			if row.banner+string(got) != row.want {
 				t.Errorf("got %q, want %q", got, row.want)
+			}
+		})
+	}
+}
+
+// TestHTTPUnderAnotherName shows that HTTP is read as such whatever protocol was
+// chosen by ALPN: a request for another host, or one nobody reads, doesn't pass.
+func TestHTTPUnderAnotherName(t *testing.T) {
+	t.Parallel()
+	const http1 = " HTTP/1.1\r\nConnection: close\r\nHost: "
+	for _, row := range []struct{ name, alpn, sent, want string }{
+		{"its own host", "http/1.0", "GET /" + http1 + site + "\r\n\r\n", "HTTP/1.1 200"},
+		{"another host", "http/1.0", "GET /" + http1 + "evil.example\r\n\r\n", "HTTP/1.1 421"},
+		{"another host, unknown protocol", "x", "GET /" + http1 + "evil.example\r\n\r\n", "HTTP/1.1 421"},
+		{"two readings", "http/1.0", "GET /" + http1 + site + "\nX: y\r\n\r\n", "HTTP/1.1 400"},
+		{"HTTP/2", "h2-16", http2Preface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00", ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, Config{})
+			var heard atomic.Int64
+			w.serveTLSConns(&tls.Config{NextProtos: protocols(row.alpn)}, func(c net.Conn) {
+				if _, err := c.Read(make([]byte, 1)); err == nil {
+					heard.Add(1)
+					_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+				}
+			})
+			got := talk(t, w.mustHandshake(row.alpn), row.sent)
+			if !strings.HasPrefix(got, row.want) || row.want == "" && strings.HasPrefix(got, "HTTP") {
+				t.Errorf("got %q, want %q", got, row.want)
+			}
+			if passes := row.want == "HTTP/1.1 200"; passes != (heard.Load() > 0) {
+				t.Errorf("the server heard %d connections", heard.Load())
 			}
 		})
 	}
