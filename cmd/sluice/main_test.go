@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -77,7 +78,18 @@ func TestStories(t *testing.T) {
 	here.Listener = listen(t, "127.0.0.1:8080")
 	here.Start()
 	t.Cleanup(here.Close) // the stories run when this function has returned
+	repo, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
+		Condition: func(cond string) (bool, error) {
+			if cond != "checkout" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			_, err := os.Stat(filepath.Join(repo, ".git"))
+			return err == nil, nil
+		},
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
 			dir := env.Getenv("WORK")
@@ -85,6 +97,7 @@ func TestStories(t *testing.T) {
 			env.Setenv("XDG_RUNTIME_DIR", filepath.Join(dir, "run"))
 			env.Setenv("NO_COLOR", "1")
 			env.Setenv("TOOLS", archive)
+			forBuilding(env, repo)
 			return os.Mkdir(filepath.Join(dir, "run"), 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -94,6 +107,22 @@ func TestStories(t *testing.T) {
 		},
 		UpdateScripts: os.Getenv("SLUICE_UPDATE") == "1",
 	})
+}
+
+// forBuilding lets a story build what it has cloned: with the caches of this
+// test's own build, since there is no internet.
+func forBuilding(env *testscript.Env, repo string) {
+	env.Setenv("REPO", repo)
+	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPATH", "GOFLAGS", "GOROOT"} {
+		value, err := exec.Command("go", "env", name).Output()
+		if err == nil { // else the build says what it misses
+			env.Setenv(name, strings.TrimSpace(string(value)))
+		}
+	}
+	// Whoever's the checkout is.
+	env.Setenv("GIT_CONFIG_COUNT", "1")
+	env.Setenv("GIT_CONFIG_KEY_0", "safe.directory")
+	env.Setenv("GIT_CONFIG_VALUE_0", "*")
 }
 
 // serveImage makes an image of busybox, as a file and in a registry.
