@@ -41,6 +41,9 @@ func TestUpdateNetwork(t *testing.T) {
 	if !explained() {
 		t.Error("denied after the update")
 	}
+	if _, err := sb.UpdateNetwork(ctx, &m.NetworkConfig{DefaultEgress: m.PolicyActionDeny, MTU: 1400}); err != nil || explained() {
+		t.Errorf("another DenyResponse: %v", err)
+	}
 	for _, tt := range []struct {
 		name string
 		n    *m.NetworkConfig

@@ -19,6 +19,7 @@ import (
 type rules struct {
 	policy     *policy.Policy
 	host       *policy.Host
+	reject     bool // a denied flow is answered
 	generation uint64
 	proxied    bool // there is a DNS proxy
 }
@@ -26,18 +27,20 @@ type rules struct {
 // generation returns the number of the rules of this moment.
 func (n *Network) generation() uint64 { return n.rules.Load().generation }
 
-// decideAddress decides a TCP flow by what its SYN shows: V0 of the contract.
-func (n *Network) decideAddress(f *tcpFlow, now time.Time) {
+// decideAddress decides a TCP flow by what its SYN shows, V0 of the contract, and
+// returns the rules that did.
+func (n *Network) decideAddress(f *tcpFlow, now time.Time) *rules {
 	r := n.rules.Load()
 	if n.isDNS(f) {
 		// The proxy answers whatever address was asked; which names may be asked
 		// for is its own question to the policy.
 		f.decided, f.generation = policy.Verdict{Action: policy.Allow, Rule: -1, Source: "dns proxy"}, r.generation
-		return
+		return r
 	}
 	f.evidence = policy.Evidence{Names: n.namesOf(f.key.remote.Addr(), now)}
 	f.decided = r.decide(f.asked(), f.evidence)
 	f.generation = r.generation
+	return r
 }
 
 // decideFlight decides a flow whose first bytes, or next request, are
@@ -200,9 +203,9 @@ func (n *Network) admitTCP(guest, dst netip.AddrPort, now time.Time) (*tcpFlow, 
 	}
 	f.inspected = n.inspects(f)
 	for {
-		n.decideAddress(f, now)
+		r := n.decideAddress(f, now)
 		if !f.goesOnLocked() {
-			return nil, n.denyTCP(f, now)
+			return nil, n.denyTCP(f, r.reject, now)
 		}
 		f.nameFirst, f.told = f.decided.Action != policy.Allow, f.decided.Action == policy.Allow
 		f.ctx, f.cancel = context.WithCancelCause(n.ctx)
@@ -308,7 +311,7 @@ func (n *Network) admitDatagram(f natFlow, now time.Time) admission {
 			a.record = &natRecord{info: info, opened: now, release: n.hold(f.remote.Addr(), names, now)}
 		}
 		return a
-	case n.cfg.Reject:
+	case r.reject:
 		a.answer, info.Response = icmpProhibited, "icmp"
 	default:
 		info.Response = "drop"
@@ -352,10 +355,11 @@ func (n *Network) warn(text string) {
 	n.event(Event{Type: "warning", Time: time.Now(), Generation: n.rules.Load().generation, Text: text})
 }
 
-// denyTCP records a denial and says what the guest gets for it.
-func (n *Network) denyTCP(f *tcpFlow, now time.Time) answer {
+// denyTCP records a denial and says what the guest gets for it. reject is what the
+// rules that decided say of that.
+func (n *Network) denyTCP(f *tcpFlow, reject bool, now time.Time) answer {
 	n.counters.drop(dropDenied)
-	reject := n.cfg.Reject || f.decided.Reason == reasonDoT
+	reject = reject || f.decided.Reason == reasonDoT
 	// The guest's kernel repeats an unanswered SYN; that is one attempt, and
 	// one event.
 	if n.tcp.repeats(f.key, f.generation, now) {

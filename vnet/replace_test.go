@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,6 +31,38 @@ func helloOf(t testing.TB, name string) []byte {
 		t.Fatal(err)
 	}
 	return buf[:k]
+}
+
+// TestReplaceResponse replaces what denied flows get, with the policy or without.
+func TestReplaceResponse(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "allow egress public tcp 443")
+	var want []string
+	replace := func(reject bool, change func(*policy.Policy)) {
+		change(policyOf(t, "allow egress public tcp 443"))
+		want = append(want, map[bool]string{true: "rst", false: "drop"}[reject])
+		if _, err := n.dial("93.184.216.34:80"); err == nil || strings.Contains(err.Error(), "refused") != reject {
+			t.Errorf("the guest saw %v, rejected should be %t", err, reject)
+		}
+		a := n.admitDatagram(natFlow{proto: policy.UDP, guest: netip.MustParseAddrPort("10.0.0.2:1000"), remote: netip.MustParseAddrPort("93.184.216.34:80")}, time.Now())
+		if a.allow || (a.answer == icmpProhibited) != reject {
+			t.Errorf("a datagram is answered %v, rejected should be %t", a.answer, reject)
+		}
+	}
+	replace(true, func(p *policy.Policy) { n.SetRules(p, true) })
+	replace(true, n.SetPolicy) // leaves it as it is
+	replace(false, func(p *policy.Policy) { n.SetRules(p, false) })
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var got []string
+	for _, e := range n.events {
+		if e.Type == "flow.deny" && e.Flow.Protocol == policy.TCP {
+			got = append(got, e.Flow.Response)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("recorded %q, want %q", got, want)
+	}
 }
 
 // TestReplaceUnfinishedFlight replaces the policy between two halves of a first

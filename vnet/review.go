@@ -9,9 +9,15 @@ import (
 // This file decides flows again when the rules are replaced, from the record that
 // flow.go made of them.
 
-// SetPolicy replaces the policy. Flows that the new one denies are cut.
+// SetPolicy replaces the policy alone. Flows that the new one denies are cut.
 func (n *Network) SetPolicy(p *policy.Policy) {
 	n.setRules(func(r *rules) { r.policy = p })
+}
+
+// SetRules replaces the policy and, in the same moment, what it says of denied
+// flows: see Config.Reject. Flows that the new one denies are cut.
+func (n *Network) SetRules(p *policy.Policy, reject bool) {
+	n.setRules(func(r *rules) { r.policy, r.reject = p, reject })
 }
 
 // SetHost replaces what is known of the host's addresses. Flows that are now

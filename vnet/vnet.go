@@ -29,7 +29,7 @@ type Config struct {
 	Block Block
 	// MTU is the guest's, in bytes of IP packet, 1280 to 65520; 0 means 1500.
 	MTU int
-	// Policy decides. Replace it by Network.SetPolicy.
+	// Policy decides. Replace it by Network.SetPolicy, or SetRules.
 	Policy *policy.Policy
 	// Host is what the classifier knows of this machine. Replace it by
 	// Network.SetHost.
@@ -38,6 +38,7 @@ type Config struct {
 	// no default route for them. Replace it by Network.SetUnusable.
 	Unusable Families
 	// Reject answers a denied flow (RST, ICMP prohibited) instead of silence.
+	// Replace it by Network.SetRules.
 	Reject bool
 	// Dialer opens the host's side of flows; nil means this host's sockets.
 	Dialer Dialer
@@ -219,7 +220,7 @@ func newNetwork(cfg Config) (*Network, error) {
 	n.unusable.Store(uint32(cfg.Unusable))
 	n.autoconf = newAutoconf(cfg.Block, cfg.MTU, n.guard, n.builder, func() Families { return Families(n.unusable.Load()) })
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
-	n.rules.Store(&rules{policy: cfg.Policy, host: cfg.Host, generation: 1, proxied: cfg.DNS != nil})
+	n.rules.Store(&rules{policy: cfg.Policy, host: cfg.Host, reject: cfg.Reject, generation: 1, proxied: cfg.DNS != nil})
 	n.endpoint = newEndpoint(cfg.Link, cfg.MTU, tcpip.LinkAddress(cfg.Block.GatewayMAC), tcpip.LinkAddress(cfg.Block.GuestMAC), &n.counters)
 	n.endpoint.synAcks = make(chan *stack.PacketBuffer, maxSynAcks)
 	s, err := newStack(n.endpoint)

@@ -92,7 +92,7 @@ func (s *Sandbox) Update(config json.RawMessage) (control.Updated, error) {
 		return control.Updated{}, &control.Failure{
 			Kind:    control.KindArgument,
 			Message: strings.Join(fields, ", ") + ": can't be changed while the sandbox runs",
-			Hint:    "only Policy, Rules, defaults and deny lists can; create another sandbox for the rest",
+			Hint:    "only Policy, Rules, defaults, deny lists and DenyResponse can; create another sandbox for the rest",
 		}
 	}
 	s.current = next
@@ -101,7 +101,7 @@ func (s *Sandbox) Update(config json.RawMessage) (control.Updated, error) {
 	s.mu.Unlock()
 	generation := s.setRules(func() {
 		s.resolver.SetPolicy(next.Network.Policy)
-		s.network.SetPolicy(next.Network.Policy)
+		s.network.SetRules(next.Network.Policy, next.Network.Reject)
 	})
 	s.events.emit(record{Type: typeUpdate, Time: time.Now(), Policy: &recordPolicy{generation}})
 	for _, w := range next.Warnings {
@@ -138,6 +138,15 @@ func fixedDifferences(old, next Config) []string {
 	differ("WithCPUs", old.CPUs, next.CPUs)
 	differ("WithMemory", old.MemoryMiB, next.MemoryMiB)
 	differ("WithHostname", old.Hostname, next.Hostname)
+	differ("WithEnv", orNil(old.Env), orNil(next.Env))
+	differ("WithLabels", orNil(old.Labels), orNil(next.Labels))
+	differ("WithPatches and WithScripts", old.Patches, next.Patches)
+	differ("WithMounts", old.Mounts, next.Mounts)
+	differ("WithEphemeral", old.Keep, next.Keep)
+	differ("WithDetached", old.Detached, next.Detached)
+	differ("WithMaxDuration", old.MaxDuration, next.MaxDuration)
+	differ("WithIdleTimeout", old.IdleTimeout, next.IdleTimeout)
+	differ("WithLogLevel", old.LogLevel, next.LogLevel)
 	a, b := old.Network, next.Network
 	if a == nil || b == nil {
 		differ("Policy (to or from none)", a == nil, b == nil)
@@ -148,7 +157,6 @@ func fixedDifferences(old, next Config) []string {
 	}
 	differ("IPv4Pool and IPv6Pool", a.Pool, b.Pool)
 	differ("MTU", a.MTU, b.MTU)
-	differ("DenyResponse", a.Reject, b.Reject)
 	differ("DNS.Nameservers", a.Nameservers, b.Nameservers)
 	differ("DNS.QueryTimeoutMs", a.QueryTimeout, b.QueryTimeout)
 	differ("Limits.DNSQueriesPerSecond", a.DNSQueriesPerSecond, b.DNSQueriesPerSecond)
@@ -159,6 +167,14 @@ func fixedDifferences(old, next Config) []string {
 	differ("TLS.TrustHostCAs", a.TrustHostCAs, b.TrustHostCAs)
 	differ("WithSecrets", valueless(a.Secrets), valueless(b.Secrets))
 	return fields
+}
+
+// orNil returns nil for a map without entries, which means the same.
+func orNil(m map[string]string) map[string]string {
+	if len(m) == 0 {
+		return nil
+	}
+	return m
 }
 
 // valueless returns the secrets without their values, which whoever has only

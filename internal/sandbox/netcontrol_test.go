@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicenet/sluice/hv"
 	"github.com/sluicenet/sluice/hv/hvtest"
 	"github.com/sluicenet/sluice/internal/control"
 	"github.com/sluicenet/sluice/policy"
@@ -25,12 +27,12 @@ func TestUpdate(t *testing.T) {
 		want string // kind of the error; "" is success
 		text string // within it
 	}{
-		{"same", testConfig{Policy: "public-only"}, "", ""},
-		{"another", testConfig{Policy: "allow-all"}, "", ""},
+		{"same", testConfig{Policy: "public-only", Keep: true}, "", ""},
+		{"another", testConfig{Policy: "allow-all", Keep: true}, "", ""},
 		{"broken", testConfig{Refuse: "no"}, control.KindInvalid, "no"},
-		{"pool", testConfig{Policy: "allow-all", Pool4: "10.78.0.0/24"}, control.KindArgument, "IPv4Pool and IPv6Pool: can't be changed"},
-		{"limits", testConfig{Policy: "allow-all", TCP: 5}, control.KindArgument, "MaxConnections and Limits"},
-		{"none", testConfig{}, control.KindArgument, "Policy (to or from none)"},
+		{"pool", testConfig{Policy: "allow-all", Keep: true, Pool4: "10.78.0.0/24"}, control.KindArgument, "IPv4Pool and IPv6Pool: can't be changed"},
+		{"limits", testConfig{Policy: "allow-all", Keep: true, TCP: 5}, control.KindArgument, "MaxConnections and Limits"},
+		{"none", testConfig{Keep: true}, control.KindArgument, "Policy (to or from none)"},
 	} {
 		before := s.Stats()
 		u, err := s.Update(tt.cfg.raw())
@@ -97,12 +99,19 @@ func TestFixedDifferences(t *testing.T) {
 		}
 		return cfg
 	}
-	a, b := compile(public), compile(testConfig{Policy: "allow-all", Labels: map[string]string{"a": "b"}})
+	a, b := compile(public), compile(testConfig{Policy: "allow-all", Labels: map[string]string{}})
+	b.Network.Reject = true
 	if fields := fixedDifferences(a, b); len(fields) != 0 {
-		t.Errorf("only policies differ, but %q", fields)
+		t.Errorf("only what may differ does, but %q", fields)
 	}
-	b.Root, b.CPUs, b.Network.MTU, b.Network.Reject = "/r", 3, 1400, true
-	want := []string{"WithBindRootfs", "WithCPUs", "MTU", "DenyResponse"}
+	b.Root, b.CPUs, b.Network.MTU = "/r", 3, 1400
+	b.Labels, b.Env = map[string]string{"a": "b"}, map[string]string{"A": "b"}
+	b.Patches, b.Mounts = []Patch{{Path: "/p"}}, []hv.Mount{{Target: "/m"}}
+	b.Keep, b.Detached, b.MaxDuration, b.IdleTimeout, b.LogLevel = !a.Keep, true, time.Hour, time.Minute, slog.LevelDebug
+	want := []string{
+		"WithBindRootfs", "WithCPUs", "WithEnv", "WithLabels", "WithPatches and WithScripts", "WithMounts",
+		"WithEphemeral", "WithDetached", "WithMaxDuration", "WithIdleTimeout", "WithLogLevel", "MTU",
+	}
 	if fields := fixedDifferences(a, b); !slices.Equal(fields, want) {
 		t.Errorf("%q, want %q", fields, want)
 	}
