@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sluicenet/sluice/mitm/secret"
@@ -210,5 +211,26 @@ func TestTrace(t *testing.T) {
 		if strings.HasPrefix(got, "HTTP/1.1 405") != secrets {
 			t.Errorf("secrets %t: got %.60q", secrets, got)
 		}
+	}
+}
+
+// TestTrailerNames shows that a placeholder among the names of trailers, which are
+// sent before the body, is found before anything is sent.
+func TestTrailerNames(t *testing.T) {
+	t.Parallel()
+	set, _, err := secret.New(secret.Config{Secrets: []secret.Secret{{EnvVar: "TOKEN", Value: secret.NewValue("the-value-of-it"), AllowHosts: []string{"other.example"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, Config{Secrets: set})
+	var heard atomic.Int64
+	w.serveTLS(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { heard.Add(1); _, _ = io.ReadAll(r.Body) }), nil)
+	c := w.mustHandshake("http/1.1")
+	got := talk(t, c, "POST / HTTP/1.1\r\nHost: "+site+"\r\nConnection: close\r\nTrailer: $MSB_TOKEN\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n$MSB_TOKEN: x\r\n\r\n")
+	if !strings.HasPrefix(got, "HTTP/1.1 403") || heard.Load() != 0 {
+		t.Errorf("got %q, and the server heard %d requests", got, heard.Load())
+	}
+	if e := w.waitFor(EventBlock); e.Secret.Place != secret.PlaceHeaderName {
+		t.Errorf("got %+v", e)
 	}
 }

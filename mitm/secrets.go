@@ -32,7 +32,11 @@ func (x *exchange) prepare(r *http.Request) error {
 		path = r.URL.EscapedPath()
 	}
 	head := secret.Head{Method: r.Method, Scheme: r.URL.Scheme, Authority: r.Host, Path: path, Query: r.URL.RawQuery, Header: r.Header, HasBody: r.Body != nil}
-	if err := x.secrets.Head(&head); err != nil {
+	err := x.secrets.Head(&head)
+	if err == nil {
+		err = x.secrets.Trailer(r.Trailer) // the head has their names
+	}
+	if err != nil {
 		x.punish(err)
 		return err
 	}
