@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluicenet/sluice"
+	"github.com/sluicenet/sluice/internal/confine"
 	"github.com/sluicenet/sluice/internal/sandbox"
 	"github.com/sluicenet/sluice/vnet"
 )
@@ -33,11 +34,12 @@ type Diagnosis struct {
 }
 
 // Diagnose finds out what sandboxes can do on this machine, by doing it: it asks
-// the resolver for a name, opens sockets, and runs a command in a guest of each
-// backend. It takes seconds.
+// the resolver for a name, opens sockets, asks the kernel how far it confines a
+// process, and runs a command in a guest of each backend. It takes seconds.
 func Diagnose(ctx context.Context) []Diagnosis {
 	found := []Diagnosis{checkState(), checkFiles(), checkFamilies(), checkEcho()}
 	found = append(found, checkResolver(ctx)...)
+	found = append(found, checkConfinement(confine.Probe()))
 	return append(found, checkBackends(ctx)...)
 }
 

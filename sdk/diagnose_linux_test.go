@@ -40,6 +40,9 @@ func TestDiagnose(t *testing.T) {
 	if d := found["resolver"]; d.Status != m.DiagnosisWarn || d.Fix == "" {
 		t.Errorf("an unknown name: %+v", d)
 	}
+	if d := found["confinement"]; d.Status == m.DiagnosisFail {
+		t.Errorf("sandboxes run unconfined, too: %+v", d)
+	}
 	t.Run("made-up address", func(t *testing.T) {
 		lab.DNS.A(t, "example.com", "198.18.0.7")
 		found := diagnose(t)
