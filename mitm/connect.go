@@ -17,7 +17,9 @@ import (
 // the target is decided as if the guest had gone there itself, dialled, and what
 // is said inside the tunnel is read as on any flow to that port.
 func (s *session) connect(w *recorder, r *http.Request) {
-	if s.secure || r.ProtoMajor != 1 || s.p.cfg.Connect == nil {
+	// One in a tunnel would be a connection that nobody counts, and so any number.
+	_, inTunnel := s.flow.(*tunnel)
+	if s.secure || inTunnel || r.ProtoMajor != 1 || s.p.cfg.Connect == nil {
 		refuse(w, http.StatusMisdirectedRequest, "no CONNECT here", "")
 		return
 	}

@@ -27,6 +27,7 @@ func TestConnect(t *testing.T) {
 		{"unreachable", "down.example:443", "", "HTTP/1.1 502"},
 		{"plain HTTP", site + ":80", "GET / HTTP/1.1\r\nHost: " + site + "\r\nConnection: close\r\n\r\n", "HTTP/1.1 GET " + site},
 		{"plain HTTP for another", site + ":80", "GET / HTTP/1.1\r\nHost: other.example\r\nConnection: close\r\n\r\n", "HTTP/1.1 421"},
+		{"another CONNECT", site + ":80", "CONNECT " + site + ":80 HTTP/1.1\r\nHost: " + site + ":80\r\n\r\n", "HTTP/1.1 421"},
 		{"opaque", site + ":22", "\x00opaque", "\x00opaque"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
