@@ -9,14 +9,15 @@ import (
 	"strings"
 )
 
-// The files that a guest's resolver reads.
+// The files that tell a guest's programs its name and those of others.
 const (
-	resolvConf = "/etc/resolv.conf"
-	hostsFile  = "/etc/hosts"
+	resolvConf   = "/etc/resolv.conf"
+	hostsFile    = "/etc/hosts"
+	hostnameFile = "/etc/hostname"
 )
 
-// writeFiles writes the resolver's files for a guest of that name and network,
-// which may be nil, below root ("" in a guest).
+// writeFiles writes these files for a guest of that name and network, which may be
+// nil, below root ("" in a guest). Without a name, hostnameFile stays as it is.
 func writeFiles(root, hostname string, n *Network) error {
 	if n == nil {
 		n = &Network{}
@@ -27,6 +28,11 @@ func writeFiles(root, hostname string, n *Network) error {
 	}
 	if err := replaceFile(root+hostsFile, hosts); err != nil {
 		return err
+	}
+	if hostname != "" {
+		if err := replaceFile(root+hostnameFile, hostname+"\n"); err != nil {
+			return err
+		}
 	}
 	return replaceFile(root+resolvConf, resolvText(n.Nameservers))
 }

@@ -56,6 +56,9 @@ func TestWriteFilesInPlace(t *testing.T) {
 	if !strings.HasSuffix(string(text), "127.0.1.1\tox\n") {
 		t.Errorf("hosts is %q; want only the shorter text", text)
 	}
+	if text, _ := os.ReadFile(root + hostnameFile); string(text) != "ox\n" {
+		t.Errorf("hostname is %q; want the guest's", text)
+	}
 	if text, _ := os.ReadFile(root + resolvConf); !strings.HasPrefix(string(text), "#") {
 		t.Errorf("resolv.conf without a network is %q; want a comment", text)
 	}
