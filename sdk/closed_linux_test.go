@@ -2,9 +2,12 @@ package sdk_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"os"
+	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -128,6 +131,51 @@ func TestWaitAfterClose(t *testing.T) {
 		r, err := sb.WaitUntilStopped(t.Context())
 		if err != nil || r.Status != m.SandboxStatusStopped {
 			t.Fatalf("%+v, %v", r, err)
+		}
+	}
+}
+
+// TestKilledStreams checks that what was under way in a sandbox whose process was
+// killed is told as cut off, never as ended.
+func TestKilledStreams(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	sb := mustCreate(t, "killed-streams", inNamespace(t)...)
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(sb.EventsPath()), "state.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var state struct{ PID int }
+	if err := json.Unmarshal(text, &state); err != nil {
+		t.Fatal(err)
+	}
+	command, err := sb.ExecStream(ctx, "sleep", []string{"1000"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer command.Close()
+	logs, err := sb.LogStream(ctx, m.LogStreamOptions{Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer logs.Close()
+	var last error
+	killed := false
+	for _, err := range sb.Events(ctx, m.EventFilter{}) {
+		last = err
+		if killed {
+			continue
+		}
+		killed = true
+		if err := syscall.Kill(state.PID, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, waited := command.Wait(ctx)
+	_, logged := logs.Recv(ctx)
+	for what, err := range map[string]error{"events": last, "command": waited, "log": logged} {
+		if !m.IsKind(err, m.ErrSandboxNotRunning) {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
 }

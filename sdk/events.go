@@ -8,6 +8,8 @@ import (
 	"iter"
 	"os"
 	"strings"
+
+	"github.com/sluicenet/sluice/internal/control"
 )
 
 // An EventFilter says which events are wanted. The zero EventFilter means all,
@@ -77,8 +79,8 @@ func (s *Sandbox) events(ctx context.Context, filter EventFilter, yield func(Eve
 	switch {
 	case ctx.Err() != nil:
 		return s.failure(verb, context.Cause(ctx))
-	case err != nil:
-		return s.failure(verb, err)
+	case err != nil: // the stream is cut off
+		return s.failure(verb, fmt.Errorf("%w: %w", control.ErrGone, err))
 	}
 	return nil
 }

@@ -26,7 +26,8 @@ type Dirs struct {
 // Home is $SLUICE_HOME, or else sluice in the user's state directory:
 // $XDG_STATE_HOME or ~/.local/state, on macOS ~/Library/Application Support, on
 // Windows %LocalAppData%. Runtime is $XDG_RUNTIME_DIR/sluice, or else one in the
-// temporary directory that is named after the user.
+// temporary directory that is named after the user; where that path is too long
+// for a socket's, one in /tmp.
 func UserDirs(getenv func(string) string) (Dirs, error) {
 	home, err := userHome(getenv)
 	if err != nil {
@@ -39,8 +40,15 @@ func UserDirs(getenv func(string) string) (Dirs, error) {
 	if dir := getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
 		run = filepath.Join(dir, "sluice")
 	}
+	if runtime.GOOS != "windows" && len(run) > maxRuntime {
+		run = filepath.Join("/tmp", "sluice-"+strconv.Itoa(os.Getuid()))
+	}
 	return Dirs{Home: home, Runtime: run}, nil
 }
+
+// maxRuntime is how long the path of a directory of sockets may be: a socket's is
+// at most 103 bytes on every system, its name in the directory takes 22.
+const maxRuntime = 103 - 22
 
 func userHome(getenv func(string) string) (string, error) {
 	if dir := getenv("SLUICE_HOME"); dir != "" {

@@ -33,6 +33,7 @@ func TestUserDirs(t *testing.T) {
 		{map[string]string{"HOME": "/home/u", "SLUICE_HOME": "/s", "XDG_STATE_HOME": "/state"}, "/s", tmp},
 		{map[string]string{"SLUICE_HOME": "/s", "XDG_RUNTIME_DIR": "/run/user/1"}, "/s", "/run/user/1/sluice"},
 		{map[string]string{"SLUICE_HOME": "/s", "XDG_RUNTIME_DIR": "run"}, "/s", tmp},
+		{map[string]string{"SLUICE_HOME": "/s", "XDG_RUNTIME_DIR": "/" + strings.Repeat("x", maxRuntime)}, "/s", "/tmp/" + filepath.Base(tmp)},
 		{nil, "", ""},
 	} {
 		got, err := UserDirs(func(name string) string { return tt.env[name] })
