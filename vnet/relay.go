@@ -297,9 +297,15 @@ var collections = sync.Pool{New: func() any { return new([sniff.MaxFlight]byte) 
 // collect copies the waiting bytes, without consuming them. closed reports that
 // the guest sends no more than these.
 func (r *relay) collect() (c *collection, closed bool) {
-	closed = r.guestEnded()
 	c = &collection{buf: collections.Get().(*[sniff.MaxFlight]byte)}
+	closed = r.guestEnded()
 	_, err := r.ep.Read(c, tcpip.ReadOptions{Peek: true})
+	// gVisor wakes us for an end of stream before its state tells; a read waits
+	// until it does. What came with the end may be behind what was read.
+	if !closed && r.guestEnded() {
+		c.n, closed = 0, true
+		_, err = r.ep.Read(c, tcpip.ReadOptions{Peek: true})
+	}
 	switch err.(type) {
 	case nil, *tcpip.ErrWouldBlock:
 		return c, closed && c.n < len(c.buf)
