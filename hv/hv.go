@@ -58,8 +58,10 @@ type Config struct {
 	// be written and has a file system, else to the guest's memory. Further
 	// disks are block devices that nothing is mounted from.
 	Disks []Disk
-	// Kernel and Initrd are files of a backend with a kernel of its own; ""
-	// leaves them to it. An Initrd of the caller's starts the agent itself.
+	// Kernel and Initrd are files of a backend with a kernel of its own, others
+	// fail with errors.ErrUnsupported; "" leaves them to it. Kernel may be a
+	// directory with boot and lib/modules in it, where the backend looks for
+	// kernels itself. An Initrd of the caller's starts the agent itself.
 	Kernel string
 	Initrd string
 	// Console gets what the guest's kernel, and its process 1, print on the

@@ -43,6 +43,7 @@ func compileJSON(raw json.RawMessage) (sandbox.Config, error) {
 func (c *checker) compile(cfg *SandboxConfig) sandbox.Config {
 	c.checkGuest(cfg)
 	c.checkImage(cfg)
+	c.checkKernel(cfg)
 	c.checkLife(cfg)
 	c.checkPatches(cfg)
 	c.checkMounts(cfg.Mounts)
@@ -52,6 +53,7 @@ func (c *checker) compile(cfg *SandboxConfig) sandbox.Config {
 		Image:       cfg.imageDigest(),
 		CPUs:        cfg.CPUs,
 		MemoryMiB:   cfg.MemoryMiB,
+		Kernel:      cfg.guestKernel(),
 		Hostname:    cfg.Hostname,
 		Network:     c.compileNetwork(cfg),
 		Keep:        cfg.keep(),

@@ -23,7 +23,10 @@ type SandboxConfig struct {
 	Image      string `json:"image,omitempty"`
 	BindRootfs string `json:"bind_rootfs,omitempty"`
 	// Backend names the hypervisor; "" or auto is the machine's default.
-	Backend   string `json:"backend,omitempty"`
+	Backend string `json:"backend,omitempty"`
+	// Kernel is the guest's, of a backend that boots one: a path of the host, or
+	// oci:// and the reference of an image; "" leaves it to the backend.
+	Kernel    string `json:"kernel,omitempty"`
 	MemoryMiB uint32 `json:"memory_mib,omitempty"` // 0 is the backend's default
 	CPUs      uint8  `json:"cpus,omitempty"`       // 0 is the backend's default
 	Hostname  string `json:"hostname,omitempty"`   // "" is the sandbox's name
@@ -86,7 +89,8 @@ type SandboxConfig struct {
 	progress   func(PullProgress)
 	stdio      *[3]*os.File // nil: those of this program
 
-	image *imageDefaults // nil without an image, and before it was pulled
+	image      *imageDefaults // nil without an image, and before it was pulled
+	bootKernel string         // path of the kernel to boot; "" without one, and before it was pulled
 }
 
 // keep reports whether what the sandbox leaves stays.

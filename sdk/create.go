@@ -72,6 +72,13 @@ func launch(ctx context.Context, dirs sandbox.Dirs, name string, cfg SandboxConf
 		defer img.Close()
 		cfg.image = defaultsOf(img)
 	}
+	boots, err := cfg.pullKernel(ctx, dirs)
+	if err != nil {
+		return nil, err
+	}
+	if boots != nil {
+		defer boots.Close() // it is read until the guest has started
+	}
 	if cfg.Replace { // now that little can fail any more
 		timeout := defaultStopTimeout
 		if cfg.ReplaceWithTimeout != nil {
@@ -100,7 +107,7 @@ func (c *SandboxConfig) start(ctx context.Context, dirs sandbox.Dirs, name strin
 	}
 	if c.hypervisor == nil {
 		return sandbox.StartProcess(ctx, sandbox.Launch{
-			Dirs: dirs, Name: name, Again: again, Config: raw, Stdio: stdio, Executable: os.Getenv("SLUICE_EXECUTABLE"),
+			Dirs: dirs, Name: name, Again: again, Config: raw, Stdio: stdio, Executable: os.Getenv("SLUICE_EXECUTABLE"), Kernel: c.bootKernel,
 		})
 	}
 	h, err := sandbox.Embed(ctx,

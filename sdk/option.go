@@ -42,6 +42,18 @@ func WithHypervisor(h hv.Hypervisor) SandboxOption {
 	return func(c *SandboxConfig) { c.hypervisor = h }
 }
 
+// WithKernel names the kernel of a guest that boots one: the path of an image as
+// /boot has them, of libkrunfw's library, or of a directory with boot/vmlinuz-VERSION
+// and lib/modules/VERSION in it; or such a directory in an OCI image, "oci://" and
+// its name, which is pulled as WithPullPolicy says. Without it, and with "",
+// $SLUICE_KERNEL does, or else the backend finds one. A backend without kernels, as a
+// namespace, refuses it.
+//
+// It is an addition to the SDK that this package follows.
+func WithKernel(kernel string) SandboxOption {
+	return func(c *SandboxConfig) { c.Kernel = kernel }
+}
+
 // WithMemory gives the guest that much memory, in MiB.
 func WithMemory(mebibytes uint32) SandboxOption {
 	return func(c *SandboxConfig) { c.MemoryMiB = mebibytes }

@@ -121,22 +121,32 @@ func (c *SandboxConfig) pull(ctx context.Context, dirs sandbox.Dirs) (*image.Ima
 	if err != nil {
 		return nil, err
 	}
-	o := image.PullOptions{Policy: image.Policy(c.PullPolicy), Insecure: c.RegistryInsecure, CACerts: c.RegistryCACerts}
+	o, err := c.pullOptions()
+	if err != nil {
+		return nil, err
+	}
+	o.Insecure = c.RegistryInsecure
 	if a := c.RegistryAuth; a != nil {
 		o.Username, o.Password = a.Username, a.Password
-	}
-	if c.RegistryCACertsPath != "" {
-		text, err := os.ReadFile(c.RegistryCACertsPath)
-		if err != nil {
-			return nil, &Error{Kind: ErrTLS, Message: err.Error(), Hint: "give the path of a PEM bundle"}
-		}
-		o.CACerts = append(append(o.CACerts[:len(o.CACerts):len(o.CACerts)], '\n'), text...)
 	}
 	img, err := store.Pull(ctx, c.Image, o)
 	if err != nil {
 		return nil, imageError(err)
 	}
 	return img, nil
+}
+
+// pullOptions returns how images are pulled, whatever their registry.
+func (c *SandboxConfig) pullOptions() (image.PullOptions, error) {
+	o := image.PullOptions{Policy: image.Policy(c.PullPolicy), CACerts: c.RegistryCACerts}
+	if c.RegistryCACertsPath != "" {
+		text, err := os.ReadFile(c.RegistryCACertsPath)
+		if err != nil {
+			return o, &Error{Kind: ErrTLS, Message: err.Error(), Hint: "give the path of a PEM bundle"}
+		}
+		o.CACerts = append(append(o.CACerts[:len(o.CACerts):len(o.CACerts)], '\n'), text...)
+	}
+	return o, nil
 }
 
 // defaultsOf returns what an image says about its commands.

@@ -20,11 +20,13 @@ type kept struct {
 type wire struct {
 	kept
 	Values []string `json:"values,omitempty"`
+	// Kernel is the path of what is to be booted. The next start may find another.
+	Kernel string `json:"boot_kernel,omitempty"`
 }
 
 // wireOf returns the configuration as it crosses to the sandbox's process.
 func wireOf(cfg *SandboxConfig) (json.RawMessage, error) {
-	w := wire{kept: kept{Config: *cfg, Image: cfg.image}}
+	w := wire{kept: kept{Config: *cfg, Image: cfg.image}, Kernel: cfg.bootKernel}
 	for _, s := range cfg.Secrets {
 		w.Values = append(w.Values, s.Value)
 	}
@@ -56,7 +58,7 @@ func parseWire(raw json.RawMessage) (cfg SandboxConfig, valueless bool, err erro
 	for i, v := range w.Values {
 		w.Config.Secrets[i].Value = v
 	}
-	w.Config.image = w.Image
+	w.Config.image, w.Config.bootKernel = w.Image, w.Kernel
 	return w.Config, len(w.Values) == 0, nil
 }
 
@@ -90,6 +92,7 @@ func (c *SandboxConfig) resolvePaths() {
 		}
 	}
 	resolve(&c.BindRootfs)
+	c.resolveKernel()
 	resolve(&c.RegistryCACertsPath)
 	for i := range c.Patches {
 		resolve(&c.Patches[i].Src)

@@ -16,6 +16,7 @@ import (
 type guestFlags struct {
 	name        string
 	backend     string
+	kernel      string
 	rootfs      string
 	pull        string
 	workdir     string
@@ -35,6 +36,7 @@ func (f *guestFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.name, "name", "", "`NAME` of the sandbox, which is kept then (default: one made up)")
 	flags.BoolVar(&f.remove, "rm", false, "keep nothing after the end, in spite of --name or -d")
 	flags.StringVar(&f.backend, "backend", "", "hypervisor: auto, or a `NAME` that sluice doctor lists (default $SLUICE_BACKEND)")
+	flags.StringVar(&f.kernel, "kernel", "", "`KERNEL` to boot: a path, or oci:// and an image (default $SLUICE_KERNEL)")
 	flags.StringVar(&f.rootfs, "rootfs", "", "`DIR` that becomes the root")
 	flags.StringVar(&f.pull, "pull", "", "ask the registry for the image `WHEN`: always, if-missing or never (default if-missing)")
 	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "show `HOST:GUEST`[:ro]; repeatable")
@@ -73,6 +75,7 @@ func (f *guestFlags) options(image string, detached bool) ([]m.SandboxOption, er
 	opts := []m.SandboxOption{
 		m.WithImage(image),
 		m.WithBackend(f.backend),
+		m.WithKernel(f.kernel),
 		m.WithBindRootfs(f.rootfs),
 		m.WithPullPolicy(m.PullPolicy(f.pull)),
 		m.WithWorkdir(workdir),

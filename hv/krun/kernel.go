@@ -1,6 +1,7 @@
 package krun
 
 import (
+	"errors"
 	"bytes"
 	"encoding/binary"
 	"fmt"
@@ -29,6 +30,9 @@ func kernelFormat(path string) (uint32, error) {
 		return 0, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return 0, fmt.Errorf("kernel %q is a directory, and libkrun loads no modules: name a file that needs none: %w", path, errors.ErrUnsupported)
+	}
 	head, err := io.ReadAll(io.LimitReader(f, kernelHead))
 	if err != nil {
 		return 0, err

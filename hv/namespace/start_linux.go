@@ -3,6 +3,7 @@ package namespace
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -70,6 +71,9 @@ func (h *Hypervisor) start(ctx context.Context, cfg hv.Config, s setup) (*vm, er
 // decide. Its errors are the caller's mistakes, and not the host's.
 func (h *Hypervisor) setup(cfg hv.Config) (setup, error) {
 	s := setup{ScratchMiB: cfg.MemoryMiB, Hide: append(hiddenDirectories(), cfg.Hide...), Terminal: terminal(cfg.Stdio)}
+	if cfg.Kernel != "" || cfg.Initrd != "" {
+		return setup{}, fmt.Errorf("a namespace has the host's kernel, and can't boot another: %w", errors.ErrUnsupported)
+	}
 	for _, path := range s.Hide {
 		if !filepath.IsAbs(path) {
 			return setup{}, fmt.Errorf("path to hide %q is not absolute", path)

@@ -3,6 +3,7 @@ package namespace
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -29,6 +30,20 @@ func inherit(ctx context.Context, client *guest.Client, args ...string) (guest.E
 	}
 	defer p.Close()
 	return p.Wait(ctx)
+}
+
+// A kernel that would not be booted is refused.
+func TestKernelRefused(t *testing.T) {
+	t.Parallel()
+	for _, cfg := range []hv.Config{{Kernel: "/boot/vmlinuz"}, {Initrd: "/boot/initrd"}} {
+		vm, err := New().Start(t.Context(), cfg)
+		if err == nil {
+			vm.Close()
+		}
+		if !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("Start(%+v): %v; want that it is not supported", cfg, err)
+		}
+	}
 }
 
 // runCommand is run with a command of its own.

@@ -2,10 +2,12 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/sluicenet/sluice/internal/control"
+	"github.com/sluicenet/sluice/internal/guest/kernel"
 )
 
 var _ control.Sandbox = (*Sandbox)(nil)
@@ -144,6 +146,10 @@ func startFailure(step string, err error) error {
 	f.Message = step + ": " + f.Message
 	if f.Kind == control.KindUnsupported {
 		f.Hint = "sluice doctor says what this machine lacks"
+	}
+	var missing *kernel.MissingError
+	if errors.As(err, &missing) {
+		f.Hint = missing.Fix
 	}
 	return &f
 }

@@ -22,9 +22,12 @@ type Config struct {
 	Image     string // digest of an image in the cache of Dirs.Images that does; "" for none
 	CPUs      uint8  // 0 is the backend's default
 	MemoryMiB uint32 // 0 is the backend's default
-	Hostname  string
-	Network   *Network // nil gives the guest no card
-	Warnings  []string // for the record
+	// Kernel is the path of the guest's kernel, as in hv.Config; "" leaves it to the
+	// backend. The files need to be there until the sandbox has started.
+	Kernel   string
+	Hostname string
+	Network  *Network // nil gives the guest no card
+	Warnings []string // for the record
 	// Env is what every command's environment begins with. What the guest would
 	// set itself, as for certificates, it leaves alone there.
 	Env map[string]string

@@ -27,6 +27,9 @@ type Launch struct {
 	Stdio [3]*os.File
 	// Executable is the program to start; "" is the running one.
 	Executable string
+	// Kernel is the path of what virtual machines boot, and backends are tried
+	// with, where nothing else is said; "" is this process's SLUICE_KERNEL.
+	Kernel string
 }
 
 // A Process is a sandbox's process, seen from its creator. Its methods may be

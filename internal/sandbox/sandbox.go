@@ -271,6 +271,7 @@ func (s *Sandbox) beginGuest(ctx context.Context, hypervisor hv.Hypervisor, opts
 		CPUs:      s.cfg.CPUs,
 		MemoryMiB: s.cfg.MemoryMiB,
 		Mounts:    s.cfg.Mounts,
+		Kernel:    s.cfg.Kernel,
 		Logger:    s.log,
 	}
 	if n := s.cfg.Network; n != nil {

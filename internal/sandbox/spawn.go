@@ -65,7 +65,7 @@ func (p *Process) prepare(l Launch, theirs, ours *files) error {
 	p.cmd = &exec.Cmd{
 		Path:        path,
 		Args:        []string{Role},
-		Env:         environment(os.Environ()),
+		Env:         environment(os.Environ(), l.Kernel),
 		Dir:         rootDir,
 		Stdin:       null,
 		Stdout:      p.output,
@@ -123,17 +123,25 @@ var inherited = []string{
 	"SystemRoot", "LocalAppData",
 	// What a virtual machine is made of: hv/qemu, hv/krun, guest.Executable, which
 	// may build the agent.
-	"SLUICE_QEMU_ACCEL", "SLUICE_KERNEL", "SLUICE_AGENT", "SLUICE_LIBKRUN",
+	"SLUICE_QEMU_ACCEL", kernelVariable, "SLUICE_AGENT", "SLUICE_LIBKRUN",
 	"GOROOT", "GOPATH", "GOMODCACHE", "GOCACHE", "GOPROXY", "GOFLAGS", "GOTOOLCHAIN", "GOSUMDB", "GONOSUMDB",
 	"GODEBUG", "GOTRACEBACK", "GOMAXPROCS", "GOMEMLIMIT", "GOCOVERDIR", "GORACE",
 }
 
-// environment returns those variables of env that are inherited.
-func environment(env []string) []string {
-	return slices.DeleteFunc(slices.Clone(env), func(entry string) bool {
+// kernelVariable names the kernel to backends. See hv/qemu.
+const kernelVariable = "SLUICE_KERNEL"
+
+// environment returns those variables of env that are inherited, with another
+// kernel unless that is "".
+func environment(env []string, kernel string) []string {
+	env = slices.DeleteFunc(slices.Clone(env), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")
-		return !slices.Contains(inherited, name)
+		return !slices.Contains(inherited, name) || name == kernelVariable && kernel != ""
 	})
+	if kernel != "" {
+		env = append(env, kernelVariable+"="+kernel)
+	}
+	return env
 }
 
 // explain adds to err, which is why the start failed, what the process wrote

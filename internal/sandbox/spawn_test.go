@@ -13,8 +13,11 @@ func TestEnvironment(t *testing.T) {
 	t.Parallel()
 	env := []string{"PATH=/bin", "AWS_SECRET_ACCESS_KEY=x", "HOME=/h", "PATHS=/x", "SLUICE_HOME=/s", "SLUICE_EXECUTABLE=/x", "=C:=x", "GODEBUG"}
 	want := []string{"PATH=/bin", "HOME=/h", "SLUICE_HOME=/s", "GODEBUG"}
-	if got := environment(env); !slices.Equal(got, want) {
+	if got := environment(env, ""); !slices.Equal(got, want) {
 		t.Errorf("environment %q, want %q", got, want)
+	}
+	if got := environment([]string{"SLUICE_KERNEL=/old", "PATH=/bin"}, "/new"); !slices.Equal(got, []string{"PATH=/bin", "SLUICE_KERNEL=/new"}) {
+		t.Errorf("environment with a kernel %q", got)
 	}
 }
 
