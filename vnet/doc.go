@@ -17,8 +17,9 @@
 // inspect.go hands flows to Config.Inspector, review.go decides them again when
 // rules are replaced, buffers.go shares out the memory of their queues, and
 // resolvers.go denies lookups past the DNS proxy. publish.go and publishudp.go
-// bring peers of published ports in, autoconf.go lets guests configure
-// themselves, shaper.go limits the card's rate.
+// bring peers of published ports in, also at an address of the guest's own making
+// (lastseen.go), autoconf.go lets guests configure themselves, shaper.go limits
+// the card's rate.
 //
 // TCP ends in gVisor (stack.go, endpoint.go), which gets packets to any address
 // and never sees ARP, NDP, ICMP or UDP. The host is dialled before the guest's

@@ -111,17 +111,8 @@ func (n *testNet) startGuest(f *os.File) {
 		n.t.Fatal(err)
 	}
 	n.guestStack = s
-	for _, a := range []netip.Prefix{netip.PrefixFrom(b.Guest4, 30), netip.PrefixFrom(b.Guest6, 64)} {
-		proto := header.IPv4ProtocolNumber
-		if a.Addr().Is6() {
-			proto = header.IPv6ProtocolNumber
-		}
-		pa := tcpip.ProtocolAddress{Protocol: proto, AddressWithPrefix: tcpip.AddressWithPrefix{
-			Address: tcpip.AddrFromSlice(a.Addr().AsSlice()), PrefixLen: a.Bits()}}
-		if err := s.AddProtocolAddress(nicID, pa, stack.AddressProperties{}); err != nil {
-			n.t.Fatal(err)
-		}
-	}
+	n.addGuestAddress(netip.PrefixFrom(b.Guest4, 30))
+	n.addGuestAddress(netip.PrefixFrom(b.Guest6, 64))
 	var reader sync.WaitGroup
 	reader.Go(func() { n.readGuest(l) })
 	n.t.Cleanup(func() {
@@ -132,6 +123,20 @@ func (n *testNet) startGuest(f *os.File) {
 		reader.Wait()
 		s.Destroy()
 	})
+}
+
+// addGuestAddress gives the guest's stack an address.
+func (n *testNet) addGuestAddress(a netip.Prefix) {
+	n.t.Helper()
+	proto := header.IPv4ProtocolNumber
+	if a.Addr().Is6() {
+		proto = header.IPv6ProtocolNumber
+	}
+	pa := tcpip.ProtocolAddress{Protocol: proto, AddressWithPrefix: tcpip.AddressWithPrefix{
+		Address: tcpip.AddrFromSlice(a.Addr().AsSlice()), PrefixLen: a.Bits()}}
+	if err := n.guestStack.AddProtocolAddress(nicID, pa, stack.AddressProperties{}); err != nil {
+		n.t.Fatal(err)
+	}
 }
 
 // readGuest gives the guest's stack its frames; ICMP goes to the test.

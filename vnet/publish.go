@@ -249,7 +249,8 @@ func (n *Network) DialGuest(ctx context.Context, port uint16) (net.Conn, error) 
 	return newGuestConn(f, ep, wq), nil
 }
 
-// dialGuest tries the guest's IPv4 address, then its IPv6 one.
+// dialGuest tries the guest's IPv4 address, then its IPv6 one, then the one that
+// it gave itself.
 func (n *Network) dialGuest(ctx context.Context, port uint16, q *buffers) (tcpip.Endpoint, *waiter.Queue, error) {
 	b := n.cfg.Block
 	guest4 := netip.AddrPortFrom(b.Guest4, port)
@@ -257,8 +258,13 @@ func (n *Network) dialGuest(ctx context.Context, port uint16, q *buffers) (tcpip
 	if err == nil {
 		return ep, wq, nil
 	}
-	if ep, wq, err6 := n.dialGuestAt(ctx, b.Gateway6, netip.AddrPortFrom(b.Guest6, port), guestDialTimeout, q); err6 == nil {
-		return ep, wq, nil
+	for _, a := range []netip.Addr{b.Guest6, n.seen.get()} {
+		if !a.IsValid() || ctx.Err() != nil {
+			break
+		}
+		if ep, wq, err6 := n.dialGuestAt(ctx, b.Gateway6, netip.AddrPortFrom(a, port), guestDialTimeout, q); err6 == nil {
+			return ep, wq, nil
+		}
 	}
 	if errors.Is(err, errGuestSilent) && ctx.Err() == nil {
 		return n.dialGuestAt(ctx, b.Gateway4, guest4, guestPatience, q)

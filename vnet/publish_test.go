@@ -114,6 +114,54 @@ func TestPublishIPv6Guest(t *testing.T) {
 	}
 }
 
+// TestPublishLastSeen reaches a server on an address that the guest gave itself,
+// once it was seen: in a packet from there, or in the probe for it. The latest
+// counts, and the block's own address is not forgotten over it.
+func TestPublishLastSeen(t *testing.T) {
+	t.Parallel()
+	const own, older = "fd42:6d73:62::abcd", "fd42:6d73:62:0:1::1"
+	probe := func(target string) link.Frame {
+		return solicit("::", solicitedNode(netip.MustParseAddr(target)).String(), target, "")
+	}
+	from := func(src string) link.Frame { return tcpSegment("["+src+"]:7", "[2606:2800:220::34]:7", "A") }
+	tests := []struct {
+		name  string
+		seen  []link.Frame
+		wants bool
+	}{
+		{"not seen", nil, false},
+		{"a packet", []link.Frame{from(own)}, true},
+		{"a probe", []link.Frame{probe(own)}, true},
+		{"the later of two", []link.Frame{from(older), from(own)}, true},
+		{"the earlier of two", []link.Frame{from(own), from(older)}, false},
+		{"behind it the block's own", []link.Frame{from(own), from(guest6)}, true},
+		{"behind it a probe for the gateway's", []link.Frame{from(own), probe(gateway6)}, true},
+		{"behind it a foreign source", []link.Frame{from(own), from("fd42:6d73:63::1")}, true},
+		{"behind it a foreign probe", []link.Frame{from(own), probe("2606:2800:220::34")}, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := startNet(t, "allow ingress host")
+			n.addGuestAddress(netip.PrefixFrom(netip.MustParseAddr(own), 64))
+			n.listen(netip.MustParseAddrPort("["+own+"]:80"), func(c net.Conn) { c.Write([]byte("own")) })
+			for _, f := range tt.seen {
+				n.write(f)
+			}
+			n.eventually("all read", func() bool { return n.Stats().FramesFromGuest >= uint64(len(tt.seen)) })
+			c, err := net.Dial("tcp", n.publish("127.0.0.1:0", 80).Host.String())
+			var got []byte
+			if err == nil { // the reset may come before or after connect returns
+				defer c.Close()
+				got, err = io.ReadAll(c)
+			}
+			if tt.wants && (string(got) != "own" || err != nil) || !tt.wants && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+}
+
 // TestPublishRefused resets a peer when nobody listens in the guest, when the
 // policy denies it, and when there are too many.
 func TestPublishRefused(t *testing.T) {

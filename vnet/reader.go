@@ -81,6 +81,7 @@ func (r *reader) frame(i int, now time.Time) {
 		n.counters.drop(d)
 		return
 	}
+	n.seen.note(p, &n.cfg.Block)
 	switch p.kind {
 	case kindTCP:
 		if p.ttl == 1 && !n.isLocal(p) {

@@ -166,6 +166,7 @@ type Network struct {
 	udp       *udpNAT
 	icmp      *icmpNAT
 	inbound   *inboundUDP
+	seen      lastSeen
 
 	nextID  atomic.Uint64
 	rules   atomic.Pointer[rules]
