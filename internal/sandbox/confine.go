@@ -4,11 +4,6 @@ import (
 	"github.com/sluicenet/sluice/internal/confine"
 )
 
-// maxMemory bounds the private memory of a sandbox's process, in bytes. An idle
-// one has 8 MiB; all that a guest can fill by the default limits is below a
-// quarter of this.
-const maxMemory = 1 << 30
-
 // confine takes from this process what it doesn't need while its guest runs. It
 // goes on writing its own directory, the claims to addresses and its socket. Its
 // directory is in one with others', where it may remove what is empty: its own, in

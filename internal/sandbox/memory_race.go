@@ -1,0 +1,5 @@
+//go:build race
+
+package sandbox
+
+const maxMemory = 16 << 30
