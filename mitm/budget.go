@@ -3,6 +3,7 @@ package mitm
 import (
 	"net/http"
 	"sync/atomic"
+	"time"
 )
 
 // requestCost is what a request under way takes beside its head, in bytes: the
@@ -19,6 +20,7 @@ const headCopies = 2
 type budget struct {
 	limit int64
 	used  atomic.Int64
+	told  atomic.Int64 // the second in which a refusal was told last
 }
 
 // take takes n bytes, and reports false if there aren't as many.
@@ -31,6 +33,13 @@ func (b *budget) take(n int64) bool {
 }
 
 func (b *budget) give(n int64) { b.used.Add(-n) }
+
+// news reports whether a refusal at now is to be told: one a second is, or a guest
+// could fill the record with them.
+func (b *budget) news(now time.Time) bool {
+	last := b.told.Load()
+	return now.Unix() != last && b.told.CompareAndSwap(last, now.Unix())
+}
 
 // headSize returns how large a header is in memory, in bytes.
 func headSize(h http.Header) (n int64) {

@@ -34,6 +34,9 @@ func TestRequestBytes(t *testing.T) {
 	if h1 := talk(t, w.mustHandshake("http/1.1"), "GET / HTTP/1.1\r\nHost: "+site+"\r\nCookie: "+strings.Repeat("y", 60_000)+"\r\n\r\n"); !strings.HasPrefix(h1, "HTTP/1.1 503") {
 		t.Errorf("over HTTP/1: %.40q, want 503", h1)
 	}
+	if n := len(w.seen(EventLimit)); n > 10 {
+		t.Errorf("%d events tell of it", n)
+	}
 	close(answer)
 	if n := arrived.Load(); n > fit {
 		t.Errorf("%d requests were forwarded, want %d at most", n, fit)

@@ -72,7 +72,9 @@ func (p *Proxy) serveRequest(w http.ResponseWriter, r *http.Request) {
 func (x *exchange) charge(n int64) bool {
 	p := x.session.p
 	if !p.requests.take(n) {
-		p.tell(x.session.flow, Event{Type: EventLimit, Limit: "RequestBytes"})
+		if p.requests.news(p.now()) {
+			p.tell(x.session.flow, Event{Type: EventLimit, Limit: "RequestBytes"})
+		}
 		return false
 	}
 	x.cost += n
