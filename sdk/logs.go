@@ -19,7 +19,7 @@ const (
 	LogSourceStdout LogSource = "stdout" // a command's standard output
 	LogSourceStderr LogSource = "stderr" // a command's standard error
 	LogSourceOutput LogSource = "output" // a command's terminal, which doesn't tell the two apart
-	LogSourceSystem LogSource = "system" // the sandbox: starts and ends
+	LogSourceSystem LogSource = "system" // the sandbox: starts and ends, and a machine's console
 )
 
 // LogOptions say which entries of a log are wanted. The zero LogOptions means all

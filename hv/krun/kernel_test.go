@@ -2,6 +2,7 @@ package krun
 
 import (
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,6 +67,9 @@ func TestKernelFormatOfFile(t *testing.T) {
 	}
 	if _, err := kernelFormat(path + "x"); err == nil {
 		t.Error("a kernel that isn't there has a format")
+	}
+	if _, err := kernelFormat(filepath.Dir(path)); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("a directory: %v; want that it is not supported", err)
 	}
 	if err := os.WriteFile(path, []byte("text"), 0o600); err != nil {
 		t.Fatal(err)

@@ -29,7 +29,7 @@ const (
 	LogStdout = "stdout"
 	LogStderr = "stderr"
 	LogOutput = "output" // of a terminal, which doesn't tell the two apart
-	LogSystem = "system" // starts and ends
+	LogSystem = "system" // starts and ends, and a machine's console
 )
 
 // LogSources are all sources.

@@ -38,6 +38,7 @@ type Sandbox struct {
 	claim      *claim
 	events     *recorder
 	output     *logger      // what commands write
+	console    consoleLog   // what the guest's kernel does, by way of output
 	image      *image.Image // holds the root against removal; nil without one
 	block      *blockClaim
 	vm         hv.VM
@@ -132,6 +133,7 @@ func (s *Sandbox) begin(ctx context.Context, opts Options) error {
 	if s.output, err = newLogger(s.claim.path(logName), maxLogFile); err != nil {
 		return ioFailure(err)
 	}
+	s.console.log = s.output
 	if _, err := s.dirs.Sweep(); err != nil {
 		s.log.Warn("remove what dead sandboxes left", "error", err)
 	}
@@ -272,6 +274,7 @@ func (s *Sandbox) beginGuest(ctx context.Context, hypervisor hv.Hypervisor, opts
 		MemoryMiB: s.cfg.MemoryMiB,
 		Mounts:    s.cfg.Mounts,
 		Kernel:    s.cfg.Kernel,
+		Console:   &s.console,
 		Logger:    s.log,
 	}
 	if n := s.cfg.Network; n != nil {
@@ -498,6 +501,7 @@ func (s *Sandbox) close(ended control.Ended) error {
 	}
 	if s.vm != nil {
 		errs = append(errs, s.vm.Close())
+		s.console.end() // nobody writes to it any more
 	}
 	if s.image != nil {
 		errs = append(errs, s.image.Close())
