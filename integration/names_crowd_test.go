@@ -176,8 +176,20 @@ func (g *guest) together(lines []string) []result {
 // nextResult precedes a result of together.
 const nextResult = "integration: result"
 
-// occurred returns the events so far of a type, for a destination.
-func (g *guest) occurred(eventType string, addr netip.Addr, port uint16) []m.Event {
+// occurred returns the events so far of a type, for a destination. Where there
+// must be one it waits: a sandbox gathers them before it writes.
+func (g *guest) occurred(must bool, eventType string, addr netip.Addr, port uint16) []m.Event {
+	g.t.Helper()
+	found := g.recorded(eventType, addr, port)
+	for deadline := time.Now().Add(5 * time.Second); must && len(found) == 0 && time.Now().Before(deadline); {
+		time.Sleep(20 * time.Millisecond)
+		found = g.recorded(eventType, addr, port)
+	}
+	return found
+}
+
+// recorded returns the events in the file.
+func (g *guest) recorded(eventType string, addr netip.Addr, port uint16) []m.Event {
 	g.t.Helper()
 	f, err := os.Open(g.events)
 	if err != nil {

@@ -177,7 +177,7 @@ func TestDialLate(t *testing.T) {
 					t.Errorf("%s, %v: the server heard %q", r.what, r.addr, heard)
 				}
 			}
-			denied := g.occurred(m.EventFlowDeny, r.addr, r.port)
+			denied := g.occurred(r.by != "", m.EventFlowDeny, r.addr, r.port)
 			if (len(denied) > 0) != (r.by != "") {
 				t.Errorf("%s, %v: %d flow.deny", r.what, r.addr, len(denied))
 			}

@@ -270,12 +270,12 @@ func (tr *trial) outcome(c *crowd, r result, seen map[netlab.Packet]int) string 
 // wantEvents checks the record of a trial.
 func (tr *trial) wantEvents(t *testing.T, g *guest) {
 	t.Helper()
-	denied := g.occurred(m.EventFlowDeny, tr.addr, evidencePort)
+	denied := g.occurred(tr.want != passes, m.EventFlowDeny, tr.addr, evidencePort)
 	if tr.want == passes {
 		if len(denied) > 0 {
 			t.Errorf("%s, %v: %+v", tr.what, tr.addr, denied[0].Verdict)
 		}
-		closed := g.occurred(m.EventFlowClose, tr.addr, evidencePort)
+		closed := g.occurred(true, m.EventFlowClose, tr.addr, evidencePort)
 		if len(closed) != 1 {
 			t.Errorf("%s, %v: %d flow.close, want 1", tr.what, tr.addr, len(closed))
 			return

@@ -116,7 +116,7 @@ func TestDatagrams(t *testing.T) {
 			}
 			wire.None(t, h.To())
 			for _, addr := range h.Addrs {
-				denied := g.occurred(m.EventFlowDeny, addr, uint16(row.port))
+				denied := g.occurred(row.by != "", m.EventFlowDeny, addr, uint16(row.port))
 				if row.by != "" && len(denied) == 0 {
 					t.Errorf("no flow.deny for %v", addr)
 				}
