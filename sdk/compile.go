@@ -112,6 +112,7 @@ func (c *checker) compileNetwork(cfg *SandboxConfig) *sandbox.Network {
 		out.Policy = nil
 	}
 	c.checkSecrets(cfg, n.TLS, out.Policy)
+	out.Hosts = c.compileHosts(cfg.AddHosts)
 	out.Ports = c.compilePorts(cfg)
 	out.Intercept, out.Secrets = c.compileInterception(cfg, n), c.compileSecrets(cfg, n)
 	out.TrustHostCAs = n.TrustHostCAs != nil && *n.TrustHostCAs

@@ -77,6 +77,9 @@ type SandboxConfig struct {
 	Scripts map[string]string      `json:"scripts,omitempty"`
 	Mounts  map[string]MountConfig `json:"mounts,omitempty"`
 
+	// AddHosts are names that the guest knows by its /etc/hosts; see WithAddHost.
+	AddHosts map[string][]string `json:"add_hosts,omitempty"`
+
 	Network      *NetworkConfig    `json:"network,omitempty"`
 	Ports        map[uint16]uint16 `json:"ports,omitempty"`         // TCP, host port on 127.0.0.1 to guest port
 	PortsUDP     map[uint16]uint16 `json:"ports_udp,omitempty"`     // the same for UDP

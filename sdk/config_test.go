@@ -32,6 +32,7 @@ func everything() SandboxConfig {
 		MemoryMiB:  512,
 		CPUs:       2,
 		Hostname:   "guest",
+		AddHosts:   map[string][]string{"db.example": {"10.1.2.3", "host-gateway"}},
 		Workdir:    "/srv",
 		Env:        map[string]string{"A": "b"},
 		Entrypoint: []string{"sh"},

@@ -77,6 +77,7 @@ func (c *checker) checkNone(cfg *SandboxConfig) {
 		{"WithPorts", len(cfg.Ports) > 0},
 		{"WithPortsUDP", len(cfg.PortsUDP) > 0},
 		{"WithPortBindings", len(cfg.PortBindings) > 0},
+		{"WithAddHost", len(cfg.AddHosts) > 0},
 	} {
 		if f.set {
 			c.fail(ErrInvalidConfig, f.path, "", "with Policy none there is no network", "drop it, or choose another policy")

@@ -21,6 +21,7 @@ type networkFlags struct {
 	denyResponse   string
 	maxConnections maxConnections
 	dns            []string
+	addHosts       []string
 	publish        []string
 	pool4, pool6   string
 }
@@ -54,6 +55,7 @@ func (f *networkFlags) registerPolicy(flags *pflag.FlagSet) {
 func (f *networkFlags) registerCard(flags *pflag.FlagSet) {
 	flags.Var(&f.maxConnections, "max-connections", "at most `N` TCP flows at once (default 4096)")
 	flags.StringSliceVar(&f.dns, "dns", nil, "nameserver `HOST[:PORT]` to ask instead of this host's; repeatable")
+	flags.StringArrayVar(&f.addHosts, "add-host", nil, "a name for the guest's /etc/hosts, `NAME:ADDR`; ADDR host-gateway is this host; repeatable")
 	flags.StringArrayVarP(&f.publish, "publish", "p", nil, "publish `PORT` on this host: [ADDR:][HOSTPORT]:PORT[/udp]; repeatable")
 	flags.StringVar(&f.pool4, "ipv4-pool", "", "`PREFIX` that the guest's IPv4 address is taken from (default 172.16.0.0/12)")
 	flags.StringVar(&f.pool6, "ipv6-pool", "", "`PREFIX` that the guest's IPv6 address is taken from (default fd42:6d73:62::/48)")
@@ -129,6 +131,20 @@ func (f *networkFlags) ports() m.SandboxOption {
 		bindings = append(bindings, parsePublish(text))
 	}
 	return m.WithPortBindings(bindings...)
+}
+
+// hosts returns the option of --add-host. What is wrong with a value is left in
+// it, for the sdk to report.
+func (f *networkFlags) hosts() m.SandboxOption {
+	return func(c *m.SandboxConfig) {
+		for _, text := range f.addHosts {
+			name, addr := text, ""
+			if i := strings.IndexAny(text, ":="); i >= 0 { // docker takes both
+				name, addr = text[:i], text[i+1:]
+			}
+			m.WithAddHost(name, strings.TrimSuffix(strings.TrimPrefix(addr, "["), "]"))(c)
+		}
+	}
 }
 
 // parsePublish reads [ADDR:][HOSTPORT]:PORT[/udp], or PORT alone for a free port

@@ -280,7 +280,7 @@ func (f *runFlags) options(cmd *cobra.Command, c *console, args []string) ([]m.S
 	if err != nil {
 		return nil, nil, err
 	}
-	return append(opts, m.WithNetwork(network), f.network.ports(), secrets), command, nil
+	return append(opts, m.WithNetwork(network), f.network.hosts(), f.network.ports(), secrets), command, nil
 }
 
 // check reports flags that don't go together.

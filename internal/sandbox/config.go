@@ -62,6 +62,8 @@ type Network struct {
 	QueryTimeout        time.Duration    // 0 is package dns's default
 	DNSQueriesPerSecond int              // 0 is package dns's default, negative no limit
 
+	Hosts []Host // for the guest's /etc/hosts, beside the names of this host
+
 	Limits    vnet.Limits
 	RateLimit vnet.RateLimit
 	Ports     []vnet.Binding // published from the start

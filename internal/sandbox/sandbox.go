@@ -411,9 +411,7 @@ func (s *Sandbox) guestNetwork() guest.Network {
 		Nameservers: gateways,
 		GatewayMAC:  guest.HardwareAddr(block.GatewayMAC),
 	}
-	for _, g := range gateways {
-		n.Hosts = append(n.Hosts, guest.HostEntry{Addr: g, Names: policy.HostAliases()})
-	}
+	n.Hosts = s.cfg.Network.hostEntries(gateways)
 	return n
 }
 
