@@ -117,3 +117,27 @@ func TestKernelRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestKernelVariable checks that a kernel in an image, which the environment names, is
+// pulled for backends that boot one, and for no other.
+func TestKernelVariable(t *testing.T) {
+	t.Setenv("SLUICE_KERNEL", "oci://kernel.invalid/none:1")
+	never := m.WithPullPolicy(m.PullPolicyNever)
+	sb, err := m.CreateSandbox(t.Context(), "kernel-variable", m.WithBackend("qemu"), never)
+	if err == nil {
+		sb.Close()
+	}
+	if !m.IsKind(err, m.ErrImageNotFound) || !strings.Contains(err.Error(), "kernel.invalid/none") {
+		t.Errorf("a machine: %v; want that the kernel's image isn't here", err)
+	}
+	var fake hvtest.Fake
+	sb, err = m.CreateSandbox(t.Context(), "kernel-variable", m.WithHypervisor(&fake), never)
+	if err != nil {
+		t.Fatalf("a hypervisor of the caller's: %v", err)
+	}
+	sb.Close()
+	sb = running(t, "kernel-variable-namespace", never)
+	if sb.Backend() != "namespace" {
+		t.Errorf("backend %q", sb.Backend())
+	}
+}
