@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -39,6 +40,22 @@ func TestFollowNothing(t *testing.T) {
 	defer brief.Close()
 	if e, err := brief.Recv(ctx); e != nil || err != nil {
 		t.Errorf("until is over: %+v, %v", e, err)
+	}
+}
+
+// TestCancelled checks that a context which ends is what is told, with nothing
+// about how the process took it.
+func TestCancelled(t *testing.T) {
+	t.Parallel()
+	over, cancel := context.WithDeadline(t.Context(), time.Unix(1, 0))
+	defer cancel()
+	_, err := m.CreateSandbox(over, "cancelled", inNamespace(t)...)
+	if !m.IsKind(err, m.ErrCancelled) || !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "last words") {
+		t.Errorf("create: %v", err)
+	}
+	sb := running(t, "cancelled-calls")
+	if _, err := sb.LogStream(over, m.LogStreamOptions{}); !m.IsKind(err, m.ErrCancelled) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("open log: %v", err)
 	}
 }
 

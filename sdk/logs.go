@@ -171,6 +171,9 @@ func openLog(ctx context.Context, name string, c *control.Client, release func()
 	}
 	if err != nil {
 		letGo()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx) // not that of life, which ended with it
+		}
 		return nil, err
 	}
 	return &LogStreamHandle{name: name, stream: stream, letGo: letGo, release: release}, nil

@@ -76,9 +76,10 @@ func StartProcess(ctx context.Context, l Launch) (*Process, error) {
 	p.Release()
 	p.await(abortTime)
 	if ctx.Err() != nil {
-		err = context.Cause(ctx)
+		err = context.Cause(ctx) // what the process said when it was let go explains nothing
+	} else {
+		err = p.explain(err)
 	}
-	err = p.explain(err)
 	return nil, errors.Join(err, p.output.Close())
 }
 
