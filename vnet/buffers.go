@@ -21,7 +21,10 @@ const (
 	// many flows as there may be by default fit into 64 MiB.
 	tightBuffer = 8 << 10
 	// heldBuffer is what a first flight of 64 KiB needs that isn't there at once.
-	heldBuffer = 512 << 10
+	// In segments of a few bytes it needs more: heldSegment is no less than what
+	// each counts beside its bytes.
+	heldBuffer  = 512 << 10
+	heldSegment = 1 << 10
 	// growth is how many times larger a queue gets that turned out too small.
 	growth = 4
 	// reclaimPause is the time between two looks for memory that isn't needed.
@@ -191,22 +194,29 @@ func (q *buffers) sawOut(waiting int) {
 }
 
 // hold makes the queue from the guest large enough for a first flight that is held
-// there, whatever segments it comes in. It may use what growth has to leave: a
-// flight that doesn't fit would be denied.
-func (q *buffers) hold() {
+// there, and of which there are so many bytes in so many segments by now. It may
+// use what growth has to leave: a flight that doesn't fit would be denied.
+func (q *buffers) hold(bytes, segments int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.budget == nil || q.ep == nil || q.size >= heldBuffer {
+	size, leave := int64(heldBuffer), int64(0)
+	if 2*int64(bytes+segments*heldSegment) > q.size && q.size >= heldBuffer {
+		size = min(q.size*growth, maxBuffer)
+	}
+	if q.budget == nil || q.ep == nil || q.size >= size {
 		return
 	}
-	if more := heldBuffer - q.out; more > 0 {
-		if !q.budget.take(more, 0) {
+	if size > heldBuffer {
+		leave = q.budget.limit / 8
+	}
+	if more := size - q.out; more > 0 {
+		if !q.budget.take(more, leave) {
 			return
 		}
 		q.out += more
 	}
-	q.size = heldBuffer
-	q.ep.SocketOptions().SetReceiveBufferSize(heldBuffer, true)
+	q.size = size
+	q.ep.SocketOptions().SetReceiveBufferSize(size, true)
 }
 
 // shrink gives back what the queues have grown by and don't need at this moment;

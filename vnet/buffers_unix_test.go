@@ -136,18 +136,6 @@ func TestBuffersStay(t *testing.T) {
 	n.eventually("all given back", func() bool { return n.budget.used() == 0 })
 }
 
-// waitingBytes returns how many bytes of the guest's wait in queues.
-func (n *testNet) waitingBytes() (sum int) {
-	for _, e := range n.stack.RegisteredEndpoints() {
-		if ep, ok := e.(tcpip.Endpoint); ok {
-			if k, err := ep.GetSockOptInt(tcpip.ReceiveQueueSizeOption); err == nil {
-				sum += k
-			}
-		}
-	}
-	return sum
-}
-
 // TestBuffersSpent begins flows until the budget is spent: then a SYN is dropped,
 // and when a flow ends its repetition is let in.
 func TestBuffersSpent(t *testing.T) {
@@ -218,18 +206,19 @@ func TestBuffersInbound(t *testing.T) {
 	b := n.publish("127.0.0.1:0", 80)
 	for i := range 3 {
 		c, err := net.Dial("tcp", b.Host.String())
-		if err != nil {
-			t.Fatal(err)
+		if err == nil {
+			defer c.Close()
 		}
-		defer c.Close()
 		if i < 2 {
 			n.eventually("taken", func() bool { return n.budget.used() == (i+1)*2*tightBuffer })
 			continue
 		}
-		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		if err == nil { // the reset may come before or after connect returns
+			_, err = c.Read(make([]byte, 1))
+		}
+		if !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("the third saw %v", err)
 		}
-		break
 	}
 }
 

@@ -329,3 +329,28 @@ func (n *testNet) tcpBytesOut() (sum uint64) {
 	}
 	return sum
 }
+
+// tcpBytesIn returns the bytes that all flows have brought to the guest's side.
+func (n *testNet) tcpBytesIn() (sum uint64) {
+	n.tcp.each(func(f *tcpFlow) { sum += f.bytesIn.Load() })
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, e := range n.events {
+		if e.Type == "flow.close" {
+			sum += e.Flow.BytesIn
+		}
+	}
+	return sum
+}
+
+// waitingBytes returns how many bytes of the guest's wait in queues.
+func (n *testNet) waitingBytes() (sum int) {
+	for _, e := range n.stack.RegisteredEndpoints() {
+		if ep, ok := e.(tcpip.Endpoint); ok {
+			if k, err := ep.GetSockOptInt(tcpip.ReceiveQueueSizeOption); err == nil {
+				sum += k
+			}
+		}
+	}
+	return sum
+}

@@ -72,7 +72,7 @@ func (r *relay) await() string {
 			r.passed = n
 			return ""
 		case b.n > 0:
-			r.flow.buffers.hold()
+			r.flow.buffers.hold(b.n, b.segments)
 		}
 		select {
 		case <-ready:
@@ -268,7 +268,7 @@ func (r *relay) forwardGated() (more bool, err tcpip.Error) {
 			return false, &tcpip.ErrConnectionAborted{}
 		}
 		if r.passed = n; n == 0 && b.n > 0 {
-			r.flow.buffers.hold()
+			r.flow.buffers.hold(b.n, b.segments)
 		}
 	}
 	if r.passed == 0 || len(b.bytes()) == 0 {
@@ -287,9 +287,10 @@ func (r *relay) forwardGated() (more bool, err tcpip.Error) {
 // A collection is a copy of the bytes that wait in the endpoint's queue, up to
 // what a first flight may have. It must be released.
 type collection struct {
-	buf *[sniff.MaxFlight]byte
-	n   int
-	err tcpip.Error // why there are none; nil if there just are none yet
+	buf      *[sniff.MaxFlight]byte
+	n        int
+	segments int         // that they are in
+	err      tcpip.Error // why there are none; nil if there just are none yet
 }
 
 var collections = sync.Pool{New: func() any { return new([sniff.MaxFlight]byte) }}
@@ -303,7 +304,7 @@ func (r *relay) collect() (c *collection, closed bool) {
 	// gVisor wakes us for an end of stream before its state tells; a read waits
 	// until it does. What came with the end may be behind what was read.
 	if !closed && r.guestEnded() {
-		c.n, closed = 0, true
+		c.n, c.segments, closed = 0, 0, true
 		_, err = r.ep.Read(c, tcpip.ReadOptions{Peek: true})
 	}
 	switch err.(type) {
@@ -334,6 +335,7 @@ func (c *collection) release()      { collections.Put(c.buf) }
 func (c *collection) Write(p []byte) (int, error) {
 	k := copy(c.buf[c.n:], p)
 	c.n += k
+	c.segments++
 	if k < len(p) {
 		return k, errEnough
 	}

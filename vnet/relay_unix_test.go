@@ -211,19 +211,6 @@ func TestRelayUnread(t *testing.T) {
 	c.Close()
 }
 
-// tcpBytesIn returns the bytes that all flows have brought to the guest's side.
-func (n *testNet) tcpBytesIn() (sum uint64) {
-	n.tcp.each(func(f *tcpFlow) { sum += f.bytesIn.Load() })
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, e := range n.events {
-		if e.Type == "flow.close" {
-			sum += e.Flow.BytesIn
-		}
-	}
-	return sum
-}
-
 // TestRelayUrgent shows that urgent data is plain data: none is lost, and none
 // stops the stream.
 func TestRelayUrgent(t *testing.T) {
