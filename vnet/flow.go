@@ -136,6 +136,20 @@ func (n *Network) noteTCP(f *tcpFlow, seen sniff.Result, now time.Time) bool {
 	return n.reviewTCP(f, now)
 }
 
+// denyUnread denies a flow that is HTTP when the inspector can't have it any more:
+// its first bytes are gone. The denial is recorded.
+func (n *Network) denyUnread(f *tcpFlow, now time.Time) {
+	v := policy.Verdict{Rule: -1, Source: "inspector", Reason: reasonUnread}
+	f.mu.Lock()
+	f.decided, f.stage = v, f.evidence.Stage
+	generation := f.generation
+	f.mu.Unlock()
+	n.allowedOrRecorded(f, v, generation, now)
+}
+
+// reasonUnread is why HTTP is denied that began too slowly.
+const reasonUnread = "plain HTTP must be read, and the head of its first request took too long"
+
 // allowedOrRecorded reports whether v allows f to go on after its handshake. If
 // not, that is recorded: the guest will see a reset.
 func (n *Network) allowedOrRecorded(f *tcpFlow, v policy.Verdict, generation uint64, now time.Time) bool {

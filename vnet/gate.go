@@ -19,6 +19,8 @@ const holdTimeout = 10 * time.Second
 // it does.
 //
 //	first bytes ─┬─ no name needed ─► forwarded; the name is noted ──────► open
+//	             ├─ all HTTP is read ► may be HTTP? held ─► classified ─┬─ HTTP ─► the inspector's
+//	             │                                                      └─ as if no name were needed
 //	             └─ name needed ────► held ─► classified ─► decided again ─┬─ denied ─► cut
 //	                                                                       ├─ TLS, opaque ─► open
 //	                                                                       └─ HTTP ─► each request decided
@@ -39,6 +41,7 @@ type gate struct {
 	deadline   time.Time       // when a held flight is given up; zero before its first byte
 	handOver   bool            // plain HTTP: the inspector is to have the flow, of which nothing was forwarded
 	declined   bool            // it can't
+	late       bool            // bytes went on that took too long to be HTTP or not
 }
 
 // gateState is what a gate does with bytes. Their order is the order in which
@@ -48,6 +51,7 @@ type gateState uint8
 const (
 	gateFirst    gateState = iota // nothing was seen yet
 	gateNote                      // forward everything, look for the name
+	gateRead                      // forward nothing that may be HTTP, which the inspector wants
 	gateHold                      // forward nothing until classified
 	gateRequests                  // forward requests as each is decided
 	gateOpen                      // forward everything
@@ -67,7 +71,7 @@ func (g *gate) withheld() bool { return g.state == gateRequests && !g.dial }
 // expired returns a channel that fires when a held flight is to be given up;
 // nil if none is held.
 func (g *gate) expired(now time.Time) <-chan time.Time {
-	if g.state != gateHold && !g.withheld() || g.deadline.IsZero() {
+	if g.state != gateRead && g.state != gateHold && !g.withheld() || g.deadline.IsZero() {
 		return nil
 	}
 	return time.After(g.deadline.Sub(now))
@@ -83,6 +87,8 @@ func (g *gate) pass(b []byte, closed bool, now time.Time) (n int, denied bool) {
 	switch g.state {
 	case gateNote:
 		return g.note(b, closed, now)
+	case gateRead:
+		return g.read(b, closed, now)
 	case gateHold:
 		return g.hold(b, closed, now)
 	case gateRequests:
@@ -107,18 +113,62 @@ func (g *gate) review(begun bool, now time.Time) bool {
 	switch {
 	case g.dial && !begun:
 		g.state, g.deadline = gateFirst, time.Time{} // a banner may come first
-	case !v.NeedsName:
+	case !v.NeedsName && !g.reads():
 		g.state = gateNote
-	case g.state != gateHold:
-		g.state, g.deadline = gateHold, now.Add(g.n.cfg.holdTimeout)
+	default:
+		if g.state != gateRead && g.state != gateHold {
+			g.deadline = now.Add(g.n.cfg.holdTimeout)
+		}
+		if g.state = gateHold; !v.NeedsName {
+			g.state = gateRead
+		}
 	}
 	return true
+}
+
+// reads reports whether the inspector is to have the flow if it is HTTP, though
+// no rule wants its requests read. Of HTTP no server speaks first.
+func (g *gate) reads() bool {
+	return g.n.inspectsAllHTTP() && g.noted == nil && !g.declined && g.flow.bytesIn.Load() == 0
+}
+
+// read looks for HTTP in bytes that wait while they may be that, and nothing
+// else.
+func (g *gate) read(b []byte, closed bool, now time.Time) (int, bool) {
+	if g.reads() {
+		r := g.flight.Next(b, closed)
+		if likeHTTP(r.Kind, b) {
+			g.handOver = true
+			return 0, false
+		}
+		if r.Kind == sniff.More && beginsText(b) {
+			if now.Before(g.deadline) {
+				return 0, false
+			}
+			g.late = true
+		}
+	}
+	g.state = gateNote
+	return g.note(b, closed, now)
+}
+
+// likeHTTP reports whether a flight of a kind is HTTP to the strict reader, or to
+// a forgiving server: the inspector answers the latter itself.
+func likeHTTP(k sniff.Kind, b []byte) bool {
+	return isHTTP(k) || k == sniff.Malformed && beginsText(b)
+}
+
+// beginsText reports whether a flight that is neither opaque nor TLS is like HTTP,
+// or may become so: all others are like TLS.
+func beginsText(b []byte) bool {
+	return len(b) == 0 || b[0] >= '\t' && b[0] <= '\r' || b[0] >= ' ' && b[0] <= '~'
 }
 
 // note looks for the name in bytes that are forwarded anyway.
 func (g *gate) note(b []byte, closed bool, now time.Time) (int, bool) {
 	seen := g.seen(b)
 	r := g.flight.Next(seen, closed)
+	late := g.late && likeHTTP(r.Kind, seen)
 	if r.Kind == sniff.More {
 		if g.noted == nil {
 			seen = slices.Clone(b)
@@ -129,6 +179,10 @@ func (g *gate) note(b []byte, closed bool, now time.Time) (int, bool) {
 	g.noted = nil
 	g.state = gateOpen
 	if !g.n.noteTCP(g.flow, r, now) {
+		return 0, true
+	}
+	if late {
+		g.n.denyUnread(g.flow, now)
 		return 0, true
 	}
 	return len(b), false

@@ -47,6 +47,18 @@ type HTTPInspector interface {
 	InspectsHTTP() bool
 }
 
+// An AllHTTPInspector is an HTTPInspector that plain HTTP may be handed to
+// whatever the rules.
+type AllHTTPInspector interface {
+	HTTPInspector
+	// InspectsAllHTTP reports whether InspectsHTTP holds where no rule wants the
+	// requests read, too. Then the guest's first bytes wait while they may become
+	// HTTP, for 10 s at most: what turns out to be HTTP only then is cut. A server
+	// that speaks first is heard at once, and has its flow relayed. It must not
+	// block.
+	InspectsAllHTTP() bool
+}
+
 // An InspectedFlow is a flow that an Inspector serves. Its methods may be called
 // concurrently.
 type InspectedFlow struct {
@@ -74,6 +86,12 @@ func (n *Network) inspects(f *tcpFlow) bool {
 func (n *Network) inspectsHTTP() bool {
 	h, ok := n.cfg.Inspector.(HTTPInspector)
 	return ok && h.InspectsHTTP()
+}
+
+// inspectsAllHTTP reports whether it wants that whatever the rules.
+func (n *Network) inspectsAllHTTP() bool {
+	h, ok := n.cfg.Inspector.(AllHTTPInspector)
+	return ok && h.InspectsHTTP() && h.InspectsAllHTTP()
 }
 
 // serveInspected serves a flow to a port of the inspector's. Where V0 allows, the

@@ -20,6 +20,7 @@ import (
 // testInspector serves port 443, and plain HTTP if http is set, with serve.
 type testInspector struct {
 	http   bool
+	all    bool         // whatever the rules
 	port   atomic.Int32 // another one
 	served atomic.Int32
 	serve  func(ctx context.Context, guest net.Conn, f *InspectedFlow)
@@ -28,7 +29,8 @@ type testInspector struct {
 func (i *testInspector) Inspects(port uint16) bool {
 	return port == 443 || int32(port) == i.port.Load()
 }
-func (i *testInspector) InspectsHTTP() bool { return i.http }
+func (i *testInspector) InspectsHTTP() bool    { return i.http }
+func (i *testInspector) InspectsAllHTTP() bool { return i.all }
 
 func (i *testInspector) Serve(ctx context.Context, guest net.Conn, f *InspectedFlow) {
 	i.served.Add(1)
@@ -359,29 +361,39 @@ func TestInspectEnds(t *testing.T) {
 	}
 }
 
-// TestInspectHTTP hands plain HTTP over where rules speak of names: from its first
-// byte, undecided, whichever port and size of segments.
+// TestInspectHTTP hands plain HTTP over where rules speak of names, or where all of
+// it is wanted: from its first byte, undecided, whichever port and size of segments.
 func TestInspectHTTP(t *testing.T) {
 	t.Parallel()
-	const only, except = "allow egress good.example", "deny egress bad.example; allow egress public"
+	const only, except, all = "allow egress good.example", "deny egress bad.example; allow egress public", "allow egress public"
 	tests := []struct {
 		name, rules, addr, flight string
-		handed                    bool
+		all, handed               bool
 	}{
-		{"name first", only, "93.184.216.35:8080", goodRequest, true},
-		{"dialled first", except, "93.184.216.34:80", goodRequest, true},
-		{"denied", except, "93.184.216.34:80", "GET / HTTP/1.1\r\nHost: bad.example\r\n\r\n", true},
-		{"HTTP/2", except, "93.184.216.34:80", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", true},
-		{"CONNECT", except, "93.184.216.34:80", "CONNECT good.example:443 HTTP/1.1\r\n\r\n", true},
-		{"no rule speaks of names", "allow egress public", "93.184.216.34:80", goodRequest, false},
-		{"opaque", except, "93.184.216.34:80", "\x00\x01\x02", false},
+		{"name first", only, "93.184.216.35:8080", goodRequest, false, true},
+		{"dialled first", except, "93.184.216.34:80", goodRequest, false, true},
+		{"denied", except, "93.184.216.34:80", "GET / HTTP/1.1\r\nHost: bad.example\r\n\r\n", false, true},
+		{"HTTP/2", except, "93.184.216.34:80", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", false, true},
+		{"CONNECT", except, "93.184.216.34:80", "CONNECT good.example:443 HTTP/1.1\r\n\r\n", false, true},
+		{"no rule speaks of names", all, "93.184.216.34:80", goodRequest, false, false},
+		{"opaque", except, "93.184.216.34:80", "\x00\x01\x02", false, false},
+		{"all, name first", only, "93.184.216.35:8080", goodRequest, true, true},
+		{"all, dialled first", except, "93.184.216.34:80", goodRequest, true, true},
+		{"all, no rule speaks of names", all, "93.184.216.34:8080", goodRequest, true, true},
+		{"all, blanks first", all, "93.184.216.34:80", "\r\n" + goodRequest, true, true},
+		{"all, HTTP/2", all, "93.184.216.34:80", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", true, true},
+		{"all, CONNECT", all, "93.184.216.34:80", "CONNECT good.example:443 HTTP/1.1\r\n\r\n", true, true},
+		{"all, opaque", all, "93.184.216.34:80", "\x00\x01\x02", true, false},
+		{"all, another text", all, "93.184.216.34:80", "EHLO me\r\nMAIL FROM:<x@y>\r\n", true, false},
+		{"all, half a request", all, "93.184.216.34:80", "GET / HT", true, false},
+		{"all, TLS", all, "93.184.216.34:80", string(helloOf(t, "good.example")), true, false},
 	}
 	for _, tt := range tests {
 		for _, size := range []int{len(tt.flight), 3} {
 			t.Run(tt.name, func(t *testing.T) {
 				t.Parallel()
 				got := make(chan string, 1)
-				i := &testInspector{http: true, serve: func(ctx context.Context, guest net.Conn, f *InspectedFlow) {
+				i := &testInspector{http: true, all: tt.all, serve: func(ctx context.Context, guest net.Conn, f *InspectedFlow) {
 					b := make([]byte, len(tt.flight))
 					io.ReadFull(guest, b)
 					got <- string(b)
