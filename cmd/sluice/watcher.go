@@ -67,7 +67,11 @@ func (w *watcher) event(e m.Event) {
 	case e.Type == m.EventDropped:
 		w.c.notef("%d events were lost: the machine was too busy to write them", e.Count)
 	case e.Type == m.EventLimitHit:
-		w.tellLimit(e)
+		w.once(notice{"limit", e.Limit}, "the guest ran into the limit "+printable(e.Limit))
+	case e.Secret != nil && (e.Type == m.EventSecretBlock || e.Type == m.EventSecretSkip):
+		w.once(notice{e.Type, e.Secret.Secret + " " + e.Secret.Name}, secretText(e))
+	case e.TLS != nil && e.Type == m.EventTLSFail:
+		w.once(notice{e.Type, e.TLS.Leg + " " + e.TLS.Name}, tlsText(e))
 	case e.Type == m.EventWarning:
 		w.c.notef("warning: %s", printable(e.Message))
 	case w.verbose:
@@ -118,14 +122,39 @@ func (w *watcher) tell(e m.Event) {
 	w.c.notef("%s", text)
 }
 
-// tellLimit prints that a bound was hit, once per bound.
-func (w *watcher) tellLimit(e m.Event) {
-	n := notice{"limit", e.Limit}
-	if w.told[n] {
+// once prints a remark, the first time only, and not beyond maxNotices.
+func (w *watcher) once(n notice, text string) {
+	if w.told[n] || len(w.told) > maxNotices {
 		return
 	}
 	w.told[n] = true
-	w.c.notef("the guest ran into the limit %s", printable(e.Limit))
+	w.c.notef("%s", text)
+}
+
+// secretText says what became of a placeholder that wasn't replaced.
+func secretText(e m.Event) string {
+	s := e.Secret
+	place := s.Place
+	if s.Header != "" {
+		place += " " + printable(s.Header)
+	}
+	if e.Type == m.EventSecretSkip {
+		return fmt.Sprintf("secret %s: sent to %s as its placeholder, in the %s: %s", s.Secret, printable(s.Name), place, s.Reason)
+	}
+	text := fmt.Sprintf("secret %s: its placeholder was on its way to %s, in the %s: blocked", s.Secret, printable(s.Name), place)
+	if s.Action == m.ViolationActionBlockAndTerminate {
+		text += ", and the sandbox ended"
+	}
+	return text
+}
+
+// tlsText says why a connection that is read could not be had, and what helps.
+func tlsText(e m.Event) string {
+	text := fmt.Sprintf("TLS of %s: %s", printable(e.TLS.Name), printable(e.TLS.Reason))
+	if e.TLS.Fix != "" {
+		text += "; " + printable(e.TLS.Fix)
+	}
+	return text
 }
 
 // noticeOf returns what was denied.
