@@ -56,6 +56,26 @@ func TestVMKernelImage(t *testing.T) {
 	}
 }
 
+// TestVMKernelMissing says what an image must have that has no kernel.
+func TestVMKernelMissing(t *testing.T) {
+	t.Parallel()
+	needMachine(t)
+	image, err := demoImage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sb, err := m.CreateSandbox(t.Context(), "vm-no-kernel", m.WithBackend("qemu"), m.WithImage(image), m.WithKernel("oci://"+image),
+		m.WithNetwork(m.NetworkPolicy.None()))
+	if err == nil {
+		sb.Close()
+	}
+	for _, want := range []string{"has no boot/vmlinuz-VERSION", "put its image at boot/vmlinuz-VERSION there"} {
+		if !m.IsKind(err, m.ErrUnsupportedOperation) || !strings.Contains(err.Error(), want) {
+			t.Errorf("an image without a kernel: %v; want %q", err, want)
+		}
+	}
+}
+
 // kernelArchive writes an image with the host's kernel, and the modules that a machine
 // needs, and returns its path and the version that the kernel's file says: another one
 // than the host's, to tell the two apart.
