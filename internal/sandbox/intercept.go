@@ -18,8 +18,8 @@ import (
 )
 
 var (
-	_ vnet.HTTPInspector = inspector{}
-	_ mitm.Flow          = inspectedFlow{}
+	_ vnet.AllHTTPInspector = inspector{}
+	_ mitm.Flow             = inspectedFlow{}
 )
 
 // intercept makes the proxy that reads TLS, if the configuration asks for it.
@@ -67,7 +67,7 @@ func (i inspector) Inspects(port uint16) bool { return i.s.proxy.Inspects(port) 
 // InspectsHTTP implements vnet.HTTPInspector.
 func (i inspector) InspectsHTTP() bool { return i.s.proxy.InspectsHTTP() }
 
-// InspectsAllHTTP reports whether plain HTTP is to be served whatever the rules.
+// InspectsAllHTTP implements vnet.AllHTTPInspector.
 func (i inspector) InspectsAllHTTP() bool { return i.s.proxy.InspectsAllHTTP() }
 
 // Serve implements vnet.Inspector.

@@ -112,3 +112,55 @@ func TestInterceptGuest(t *testing.T) {
 		t.Error("an event holds a secret's value")
 	}
 }
+
+// TestInterceptPlain has a guest's curl send a placeholder in plain HTTP, which no
+// rule asks to be read: it is read all the same. Its own host gets the secret,
+// where that needs no TLS; another gets nothing, and that is told of.
+func TestInterceptPlain(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("curl"); err != nil {
+		netlab.Skip(t, "curl", err.Error())
+	}
+	const value = "s3cr3t-value-of-the-token"
+	heard := make(chan string, 4)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		heard <- r.Header.Get("Authorization")
+		_, _ = io.WriteString(w, "you said "+r.Header.Get("Authorization")+"\n")
+	}))
+	defer server.Close()
+	port := server.Listener.Addr().(*net.TCPAddr).Port
+	own := policy.HostAliases()[0]
+	for _, tt := range []struct {
+		name, host, said string
+		plain            bool
+		heard, event     string
+	}{
+		{"own host", own, "Bearer $TOKEN", true, "Bearer " + value, "secret.inject"},
+		{"own host, TLS required", own, "Bearer $TOKEN", false, "", "secret.block"},
+		{"foreign host", "other.example", "Bearer $TOKEN", true, "", "secret.block"},
+		{"nothing secret", "other.example", "Bearer x", true, "Bearer x", "http.request"},
+	} {
+		_, c := started(t, testConfig{Policy: "allow-all", TLSPort: 443, Secret: value, Plain: tt.plain})
+		ask := fmt.Sprintf(`curl -sS --max-time 20 --connect-to %s:%d:%s:%d -H "Authorization: %s" http://%s:%d/x`, tt.host, port, own, port, tt.said, tt.host, port)
+		got, err := run(t.Context(), c, sh(ask), "")
+		if err != nil || strings.Contains(got.out, value) {
+			t.Errorf("%s: the guest hears %q %q, %v", tt.name, got.out, got.errs, err)
+		}
+		said := ""
+		select {
+		case said = <-heard:
+		default: // curl has its answer, so nothing is on its way
+		}
+		if said != tt.heard {
+			t.Errorf("%s: the server hears %q, want %q; the guest %q %q", tt.name, said, tt.heard, got.out, got.errs)
+		}
+		stream, err := c.PastEvents(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(stream)
+		if stream.Close(); err != nil || !strings.Contains(string(text), `"type":"`+tt.event+`"`) || strings.Contains(string(text), value) {
+			t.Errorf("%s: no event %s, or one with the value, in\n%s%v", tt.name, tt.event, text, err)
+		}
+	}
+}

@@ -33,6 +33,7 @@ type testConfig struct {
 	TLSPort uint16 `json:"tls_port,omitempty"` // is intercepted; 0 is none
 	Roots   []byte `json:"roots,omitempty"`    // PEM, of whom upstreams may be
 	Secret  string `json:"secret,omitempty"`   // value of TOKEN, for the first host alias
+	Plain   bool   `json:"plain,omitempty"`    // it may go there without TLS
 
 	Image   string  `json:"image,omitempty"`
 	Patches []Patch `json:"patches,omitempty"`
@@ -92,7 +93,7 @@ func testCompile(raw json.RawMessage) (Config, error) {
 		out.Network.Intercept = &mitm.Config{Ports: []uint16{c.TLSPort}, ExtraRoots: c.Roots}
 	}
 	if c.Secret != "" {
-		out.Network.Secrets.Secrets = []secret.Secret{{EnvVar: "TOKEN", Value: secret.NewValue(c.Secret), AllowHosts: policy.HostAliases()[:1]}}
+		out.Network.Secrets.Secrets = []secret.Secret{{EnvVar: "TOKEN", Value: secret.NewValue(c.Secret), AllowHosts: policy.HostAliases()[:1], AllowPlain: c.Plain}}
 	}
 	return out, nil
 }
