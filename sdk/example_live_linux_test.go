@@ -162,7 +162,7 @@ func ExampleSandbox_Metrics() {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println(use.Uptime > 0, use.VCPUTimeNs > 0)
+	fmt.Println(use.Uptime > 0, use.MemoryBytes > 0)
 	all, err := m.AllSandboxMetrics(ctx)
 	fmt.Println(all["example-use"] != nil, err)
 	// Output:
