@@ -66,15 +66,29 @@ func (c *checker) compile(cfg *SandboxConfig) sandbox.Config {
 		Env:         cfg.ownEnvironment(),
 		LogLevel:    cfg.logLevel(),
 	}
-	if out.Keep && out.Backend == "namespace" {
-		c.warnings = append(c.warnings, "WithEphemeral or WithDetached: a namespace keeps no files: what is written to its root is gone when it stops")
-	}
+	c.warnOfNamespace(out)
 	var err error
 	if out.ConfigJSON, err = keptOf(cfg); err != nil {
 		c.fail(ErrInternal, "", "", err.Error(), "")
 	}
 	out.Warnings = c.warnings
 	return out
+}
+
+// warnOfNamespace warns of what a namespace doesn't do, for want of a machine.
+func (c *checker) warnOfNamespace(out sandbox.Config) {
+	if out.Backend != "namespace" {
+		return
+	}
+	if out.Keep {
+		c.warnings = append(c.warnings, "WithEphemeral or WithDetached: a namespace keeps no files: what is written to its root is gone when it stops")
+	}
+	if out.CPUs != 0 {
+		c.warnings = append(c.warnings, "WithCPUs: a namespace doesn't limit processors")
+	}
+	if out.MemoryMiB != 0 {
+		c.warnings = append(c.warnings, "WithMemory: in a namespace it bounds the files that the guest writes, not its processes")
+	}
 }
 
 // backendName returns the name as sluice.Open takes it.

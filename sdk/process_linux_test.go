@@ -434,6 +434,17 @@ func TestLogLevel(t *testing.T) {
 	}
 }
 
+// TestNamespaceWarns checks that what a namespace doesn't do is said.
+func TestNamespaceWarns(t *testing.T) {
+	t.Parallel()
+	sb := running(t, "warns", m.WithCPUs(2), m.WithMemory(512))
+	for _, want := range []string{"WithCPUs: ", "WithMemory: "} {
+		if !slices.ContainsFunc(sb.Warnings(), func(w string) bool { return strings.HasPrefix(w, want) }) {
+			t.Errorf("%q isn't among %q", want, sb.Warnings())
+		}
+	}
+}
+
 // TestAttachAgain checks that a sandbox outlives its attached commands.
 func TestAttachAgain(t *testing.T) {
 	t.Parallel()
