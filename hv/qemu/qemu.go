@@ -57,8 +57,9 @@ type Config struct {
 	// separated by commas; without it, the host's own.
 	Accelerators []string
 	// Kernel is what guests boot where hv.Config.Kernel is empty: an image as
-	// /boot has them, libkrunfw's library, or a directory with boot and lib/modules. "" is the
-	// variable SLUICE_KERNEL, else what kernel.Find finds.
+	// /boot has them, libkrunfw's library, or a directory with boot and
+	// lib/modules in it. "" is the variable SLUICE_KERNEL, else what kernel.Find
+	// finds.
 	Kernel string
 	// Program is QEMU. "" looks for qemu-system-x86_64 or -aarch64 in PATH.
 	Program string
