@@ -15,8 +15,8 @@ const holdTimeout = 10 * time.Second
 // A gate looks at what the guest sends on a TCP flow before any of it is
 // forwarded. Where the policy needs a name it holds the bytes until they are
 // classified and the name has decided; elsewhere it only notes the name, and
-// holds nothing but what may be HTTP that the inspector wants. Until then a policy that is replaced changes which of the two
-// it does.
+// holds nothing but what may be HTTP that the inspector wants. Until then a policy
+// that is replaced changes which of these it does.
 //
 //	first bytes ─┬─ no name needed ─► forwarded; the name is noted ──────► open
 //	             ├─ all HTTP is read ► may be HTTP? held ─► classified ─┬─ HTTP ─► the inspector's
