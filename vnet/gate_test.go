@@ -157,17 +157,17 @@ func checkGateRow(t *testing.T, row gateRow, size int) {
 // take far more memory than their bytes.
 func TestGateCrumbs(t *testing.T) {
 	t.Parallel()
-	n := startNet(t, "allow egress good.example", func(c *Config) { c.Names = gateNames })
+	n := startNet(t, "allow egress good.example", func(c *Config) { c.Names, c.holdTimeout = gateNames, time.Minute })
 	got := make(chan []byte, 1)
 	n.serve("93.184.216.34:80", func(c *net.TCPConn) {
 		b, _ := io.ReadAll(c)
 		got <- b
 	})
-	flight := "GET / HTTP/1.1\r\nX: " + strings.Repeat("x", 3000) + "\r\nHost: good.example\r\n\r\n"
+	flight := "GET / HTTP/1.1\r\nX: " + strings.Repeat("x", 1500) + "\r\nHost: good.example\r\n\r\n"
 	c := n.mustDial("93.184.216.34:80")
 	for i := range len(flight) {
 		c.Write([]byte(flight[i : i+1]))
-		if i%16 == 0 { // what overtakes the growth of the queue has to be sent again
+		if i%4 == 0 { // what overtakes the growth of the queue has to be sent again
 			n.eventually("arrived", func() bool { return n.waitingBytes() == i+1 || i == len(flight)-1 })
 		}
 	}
