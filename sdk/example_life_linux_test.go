@@ -208,3 +208,127 @@ func ExampleSandbox_AttachShell() {
 	// in the guest
 	// 3 <nil>
 }
+
+// AttachWith names the command, and whose files it gets.
+func ExampleSandbox_AttachWith() {
+	sb := create("example-attach-with", m.WithStdio(nil, os.Stdout, os.Stderr))
+	defer sb.Close()
+	code, err := sb.AttachWith(context.Background(), "sh", []string{"-c", "id -u; pwd; exit 3"}, m.WithAttachUser("0"), m.WithAttachCwd("/usr"))
+	fmt.Println(code, err)
+	// Output:
+	// 0
+	// /usr
+	// 3 <nil>
+}
+
+// One that was kept goes on without this program, until somebody ends it.
+func ExampleStartSandboxDetached() {
+	ctx := context.Background()
+	first := create("example-start-detached", m.WithEphemeral(false))
+	fmt.Println(first.Stop(ctx), first.Close())
+	sb, err := m.StartSandboxDetached(ctx, "example-start-detached")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(sb.OwnsLifecycleOrFalse(), sb.Close()) // lets go only
+	h, err := m.GetSandbox(ctx, "example-start-detached")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(h.Status(), h.Kill(ctx), h.Remove(ctx))
+	// Output:
+	// <nil> <nil>
+	// false <nil>
+	// running <nil> <nil>
+}
+
+func ExampleListSandboxes() {
+	ctx := context.Background()
+	sb := create("example-list")
+	defer sb.Close()
+	page, err := m.ListSandboxes(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, h := range page.Sandboxes {
+		if h.Name() == "example-list" { // others' are there too
+			fmt.Println(h.Name(), h.Status(), h.Backend())
+		}
+	}
+	// Output:
+	// example-list running namespace
+}
+
+// RequestKill doesn't wait; WaitUntilStopped does.
+func ExampleSandbox_RequestKill() {
+	ctx := context.Background()
+	sb := create("example-request-kill")
+	defer sb.Close()
+	fmt.Println(sb.RequestKill(ctx))
+	end, err := sb.WaitUntilStopped(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(end.Status, *end.Source)
+	// Output:
+	// <nil>
+	// stopped kill
+}
+
+// ExecDefaultStream hands over what the default command writes, as it comes.
+func ExampleSandbox_ExecDefaultStream() {
+	ctx := context.Background()
+	sb := create("example-exec-default-stream", m.WithCmd("sh", "-c", "echo one; echo two"))
+	defer sb.Close()
+	h, err := sb.ExecDefaultStream(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer h.Close()
+	out, err := h.Collect(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Print(out.Stdout())
+	// Output:
+	// one
+	// two
+}
+
+// Diagnose finds out, by trying, what sandboxes can do on this machine.
+func ExampleDiagnose() {
+	for _, d := range m.Diagnose(context.Background()) {
+		if d.Check == "backend namespace" {
+			fmt.Println(d.Check, d.Status)
+		}
+	}
+	// Output:
+	// backend namespace ok
+}
+
+func ExampleFsReadStream_CopyTo() {
+	ctx := context.Background()
+	sb := create("example-copy-to")
+	defer sb.Close()
+	if err := sb.FS().WriteString(ctx, "/tmp/note", "from the guest\n"); err != nil {
+		fmt.Println(err)
+		return
+	}
+	r, err := sb.FS().ReadStream(ctx, "/tmp/note")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer r.Close()
+	n, err := r.CopyTo(ctx, os.Stdout)
+	fmt.Println(n, err)
+	// Output:
+	// from the guest
+	// 15 <nil>
+}
