@@ -47,7 +47,7 @@ func (f *networkFlags) registerPolicy(flags *pflag.FlagSet) {
 	flags.Var(&targets{&f.rules, m.PolicyActionAllow}, "allow", "`TARGET` that may be reached, HOST[:PORT][,…]; HOST is a name, .suffix, address, CIDR or group")
 	flags.Var(&targets{&f.denials, m.PolicyActionDeny}, "deny", "`TARGET` that may not, before everything else")
 	flags.Var(&ruleTexts{&f.rules}, "rule", "a `RULE` such as 'allow egress api.example.com tcp 443'; repeatable")
-	flags.StringVar(&f.file, "policy", "", "`FILE` with the network's configuration (YAML)")
+	flags.StringVarP(&f.file, "policy", "f", "", "`FILE` with the network's configuration (YAML)")
 	flags.StringVar(&f.denyResponse, "deny-response", "", "what the guest gets on a denial; `HOW` is drop or reject (default drop)")
 }
 
