@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -8,19 +9,34 @@ import (
 	m "github.com/sluicenet/sluice/sdk"
 )
 
+// forEach calls do with each of the named sandboxes, and says the names of those
+// with which it went well.
+func forEach(ctx context.Context, c *console, names []string, do func(*m.SandboxHandle) error) error {
+	return each(names, func(name string) error {
+		h, err := m.GetSandbox(ctx, name)
+		if err != nil {
+			return err
+		}
+		if err := do(h); err != nil {
+			return err
+		}
+		c.say(name)
+		return nil
+	})
+}
+
 func newStart(c *console) *cobra.Command {
 	return &cobra.Command{
 		Use:   "start SANDBOX…",
 		Short: "Start sandboxes again that have ended and were kept",
 		Args:  takes(1, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return each(args, func(name string) error {
-				sb, err := m.StartSandboxDetached(cmd.Context(), name)
+			return forEach(cmd.Context(), c, args, func(h *m.SandboxHandle) error {
+				sb, err := h.StartDetached(cmd.Context())
 				if err != nil {
 					return err
 				}
-				c.say(name)
-				return sb.Close()
+				return sb.Close() // lets go only
 			})
 		},
 		ValidArgsFunction: completeNames(false, 100),
@@ -34,16 +50,8 @@ func newStop(c *console) *cobra.Command {
 		Short: "Ask the commands of sandboxes to end, then end the sandboxes",
 		Args:  takes(1, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return each(args, func(name string) error {
-				h, err := m.GetSandbox(cmd.Context(), name)
-				if err != nil {
-					return err
-				}
-				if err := h.Stop(cmd.Context(), m.WithStopTimeout(time.Duration(seconds)*time.Second)); err != nil {
-					return err
-				}
-				c.say(name)
-				return nil
+			return forEach(cmd.Context(), c, args, func(h *m.SandboxHandle) error {
+				return h.Stop(cmd.Context(), m.WithStopTimeout(time.Duration(seconds)*time.Second))
 			})
 		},
 		ValidArgsFunction: completeNames(true, 100),
@@ -58,17 +66,7 @@ func newKill(c *console) *cobra.Command {
 		Short: "End sandboxes at once",
 		Args:  takes(1, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return each(args, func(name string) error {
-				h, err := m.GetSandbox(cmd.Context(), name)
-				if err != nil {
-					return err
-				}
-				if err := h.Kill(cmd.Context()); err != nil {
-					return err
-				}
-				c.say(name)
-				return nil
-			})
+			return forEach(cmd.Context(), c, args, func(h *m.SandboxHandle) error { return h.Kill(cmd.Context()) })
 		},
 		ValidArgsFunction: completeNames(true, 100),
 	}
@@ -81,22 +79,17 @@ func newRemove(c *console) *cobra.Command {
 		Short: "Remove what sandboxes that have ended left: files, logs, events",
 		Args:  takes(1, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return each(args, func(name string) error {
-				h, err := m.GetSandbox(cmd.Context(), name)
-				if err != nil {
-					return err
-				}
+			return forEach(cmd.Context(), c, args, func(h *m.SandboxHandle) error {
 				if force && runs(h) {
 					if err := h.Kill(cmd.Context()); err != nil {
 						return err
 					}
 				}
-				// An ephemeral one has removed itself.
-				if err := h.Remove(cmd.Context()); err != nil && !(force && m.IsKind(err, m.ErrSandboxNotFound)) {
-					return err
+				err := h.Remove(cmd.Context())
+				if force && m.IsKind(err, m.ErrSandboxNotFound) { // it was ephemeral, and has removed itself
+					return nil
 				}
-				c.say(name)
-				return nil
+				return err
 			})
 		},
 		ValidArgsFunction: completeNames(false, 100),
