@@ -239,7 +239,7 @@ var testsMay = map[string]string{
 
 // testsMayHere says what one package's tests may import on top.
 var testsMayHere = map[string]map[string]string{
-	"sdk":              {"hv/namespace": "tells whether this machine runs one", "github.com/google/go-containerregistry": "makes images, and a registry"},
+	"sdk":              {"hv/namespace": "tells whether this machine runs one", "internal/image/imagetest": "makes an image", "github.com/google/go-containerregistry": "makes images, and a registry"},
 	"integration":      {"sdk": "the public door", "github.com/miekg/dns": "a hostile authority's messages", "github.com/google/go-containerregistry": "makes an image"},
 	"cmd/sluice":       {"internal/image/imagetest": "makes images", "github.com/google/go-containerregistry": "and a registry"},
 	"internal/sandbox": {"hv/namespace": "starts real guests"},

@@ -1,10 +1,7 @@
 package sdk_test
 
 import (
-	"archive/tar"
-	"bytes"
 	"errors"
-	"io"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -15,118 +12,43 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"github.com/sluicenet/sluice/internal/image/imagetest"
 	"github.com/sluicenet/sluice/internal/netlab"
 	m "github.com/sluicenet/sluice/sdk"
 )
 
-// applets are the programs of busybox that the test image has.
-var applets = []string{"sh", "cat", "echo", "env", "hostname", "id", "ls", "mkdir", "pwd", "sleep", "true", "wget", "nc", "httpd", "stty", "wc", "head", "test", "kill"}
-
 // busybox returns an image of a static busybox, with a configuration.
 func busybox(t *testing.T, cfg v1.Config) v1.Image {
 	t.Helper()
-	if _, err := exec.LookPath("busybox"); err != nil {
+	img, err := imagetest.Busybox(cfg)
+	if errors.Is(err, exec.ErrNotFound) {
 		netlab.Skip(t, "busybox", err.Error())
 	}
-	img, err := busyboxImage(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return img
 }
 
-func busyboxImage(cfg v1.Config) (v1.Image, error) {
-	path, err := exec.LookPath("busybox")
-	if err != nil {
-		return nil, err
-	}
-	program, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	var files []tarFile
-	for _, dir := range []string{"bin", "etc", "tmp", "srv", "root", "home/app", "proc", "sys", "dev"} {
-		files = append(files, tarFile{tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755}, ""})
-	}
-	files = append(files, tarFile{tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, string(program)})
-	for _, applet := range applets {
-		files = append(files, tarFile{tar.Header{Typeflag: tar.TypeLink, Name: "bin/" + applet, Linkname: "bin/busybox", Mode: 0o755}, ""})
-	}
-	for name, text := range map[string]string{
-		"etc/passwd": "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n",
-		"etc/group":  "root:x:0:\napp:x:1000:\n",
-		"etc/motd":   "hello from the image\n",
-	} {
-		files = append(files, tarFile{tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644}, text})
-	}
-	layer, err := layerOf(files)
-	if err != nil {
-		return nil, err
-	}
-	img, err := mutate.AppendLayers(empty.Image, layer)
-	if err != nil {
-		return nil, err
-	}
-	file, err := img.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	file.OS, file.Architecture, file.Config = "linux", testArch, cfg
-	return mutate.ConfigFile(img, file)
-}
-
-// A tarFile is one file of a layer.
-type tarFile struct {
-	header  tar.Header
-	content string
-}
-
-// layerOf returns a layer of files.
-func layerOf(files []tarFile) (v1.Layer, error) {
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
-	for _, f := range files {
-		f.header.Size = int64(len(f.content))
-		if err := w.WriteHeader(&f.header); err != nil {
-			return nil, err
-		}
-		if _, err := io.WriteString(w, f.content); err != nil {
-			return nil, err
-		}
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil })
-}
-
 // archive writes an image to a docker archive and returns its path.
 func archive(t *testing.T, img v1.Image) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "image.tar")
-	if err := writeArchive(path, img); err != nil {
+	if err := imagetest.Archive(path, archivedName, img); err != nil {
 		t.Fatal(err)
 	}
 	return path
 }
 
-func writeArchive(path string, img v1.Image) error {
-	ref, err := name.NewTag("built.example/test:1")
-	if err != nil {
-		return err
-	}
-	return tarball.WriteToFile(path, ref, img)
-}
+// archivedName is what archived images are called.
+const archivedName = "built.example/test:1"
 
 // busyboxArchive returns the path of a docker archive for an example, which
 // removes it.
 func busyboxArchive() (string, error) {
-	img, err := busyboxImage(v1.Config{Cmd: []string{"sh"}})
+	img, err := imagetest.Busybox(v1.Config{Cmd: []string{"sh"}})
 	if err != nil {
 		return "", err
 	}
@@ -134,7 +56,7 @@ func busyboxArchive() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return f.Name(), errors.Join(f.Close(), writeArchive(f.Name(), img))
+	return f.Name(), errors.Join(f.Close(), imagetest.Archive(f.Name(), archivedName, img))
 }
 
 // load brings the busybox image here under a name.

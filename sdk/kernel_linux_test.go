@@ -12,11 +12,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/sluicenet/sluice/hv/hvtest"
+	"github.com/sluicenet/sluice/internal/image/imagetest"
 	m "github.com/sluicenet/sluice/sdk"
 )
 
@@ -27,24 +26,12 @@ func kernelImage(t *testing.T) v1.Image {
 	copy(head[0x202:], "HdrS")
 	binary.LittleEndian.PutUint16(head[0x20e:], 0x1000)
 	copy(head[0x1200:], "6.1.0 (builder@host) #1 SMP\x00")
-	var files []tarFile
+	var files []imagetest.File
 	for path, text := range map[string]string{"boot/vmlinuz-6.1.0": string(head), "lib/modules/6.1.0/modules.dep": "kernel/a.ko:\n"} {
-		files = append(files, tarFile{tar.Header{Typeflag: tar.TypeReg, Name: path, Mode: 0o644}, text})
+		files = append(files, imagetest.File{Header: tar.Header{Typeflag: tar.TypeReg, Name: path, Mode: 0o644}, Content: text})
 	}
-	layer, err := layerOf(files)
+	img, err := imagetest.Image(v1.Config{}, files...)
 	if err != nil {
-		t.Fatal(err)
-	}
-	img, err := mutate.AppendLayers(empty.Image, layer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := img.ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	file.OS, file.Architecture = "linux", testArch
-	if img, err = mutate.ConfigFile(img, file); err != nil {
 		t.Fatal(err)
 	}
 	return img

@@ -1,5 +1,6 @@
 // Package imagetest makes images for tests on the spot: Busybox is a whole one,
-// Archive writes it where it can be loaded from. There is no registry to ask.
+// Image has the files it is given, Archive writes one where it can be loaded from.
+// There is no registry to ask.
 package imagetest
 
 import (
@@ -38,11 +39,51 @@ func Busybox(cfg v1.Config) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := busyboxFiles(program)
-	if err != nil {
+	return Image(cfg, busyboxFiles(program)...)
+}
+
+// busyboxFiles returns the files of the image.
+func busyboxFiles(program []byte) []File {
+	var files []File
+	for _, dir := range []string{"bin", "dev", "etc", "home/app", "proc", "root", "srv", "sys"} {
+		files = append(files, File{Header: tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755}})
+	}
+	files = append(files,
+		File{Header: tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777}},
+		File{tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, string(program)},
+		File{tar.Header{Typeflag: tar.TypeReg, Name: "etc/passwd", Mode: 0o644}, "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"},
+		File{tar.Header{Typeflag: tar.TypeReg, Name: "etc/group", Mode: 0o644}, "root:x:0:\napp:x:1000:\n"},
+		File{tar.Header{Typeflag: tar.TypeReg, Name: "etc/motd", Mode: 0o644}, "hello from the image\n"},
+	)
+	for _, applet := range Applets() {
+		files = append(files, File{Header: tar.Header{Typeflag: tar.TypeLink, Name: "bin/" + applet, Linkname: "bin/busybox", Mode: 0o755}})
+	}
+	return files
+}
+
+// A File is one file of a layer. Its size is Content's.
+type File struct {
+	tar.Header
+	Content string
+}
+
+// Image returns an image of one layer, for this machine's processor.
+func Image(cfg v1.Config, files ...File) (v1.Image, error) {
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for _, f := range files {
+		f.Size = int64(len(f.Content))
+		if err := w.WriteHeader(&f.Header); err != nil {
+			return nil, err
+		}
+		if _, err := io.WriteString(w, f.Content); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files)), nil })
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil })
 	if err != nil {
 		return nil, err
 	}
@@ -56,45 +97,6 @@ func Busybox(cfg v1.Config) (v1.Image, error) {
 	}
 	file.OS, file.Architecture, file.Config = "linux", runtime.GOARCH, cfg
 	return mutate.ConfigFile(img, file)
-}
-
-// busyboxFiles returns the image's one layer.
-func busyboxFiles(program []byte) ([]byte, error) {
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
-	entries := []struct {
-		tar.Header
-		content string
-	}{
-		{tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, string(program)},
-		{tar.Header{Typeflag: tar.TypeReg, Name: "etc/passwd", Mode: 0o644}, "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"},
-		{tar.Header{Typeflag: tar.TypeReg, Name: "etc/group", Mode: 0o644}, "root:x:0:\napp:x:1000:\n"},
-		{tar.Header{Typeflag: tar.TypeReg, Name: "etc/motd", Mode: 0o644}, "hello from the image\n"},
-	}
-	for _, dir := range []string{"bin", "dev", "etc", "home/app", "proc", "root", "srv", "sys"} {
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755}); err != nil {
-			return nil, err
-		}
-	}
-	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777}); err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		e.Size = int64(len(e.content))
-		if err := w.WriteHeader(&e.Header); err != nil {
-			return nil, err
-		}
-		if _, err := io.WriteString(w, e.content); err != nil {
-			return nil, err
-		}
-	}
-	for _, applet := range Applets() {
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeLink, Name: "bin/" + applet, Linkname: "bin/busybox", Mode: 0o755}); err != nil {
-			return nil, err
-		}
-	}
-	err := w.Close()
-	return buf.Bytes(), err
 }
 
 // Archive writes an image to a docker archive at path, under the name ref.
