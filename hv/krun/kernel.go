@@ -2,11 +2,13 @@ package krun
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 )
 
 // Formats of krun_set_kernel.
@@ -37,29 +39,44 @@ func kernelFormat(path string) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	format, ok := kernelFormatOf(head)
-	if !ok {
-		return 0, fmt.Errorf("kernel %q is neither ELF, bzImage nor an arm64 Image", path)
+	format, err := kernelFormatOf(head, runtime.GOARCH)
+	if err != nil {
+		return 0, fmt.Errorf("kernel %q %w", path, err)
 	}
 	return format, nil
 }
 
-// kernelFormatOf returns the format of a kernel that begins with head.
-func kernelFormatOf(head []byte) (uint32, bool) {
+// elfMachines are the numbers of processors in ELF files, by GOARCH.
+var elfMachines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
+
+// kernelFormatOf returns the format of a kernel that begins with head, or what is
+// wrong with it for a processor, which is a GOARCH. The library doesn't look: on
+// amd64 it maps an arm64 Image as it is, and the guest hangs until bootTimeout.
+func kernelFormatOf(head []byte, arch string) (uint32, error) {
 	at := func(offset int, magic string) bool {
 		return len(head) >= offset+len(magic) && string(head[offset:offset+len(magic)]) == magic
 	}
+	format, fits, known := uint32(0), false, true
 	switch {
-	case at(0, "\x7fELF"):
-		return kernelELF, true
+	case at(0, elf.ELFMAG) && len(head) >= 0x14:
+		format, fits = kernelELF, elf.Machine(binary.LittleEndian.Uint16(head[0x12:])) == elfMachines[arch]
 	case at(0, "MZ") && at(4, "zimg"): // drivers/firmware/efi/libstub/zboot-header.S
-		return kernelPEGzip, at(0x18, "gzip")
+		format, fits, known = kernelPEGzip, arch == "arm64", at(0x18, "gzip")
 	case at(0x38, "ARM\x64"): // Documentation/arch/arm64/booting.rst
-		return kernelRaw, true
+		format, fits = kernelRaw, arch == "arm64"
 	case at(0x202, "HdrS"): // Documentation/arch/x86/boot.rst
-		return compression(head)
+		fits = arch == "amd64"
+		format, known = compression(head)
+	default:
+		return 0, errors.New("is neither ELF, bzImage nor an arm64 Image")
 	}
-	return 0, false
+	switch {
+	case !fits:
+		return 0, fmt.Errorf("is for another processor than %s", arch)
+	case !known:
+		return 0, errors.New("is compressed in a way that libkrun doesn't know: it takes gzip, and in a bzImage bzip2 and zstd too")
+	}
+	return format, nil
 }
 
 // compression returns the format of a bzImage by the magic number of its payload,

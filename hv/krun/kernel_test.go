@@ -1,10 +1,12 @@
 package krun
 
 import (
+	"debug/elf"
 	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -29,29 +31,41 @@ func at(texts map[int]string) []byte {
 	return head
 }
 
+// elfHead returns the head of an ELF file for a machine.
+func elfHead(machine elf.Machine) []byte {
+	return at(map[int]string{0: elf.ELFMAG, 0x12: string([]byte{byte(machine), 0})})
+}
+
 func TestKernelFormatOf(t *testing.T) {
 	t.Parallel()
+	image := at(map[int]string{0: "MZ", 0x38: "ARM\x64"})
 	for _, row := range []struct {
-		name string
-		head []byte
-		want uint32
-		ok   bool
+		name, arch string
+		head       []byte
+		want       uint32
+		err        string // what the error says; "" for none
 	}{
-		{"ELF", []byte("\x7fELF"), kernelELF, true},
-		{"arm64 Image", at(map[int]string{0: "MZ", 0x38: "ARM\x64"}), kernelRaw, true},
-		{"arm64 EFI", at(map[int]string{0: "MZ\x00\x00zimg", 0x18: "gzip"}), kernelPEGzip, true},
-		{"arm64 EFI, zstd", at(map[int]string{0: "MZ\x00\x00zimg", 0x18: "zstd22"}), kernelPEGzip, false},
-		{"bzImage, gzip", bzImage(0x20f, "\x1f\x8b\x08"), kernelImageGzip, true},
-		{"bzImage, bzip2", bzImage(0x20f, "BZh"), kernelImageBz2, true},
-		{"bzImage, zstd", bzImage(0x20f, "\x28\xb5\x2f\xfd"), kernelImageZstd, true},
-		{"bzImage, xz", bzImage(0x20f, "\xfd7zXZ"), 0, false},
-		{"bzImage, of old", bzImage(0x207, "\x1f\x8b\x08"), 0, false},
-		{"cut off", bzImage(0x20f, "\x1f\x8b\x08")[:0x240], 0, false},
-		{"empty", nil, 0, false},
-		{"text", []byte("#!/bin/sh\n"), 0, false},
+		{"ELF", "amd64", elfHead(elf.EM_X86_64), kernelELF, ""},
+		{"ELF, arm64", "arm64", elfHead(elf.EM_AARCH64), kernelELF, ""},
+		{"ELF of another", "amd64", elfHead(elf.EM_AARCH64), 0, "another processor than amd64"},
+		{"ELF, cut off", "amd64", []byte(elf.ELFMAG), 0, "neither"},
+		{"Image", "arm64", image, kernelRaw, ""},
+		{"Image of another", "amd64", image, 0, "another processor"},
+		{"EFI", "arm64", at(map[int]string{0: "MZ\x00\x00zimg", 0x18: "gzip"}), kernelPEGzip, ""},
+		{"EFI, zstd", "arm64", at(map[int]string{0: "MZ\x00\x00zimg", 0x18: "zstd22"}), 0, "compressed"},
+		{"bzImage, gzip", "amd64", bzImage(0x20f, "\x1f\x8b\x08"), kernelImageGzip, ""},
+		{"bzImage, bzip2", "amd64", bzImage(0x20f, "BZh"), kernelImageBz2, ""},
+		{"bzImage, zstd", "amd64", bzImage(0x20f, "\x28\xb5\x2f\xfd"), kernelImageZstd, ""},
+		{"bzImage of another", "arm64", bzImage(0x20f, "BZh"), 0, "another processor than arm64"},
+		{"bzImage, xz", "amd64", bzImage(0x20f, "\xfd7zXZ"), 0, "compressed"},
+		{"bzImage, of old", "amd64", bzImage(0x207, "\x1f\x8b\x08"), 0, "compressed"},
+		{"cut off", "amd64", bzImage(0x20f, "\x1f\x8b\x08")[:0x240], 0, "compressed"},
+		{"empty", "amd64", nil, 0, "neither"},
+		{"text", "amd64", []byte("#!/bin/sh\n"), 0, "neither"},
 	} {
-		if got, ok := kernelFormatOf(row.head); ok != row.ok || ok && got != row.want {
-			t.Errorf("%s: %d, %t; want %d, %t", row.name, got, ok, row.want, row.ok)
+		got, err := kernelFormatOf(row.head, row.arch)
+		if row.err == "" && (err != nil || got != row.want) || row.err != "" && (err == nil || !strings.Contains(err.Error(), row.err)) {
+			t.Errorf("%s: %d, %v; want %d, %q", row.name, got, err, row.want, row.err)
 		}
 	}
 }
@@ -59,7 +73,7 @@ func TestKernelFormatOf(t *testing.T) {
 func TestKernelFormatOfFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "vmlinux")
-	if err := os.WriteFile(path, []byte("\x7fELF…"), 0o600); err != nil {
+	if err := os.WriteFile(path, elfHead(elfMachines[runtime.GOARCH]), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := kernelFormat(path); err != nil || got != kernelELF {
@@ -83,8 +97,10 @@ func FuzzKernelFormat(f *testing.F) {
 	f.Add(bzImage(0x20f, "\x1f\x8b\x08"))
 	f.Add([]byte("MZ\x00\x00zimg"))
 	f.Fuzz(func(t *testing.T, head []byte) {
-		if format, ok := kernelFormatOf(head); ok && format > kernelImageZstd {
-			t.Errorf("format %d", format)
+		for _, arch := range []string{"amd64", "arm64"} {
+			if format, err := kernelFormatOf(head, arch); err == nil && format > kernelImageZstd {
+				t.Errorf("format %d", format)
+			}
 		}
 	})
 }

@@ -13,17 +13,18 @@ const soname = "libkrun.so.1"
 
 // candidates returns the names to open libkrun under, in the order of trying.
 // SLUICE_LIBKRUN, a file, is the only one where it is set; LIBKRUN_PATH, a file or
-// a directory, comes first. A bare name is looked up as the system does.
+// a directory, comes first. A bare name is looked up as the system does; a path is
+// made absolute, since the process that opens it has another directory.
 func candidates(getenv func(string) string) []string {
 	if path := getenv("SLUICE_LIBKRUN"); path != "" {
-		return []string{path}
+		return []string{located(path)}
 	}
 	var names []string
 	if path := getenv("LIBKRUN_PATH"); path != "" {
 		if !strings.Contains(filepath.Base(path), ".so") {
-			path = filepath.Join(path, soname)
+			path += "/" + soname
 		}
-		names = append(names, path)
+		names = append(names, located(path))
 	}
 	return append(names, soname,
 		"/home/linuxbrew/.linuxbrew/lib/"+soname,
@@ -31,6 +32,14 @@ func candidates(getenv func(string) string) []string {
 		"/usr/local/lib64/"+soname,
 		"/usr/local/lib/"+soname,
 	)
+}
+
+// located returns a path as an absolute one, and a bare name as it is.
+func located(path string) string {
+	if absolute, err := filepath.Abs(path); err == nil && strings.Contains(path, "/") {
+		return absolute
+	}
+	return path
 }
 
 // Features of krun_has_feature.
@@ -148,7 +157,10 @@ func examine(f functions, path string) (offer, error) {
 	if f.has("krun_has_feature") && f.hasFeature(featureDisk) != 1 {
 		o.Disks = false
 	}
-	if !o.Port && !f.has("krun_add_vsock_port") {
+	// Once the implicit vsock is off, krun_add_vsock_port is -ENODEV without an
+	// explicit one.
+	vsock := f.has("krun_add_vsock_port") && (f.has("krun_add_vsock") || !f.has("krun_disable_implicit_vsock"))
+	if !o.Port && !vsock {
 		return offer{}, &libraryError{path + " has no way to the agent: neither ports of a console nor vsock", fixNewer}
 	}
 	return o, nil

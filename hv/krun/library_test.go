@@ -2,6 +2,7 @@ package krun
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -10,6 +11,10 @@ import (
 
 func TestCandidates(t *testing.T) {
 	t.Parallel()
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, row := range []struct {
 		env   map[string]string
 		first string
@@ -18,6 +23,9 @@ func TestCandidates(t *testing.T) {
 		{nil, "libkrun.so.1", false},
 		{map[string]string{"SLUICE_LIBKRUN": "/opt/k.so"}, "/opt/k.so", true},
 		{map[string]string{"SLUICE_LIBKRUN": "/opt/k.so", "LIBKRUN_PATH": "/x"}, "/opt/k.so", true},
+		{map[string]string{"SLUICE_LIBKRUN": "./k.so"}, here + "/k.so", true},
+		{map[string]string{"SLUICE_LIBKRUN": "k.so.1"}, "k.so.1", true},
+		{map[string]string{"LIBKRUN_PATH": "."}, here + "/libkrun.so.1", false},
 		{map[string]string{"LIBKRUN_PATH": "/opt/lib"}, "/opt/lib/libkrun.so.1", false},
 		{map[string]string{"LIBKRUN_PATH": "/opt/lib/libkrun.so.1.18.0"}, "/opt/lib/libkrun.so.1.18.0", false},
 	} {
@@ -57,6 +65,7 @@ func TestExamine(t *testing.T) {
 		{name: "no port", present: without("krun_add_console_port_inout"), want: but(func(o *offer) { o.Port = false })},
 		{name: "console stays", present: without("krun_disable_implicit_console"), want: but(func(o *offer) { o.Port = false })},
 		{name: "vsock stays", present: without("krun_disable_implicit_vsock"), want: but(func(o *offer) { o.NoCard = false })},
+		{name: "a vsock that can only be switched off", present: without("krun_add_console_port_tty", "krun_add_vsock"), err: "no way to the agent"},
 		{name: "no way to the agent", present: without("krun_add_console_port_tty", "krun_add_vsock_port"), err: "no way to the agent"},
 	} {
 		r := newRecorder(row.present)

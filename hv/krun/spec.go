@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/sluicenet/sluice/hv"
 	"github.com/sluicenet/sluice/internal/guest/machine"
@@ -100,35 +102,29 @@ func newSpec(cfg hv.Config) (spec, error) {
 	s := spec{
 		CPUs:      cmp.Or(cfg.CPUs, defaultCPUs),
 		MemoryMiB: cmp.Or(cfg.MemoryMiB, defaultMemoryMiB),
+		Root:      cfg.Root,
 		Kernel:    cfg.Kernel,
 		Initrd:    cfg.Initrd,
 		LogLevel:  logWarn,
 	}
-	var err error
 	switch {
 	case cfg.Stdio != [3]*os.File{}:
 		return spec{}, fmt.Errorf("standard files for a virtual machine, which passes none on: %w", errors.ErrUnsupported)
 	case len(cfg.Mounts) > 0:
 		return spec{}, fmt.Errorf("mounts in a virtual machine, which has its own file systems only: %w", errors.ErrUnsupported)
-	case len(cfg.Mounts) > 0:
-		return spec{}, fmt.Errorf("mounts in a virtual machine of libkrun's: %w", errors.ErrUnsupported)
 	case cfg.Root == "" && len(cfg.Disks) == 0:
 		return spec{}, errors.New("a virtual machine needs an image: a root directory or a disk")
 	case cfg.Root != "" && len(cfg.Disks) > 0:
 		return spec{}, errors.New("both a root directory and a root disk are given")
-	case cfg.Root != "":
-		s.Root, err = filepath.Abs(cfg.Root)
-	case cfg.Disks[0].Format == hv.Raw:
+	case cfg.Root == "" && cfg.Disks[0].Format == hv.Raw:
 		return spec{}, fmt.Errorf("root disk %q has no file system that is known", cfg.Disks[0].Path)
 	case cfg.Initrd != "" && cfg.Kernel == "":
 		return spec{}, errors.New("an initrd is given without a kernel")
 	}
 	for _, d := range cfg.Disks {
-		path, absErr := filepath.Abs(d.Path)
-		err = errors.Join(err, absErr)
-		s.Disks = append(s.Disks, disk{Path: path, ReadOnly: d.ReadOnly})
+		s.Disks = append(s.Disks, disk{Path: d.Path, ReadOnly: d.ReadOnly})
 	}
-	if err != nil {
+	if err := s.makeAbsolute(); err != nil {
 		return spec{}, err
 	}
 	s.tell(setupOf(cfg))
@@ -146,6 +142,30 @@ func newSpec(cfg hv.Config) (spec, error) {
 		return spec{}, fmt.Errorf("address %v of the card is not of Ethernet", cfg.NIC.MAC)
 	}
 	return s, nil
+}
+
+// makeAbsolute makes the caller's paths those of the machine's process, whose
+// directory is another. C cuts a path at a zero byte, and JSON and Rust know nothing
+// but UTF-8: what would be another file's path on its way is refused.
+func (s *spec) makeAbsolute() error {
+	paths := []*string{&s.Root, &s.Kernel, &s.Initrd}
+	for i := range s.Disks {
+		paths = append(paths, &s.Disks[i].Path)
+	}
+	for _, path := range paths {
+		if *path == "" {
+			continue
+		}
+		if strings.ContainsRune(*path, 0) || !utf8.ValidString(*path) {
+			return fmt.Errorf("path %q: libkrun takes UTF-8 without zero bytes", *path)
+		}
+		absolute, err := filepath.Abs(*path)
+		if err != nil {
+			return err
+		}
+		*path = absolute
+	}
+	return nil
 }
 
 // setupOf returns what the guest's process 1 is told of its root. libkrun makes up

@@ -31,6 +31,9 @@ func TestNewSpec(t *testing.T) {
 		{"both", hv.Config{Root: "/r", Disks: []hv.Disk{erofs}}, "", "both"},
 		{"no file system", hv.Config{Disks: []hv.Disk{{Path: "/x"}}}, "", `"/x" has no file system`},
 		{"no kernel", hv.Config{Disks: []hv.Disk{erofs}, Initrd: "/i"}, "", "without a kernel"},
+		{"no kernel for a directory", hv.Config{Root: "/r", Initrd: "/i"}, "", "without a kernel"},
+		{"a path that C would cut", hv.Config{Disks: []hv.Disk{ext4("/a\x00b", true)}}, "", "zero bytes"},
+		{"a path that JSON would change", hv.Config{Root: "/\xff"}, "", "UTF-8"},
 		{"standard files", hv.Config{Root: "/r", Stdio: [3]*os.File{nil, os.Stdout, nil}}, "", "passes none on"},
 		{"mounts", hv.Config{Root: "/r", Mounts: []hv.Mount{{}}}, "", "mounts"},
 		{"not Ethernet", hv.Config{Root: "/r", NIC: &hv.NIC{MAC: make(net.HardwareAddr, 8)}}, "", "not of Ethernet"},
@@ -45,6 +48,22 @@ func TestNewSpec(t *testing.T) {
 		if got := strings.Join(s.Words[1:], " "); err != nil || got != row.words || s.Words[0] != "init=/sluice:machine" {
 			t.Errorf("%s: %v, %v; want %q", row.name, s.Words, err, row.words)
 		}
+	}
+}
+
+// The machine's process has another directory.
+func TestNewSpecIsAbsolute(t *testing.T) {
+	t.Parallel()
+	s, err := newSpec(hv.Config{Disks: []hv.Disk{{Path: "d", Format: hv.Ext4}}, Kernel: "k", Initrd: "i"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Kernel != here+"/k" || s.Initrd != here+"/i" || s.Disks[0].Path != here+"/d" {
+		t.Errorf("%+v; want paths below %s", s, here)
 	}
 }
 

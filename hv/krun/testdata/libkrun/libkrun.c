@@ -39,7 +39,7 @@ static int fail_errno, features[32], hang;
 
 // What the context holds.
 static struct {
-	bool exists, started, configured, vsock_off, console_off, init_off, exec, kernel;
+	bool exists, started, configured, vsock_off, vsock_explicit, console_off, init_off, exec, kernel;
 	int net, ports, vsocks;
 	int net_fd, tty_fd, port_in[MAX], port_out[MAX];
 	char port_name[MAX][64], vsock_path[MAX][256];
@@ -186,6 +186,7 @@ int32_t krun_disable_implicit_console(uint32_t id) {
 int32_t krun_disable_implicit_init(uint32_t id) {
 	ENTER(krun_disable_implicit_init, "%s", "");
 	CONTEXT(id);
+	if (ctx.boot[0]) return violation("init is switched off after the root was given");
 	ctx.init_off = true;
 	return 0;
 }
@@ -196,6 +197,7 @@ int32_t krun_add_vsock(uint32_t id, uint32_t tsi) {
 	ENTER(krun_add_vsock, " %u", tsi);
 	CONTEXT(id);
 	if (!ctx.vsock_off) return violation("a vsock beside the implicit one");
+	ctx.vsock_explicit = true;
 	return tsi ? violation("TSI is on") : 0;
 }
 #endif
@@ -204,6 +206,7 @@ int32_t krun_add_vsock(uint32_t id, uint32_t tsi) {
 int32_t krun_add_vsock_port(uint32_t id, uint32_t port, const char *path) {
 	ENTER(krun_add_vsock_port, " %u %s", port, path);
 	CONTEXT(id);
+	if (ctx.vsock_off && !ctx.vsock_explicit) return -ENODEV; // as libkrun
 	struct stat st;
 	if (stat(path, &st) || !S_ISSOCK(st.st_mode)) return violation("nobody listens for vsock");
 	snprintf(ctx.vsock_path[ctx.vsocks++], 256, "%s", path);
@@ -282,6 +285,8 @@ int32_t krun_add_net_unixstream(uint32_t id, const char *path, int fd, uint8_t *
 	CONTEXT(id);
 	if (path) return violation("both path and descriptor");
 	if (!is_open(fd) || socket_type(fd) != SOCK_STREAM) return violation("the card's descriptor is no stream");
+	// It waits for the rest of a frame by MSG_WAITALL, and would spin.
+	if (fcntl(fd, F_GETFL) & O_NONBLOCK) return violation("the card's descriptor doesn't block");
 	if (features & ~0x5d83u) return -EINVAL; // as libkrun
 	if (mac[0] & 1) return violation("a group's address");
 	ctx.net++;
