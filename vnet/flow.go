@@ -31,7 +31,7 @@ func (n *Network) generation() uint64 { return n.rules.Load().generation }
 // returns the rules that did.
 func (n *Network) decideAddress(f *tcpFlow, now time.Time) *rules {
 	r := n.rules.Load()
-	if n.isDNS(f) {
+	if n.isDNS(f) || n.isDoT(f) {
 		// The proxy answers whatever address was asked; which names may be asked
 		// for is its own question to the policy.
 		f.decided, f.generation = policy.Verdict{Action: policy.Allow, Rule: -1, Source: "dns proxy"}, r.generation

@@ -27,7 +27,8 @@ import (
 type Inspector interface {
 	// Inspects reports whether TCP flows to a port are served, instead of
 	// relayed. It is asked at each SYN, and when rules are replaced: flows that
-	// began before the answer changed are cut then. It must not block.
+	// began before the answer changed are cut then. On port 853, DNS over TLS, it
+	// is the server itself: no rule is asked, and Dial fails. It must not block.
 	Inspects(port uint16) bool
 	// Serve answers a flow until it ends, and closes guest. Of what it forwards,
 	// it asks f.Decide first. When ctx is done the flow is over: guest is reset
@@ -95,10 +96,15 @@ func (n *Network) inspectsAllHTTP() bool {
 }
 
 // serveInspected serves a flow to a port of the inspector's. Where V0 allows, the
-// host is dialled first, as for other flows: a refused connect is refused.
+// host is dialled first, as for other flows: a refused connect is refused. Of DNS
+// over TLS no host is asked.
 func (n *Network) serveInspected(f *tcpFlow, r *tcp.ForwarderRequest) string {
-	if f.nameFirst {
+	dot := n.isDoT(f)
+	if f.nameFirst || dot {
 		ep, wq, ok := n.accept(f, r)
+		if dot {
+			n.tcp.established(f)
+		}
 		if !ok {
 			return cmp.Or(f.cutReason(), endReset)
 		}
@@ -189,7 +195,7 @@ func (f *InspectedFlow) tells(t told) bool {
 // record denies the flow, and net.ErrClosed when the flow is over. The connection
 // is reset when the flow ends; until then the caller closes it.
 func (f *InspectedFlow) Dial(ctx context.Context) (net.Conn, error) {
-	if v, _ := f.flow.verdict(); v.Action != policy.Allow {
+	if v, _ := f.flow.verdict(); v.Action != policy.Allow || f.n.isDoT(f.flow) {
 		return nil, fmt.Errorf("dial %v: denied by the policy: %w", f.Asked(), fs.ErrPermission)
 	}
 	if c := f.takeFirst(); c != nil {

@@ -1,7 +1,10 @@
 package vnet
 
 import (
+	"context"
+	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"strings"
@@ -62,6 +65,37 @@ func TestDoTRefused(t *testing.T) {
 	}
 	if e := n.waitEvent("flow.deny"); e.Flow.Response != "rst" || accepted.Load() != 0 {
 		t.Errorf("recorded %+v", e.Flow)
+	}
+}
+
+// TestDoTInspected has the inspector answer DNS over TLS whatever the rules: the
+// server that the guest asked hears nothing.
+func TestDoTInspected(t *testing.T) {
+	t.Parallel()
+	const to = "93.184.216.34:853"
+	for _, rules := range []string{"allow egress a.example", "allow egress public"} {
+		t.Run(rules, func(t *testing.T) {
+			t.Parallel()
+			inspector := &testInspector{serve: func(ctx context.Context, guest net.Conn, f *InspectedFlow) {
+				if _, err := f.Dial(ctx); !errors.Is(err, fs.ErrPermission) {
+					t.Errorf("dial: %v", err)
+				}
+				io.Copy(guest, guest)
+			}}
+			inspector.port.Store(dotPort)
+			n := startNet(t, rules, func(c *Config) { c.DNS = silentDNS{} }, withInspector(inspector))
+			accepted := n.serve(to, func(*net.TCPConn) {})
+			c := n.mustDial(to)
+			n.SetPolicy(policyOf(t, "allow egress b.example"))
+			c.Write([]byte("ask"))
+			answer := make([]byte, 3)
+			if _, err := io.ReadFull(c, answer); err != nil || string(answer) != "ask" {
+				t.Errorf("answered %q, %v", answer, err)
+			}
+			if s := n.Stats(); s.HeldFlows != 0 || accepted.Load() != 0 {
+				t.Errorf("%d flows are held, %d reached the server", s.HeldFlows, accepted.Load())
+			}
+		})
 	}
 }
 

@@ -48,12 +48,12 @@ func (n *Network) setRules(change func(*rules)) {
 // loaded under it. So either this finds the evidence of who came before, or that
 // one finds the new rules.
 func (n *Network) reviewTCP(f *tcpFlow, now time.Time) bool {
-	if f.port == nil && n.isDNS(f) {
-		return true
-	}
 	if f.port == nil && f.inspected != n.inspects(f) {
 		f.cut(endClosed)
 		return false
+	}
+	if f.port == nil && (n.isDNS(f) || n.isDoT(f)) {
+		return true
 	}
 	f.mu.Lock()
 	r := n.rules.Load()

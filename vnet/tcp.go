@@ -155,6 +155,12 @@ func (n *Network) isDNS(f *tcpFlow) bool {
 	return f.key.remote.Port() == dnsPort && n.cfg.DNS != nil
 }
 
+// isDoT reports whether the inspector takes the TLS off f and the DNS proxy serves
+// what is inside.
+func (n *Network) isDoT(f *tcpFlow) bool {
+	return f.inspected && f.key.remote.Port() == dotPort
+}
+
 // serveDNS gives a flow to port 53 to the DNS proxy.
 func (n *Network) serveDNS(f *tcpFlow, r *tcp.ForwarderRequest) string {
 	ep, wq, ok := n.accept(f, r)
