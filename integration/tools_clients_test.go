@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"regexp"
 	"strings"
@@ -104,6 +105,7 @@ func TestToolsCurl(t *testing.T) {
 	const size = 8 << 20
 	lab := netlab.New(t)
 	netlab.Tool(t, "curl")
+	netlab.Tool(t, "nghttp")
 	h := lab.Host(t, "versions.example")
 	want := payloadDigest(t, size)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -129,7 +131,16 @@ func TestToolsCurl(t *testing.T) {
 			curl := fmt.Sprintf("curl -sS -%d %s --max-time 30 %s://%s/", f, row.flags, row.url, h.Name)
 			g.want(curl+" | sha256sum", want)
 			g.want(curl+" -o /dev/null -w 'version %{http_version} code %{http_code}.'", "version "+row.version+" code 200.")
-			g.want(payloadCommand(size)+" | "+curl+" --data-binary @-", want+" <nil>")
+			// Over HTTP/2 curl 7.88 sends bytes twice when its socket is full.
+			upload := int64(size)
+			if row.version == "2" {
+				upload = 8 << 10
+			}
+			g.want(payloadCommand(upload)+" | "+curl+" --data-binary @-", payloadDigest(t, upload)+" <nil>")
+		}
+		for port, scheme := range map[string]string{"80": "http", "443": "https"} {
+			url := scheme + "://" + net.JoinHostPort(address(h, f), port)
+			g.want(payloadCommand(size)+" | nghttp -d - "+url, want+" <nil>")
 		}
 		// Forty requests over one connection, and as many at once over HTTP/2.
 		many := fmt.Sprintf("-%d --max-time 30 https://%s/[1-10] -X POST -w '%%{http_code} %%{num_connects}\\n'", f, h.Name)

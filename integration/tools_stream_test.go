@@ -104,12 +104,9 @@ func TestToolsHalfClose(t *testing.T) {
 	lab := netlab.New(t)
 	netlab.Tool(t, "nc")
 	h := lab.Host(t, "half.example")
+	ends := make(chan error, 1)
 	serve := func(first, second func(net.Conn) error) func(net.Conn) {
-		return func(c net.Conn) {
-			if err := errors.Join(first(c), second(c)); err != nil {
-				t.Errorf("server: %v", err)
-			}
-		}
+		return func(c net.Conn) { ends <- errors.Join(first(c), second(c)) }
 	}
 	hear := func(c net.Conn) error {
 		got, err := digest(c)
@@ -122,19 +119,36 @@ func TestToolsHalfClose(t *testing.T) {
 	h.TCP(1, serve(hear, say))
 	h.TCP(2, serve(say, hear))
 	g := startGuest(t)
+	// nc leaves when its kernel has the last bytes, and a sandbox that ends cuts what is
+	// still on the way: the server says when it has them.
+	ended := func(how string) {
+		t.Helper()
+		select {
+		case err := <-ends:
+			if err != nil {
+				t.Errorf("%s: the server: %v", how, err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("%s: the server waits", how)
+		}
+	}
 	for _, f := range families {
 		addr := address(h, f)
 		// The server speaks only after the guest's end: nc reads on behind its own.
+		how := fmt.Sprintf("IPv%d, the guest ended first", f)
 		out := g.long(fmt.Sprintf("%s | nc -N %s 1 | sha256sum", payloadCommand(size), addr))
 		if !strings.Contains(out, want) {
-			t.Errorf("IPv%d, the guest ended first: heard %s, want %s", f, out, want)
+			t.Errorf("%s: heard %s, want %s", how, out, want)
 		}
+		ended(how)
 		// The guest speaks only after all that the server said.
+		how = fmt.Sprintf("IPv%d, the server ended first", f)
 		out = g.long(fmt.Sprintf("rm -f /tmp/go; mkfifo /tmp/go; { cat /tmp/go; %s; } | nc -N %s 2 | { head -c %d | sha256sum >&2; echo -n >/tmp/go; }",
 			payloadCommand(size), addr, size))
 		if !strings.Contains(out, want) {
-			t.Errorf("IPv%d, the server ended first: heard %s, want %s", f, out, want)
+			t.Errorf("%s: heard %s, want %s", how, out, want)
 		}
+		ended(how)
 	}
 }
 
