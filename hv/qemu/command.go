@@ -74,15 +74,11 @@ func (b board) busModule() string {
 
 // args returns QEMU's arguments.
 func (i invocation) args() []string {
-	processor := "host"
-	if i.accelerator == tcg {
-		processor = "max"
-	}
 	args := []string{
 		"-name", "guest=" + escape(i.name),
 		"-machine", i.board.machine,
 		"-accel", i.accelerator,
-		"-cpu", processor,
+		"-cpu", i.processor(),
 		"-smp", strconv.Itoa(int(i.cpus)),
 		"-m", strconv.Itoa(int(i.memoryMiB)),
 		// Nothing but what is named here: no configuration of the user's, no
@@ -104,6 +100,20 @@ func (i invocation) args() []string {
 		args = append(args, i.driveArgs(n, d)...)
 	}
 	return append(args, i.cardArgs()...)
+}
+
+// processor returns the value of -cpu.
+func (i invocation) processor() string {
+	switch {
+	case i.accelerator != tcg:
+		return "host"
+	case i.arch == "amd64":
+		// A kernel that is told that "rep movsb" is fast copies and clears memory
+		// by it. The emulated one takes a step for each byte; without the promise
+		// it is one for eight, and all that moves bytes is up to three times as fast.
+		return "max,erms=off,fsrm=off"
+	}
+	return "max"
 }
 
 // serialArgs returns the console's and the ports'. The console is QEMU's standard

@@ -23,7 +23,7 @@ func TestArgs(t *testing.T) {
 	want := []string{
 		"-name guest=a,,b",
 		"-machine microvm,acpi=on,usb=off,mem-merge=off,dump-guest-core=off",
-		"-accel tcg", "-cpu max", "-smp 1", "-m 256",
+		"-accel tcg", "-cpu max,erms=off,fsrm=off", "-smp 1", "-m 256",
 		"-nodefaults -no-user-config -display none -monitor none -parallel none -no-reboot",
 		"-kernel /dev/fd/5", "-append quiet panic=-1", "-initrd /dev/fd/6",
 		"-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
@@ -64,6 +64,8 @@ func TestArgsVary(t *testing.T) {
 			[]string{"acpi=off", "-serial none -device virtconsole,bus=ports.0,nr=0,chardev=console"}, []string{"chardev:console"}},
 		{"arm64", func(i *invocation) { i.arch, i.board, i.accelerator = "arm64", virt, hvf },
 			[]string{"-machine virt,gic-version=max", "-cpu host", "-accel hvf"}, nil},
+		{"arm64, emulated", func(i *invocation) { i.arch, i.board, i.accelerator = "arm64", virt, tcg },
+			[]string{"-cpu max -smp"}, []string{"erms"}},
 	} {
 		i := plain()
 		row.change(&i)
