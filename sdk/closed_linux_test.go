@@ -53,9 +53,98 @@ func TestCancelled(t *testing.T) {
 	if !m.IsKind(err, m.ErrCancelled) || !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "last words") {
 		t.Errorf("create: %v", err)
 	}
+	if _, err := m.GetSandbox(t.Context(), "cancelled"); !m.IsKind(err, m.ErrSandboxNotFound) {
+		t.Errorf("it is there: %v", err)
+	}
 	sb := running(t, "cancelled-calls")
+	if _, err := m.CreateSandbox(over, sb.Name(), inNamespace(t, m.WithReplace())...); !m.IsKind(err, m.ErrCancelled) {
+		t.Errorf("replace: %v", err)
+	}
+	if _, err := sb.Ping(t.Context()); err != nil {
+		t.Errorf("replaced all the same: %v", err)
+	}
 	if _, err := sb.LogStream(over, m.LogStreamOptions{}); !m.IsKind(err, m.ErrCancelled) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("open log: %v", err)
+	}
+	if _, err := sb.LogStream(t.Context(), m.LogStreamOptions{FromCursor: "x"}); !m.IsKind(err, m.ErrInvalidArgument) || !strings.Contains(err.Error(), `FromCursor: "x": is no cursor; give the Cursor of a LogEntry`) {
+		t.Errorf("no cursor: %v", err)
+	}
+}
+
+// TestCancelledWithCause checks that a context's end is one, whatever its canceller
+// gives as the cause.
+func TestCancelledWithCause(t *testing.T) {
+	t.Parallel()
+	sb := running(t, "cause")
+	events, logs, metrics := sb.Events, sb.LogStream, sb.MetricsStream
+	why := errors.New("the user went home")
+	for _, tt := range []struct {
+		name   string
+		midway bool // the context ends while it is called
+		call   func(ctx context.Context) error
+	}{
+		{"create", false, func(ctx context.Context) error {
+			_, err := m.CreateSandbox(ctx, "cause-2", inNamespace(t)...)
+			return err
+		}},
+		{"wait", true, func(ctx context.Context) error { _, err := sb.WaitUntilStopped(ctx); return err }},
+		{"exec", true, func(ctx context.Context) error { _, err := sb.Exec(ctx, "sleep", []string{"1000"}); return err }},
+		{"ping", false, func(ctx context.Context) error { _, err := sb.Ping(ctx); return err }},
+		{"files", false, func(ctx context.Context) error { _, err := sb.FS().Read(ctx, "/etc/hostname"); return err }},
+		{"dial", false, func(ctx context.Context) error { _, err := sb.Dial(ctx, "tcp", ":80"); return err }},
+		{"update", false, func(ctx context.Context) error { _, err := sb.UpdateNetwork(ctx, nil); return err }},
+		{"events", true, func(ctx context.Context) error {
+			for _, err := range events(ctx, m.EventFilter{}) {
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
+		{"logs", false, func(ctx context.Context) error { _, err := logs(ctx, m.LogStreamOptions{}); return err }},
+		{"metrics", false, func(ctx context.Context) error { _, err := metrics(ctx, time.Second); return err }},
+	} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		if tt.midway {
+			time.AfterFunc(5*time.Millisecond, func() { cancel(why) })
+		} else {
+			cancel(why)
+		}
+		if err := tt.call(ctx); !m.IsKind(err, m.ErrCancelled) || !errors.Is(err, context.Canceled) || !errors.Is(err, why) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+}
+
+// TestCloseFromEvents checks that the function which gets the events can end the
+// sandbox, and still gets the rest of them.
+func TestCloseFromEvents(t *testing.T) {
+	t.Parallel()
+	created, last := make(chan *m.Sandbox, 1), make(chan struct{})
+	sb, err := m.CreateSandbox(t.Context(), "close-from-events", inNamespace(t, m.WithEvents(func(e m.Event) {
+		switch e.Type {
+		case m.EventSandboxStarted:
+			sb := <-created
+			for range 2 {
+				if err := sb.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		case m.EventSandboxStopped:
+			close(last)
+		}
+	}))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	created <- sb
+	select {
+	case <-last:
+	case <-time.After(time.Minute):
+		t.Fatal("the last event doesn't come")
+	}
+	if err := sb.Close(); err != nil { // waits for the goroutine that called it before
+		t.Error(err)
 	}
 }
 

@@ -108,6 +108,7 @@ func (c *checker) compileNetwork(cfg *SandboxConfig) *sandbox.Network {
 	out := &sandbox.Network{}
 	var rules policy.Config
 	rules, out.Policy = c.compilePolicy(n, len(cfg.Secrets) > 0)
+	out.AllowRebind, out.QUIC = rules.DisableRebindProtection, rules.QUIC
 	switch n.DenyResponse {
 	case "", DenyResponseDrop:
 	case DenyResponseReject:
@@ -181,10 +182,22 @@ func (n *NetworkConfig) rebindProtection() bool {
 	return true
 }
 
+// The defaults that NetworkConfig's documentation names. They are written out here,
+// so that a value which says the same compiles to the same.
+const (
+	defaultMTU                 = 1500
+	defaultQueryTimeout        = 4 * time.Second
+	defaultDNSQueriesPerSecond = 200
+	defaultHeldFlows           = 512
+	defaultInbound             = 1024
+	defaultBufferBytes         = 64 << 20
+)
+
 // maxQueryTimeout is the longest time that a resolver's client still waits.
 const maxQueryTimeoutMs = 60_000
 
 func (c *checker) compileDNS(n *NetworkConfig, out *sandbox.Network) {
+	out.QueryTimeout, out.DNSQueriesPerSecond = defaultQueryTimeout, defaultDNSQueriesPerSecond
 	if l := n.Limits; l != nil && l.DNSQueriesPerSecond != nil {
 		out.DNSQueriesPerSecond = c.bound("Limits.DNSQueriesPerSecond", uint64(*l.DNSQueriesPerSecond), 0, 1_000_000)
 	}
@@ -215,6 +228,7 @@ func (c *checker) compileAddresses(n *NetworkConfig, out *sandbox.Network) {
 		}
 		out.Pool = pool
 	}
+	out.MTU = defaultMTU
 	if n.MTU != 0 {
 		out.MTU = int(c.within("MTU", uint64(n.MTU), 1280, 65520))
 	}
@@ -240,7 +254,10 @@ func (c *checker) pool(path, text string, family func(netip.Addr) bool, maxBits 
 // maxConnections is the most that MaxConnections may be.
 const maxConnections = 65536
 
+// compileLimits leaves those that the limit of open files bounds at 0 where the
+// configuration doesn't say: how far they reach depends on the sandbox's process.
 func (c *checker) compileLimits(n *NetworkConfig, out *sandbox.Network) {
+	out.Limits = vnet.Limits{HeldFlows: defaultHeldFlows, Inbound: defaultInbound, BufferBytes: defaultBufferBytes}
 	if n.MaxConnections != nil {
 		out.Limits.TCPFlows = c.bound("MaxConnections", uint64(*n.MaxConnections), 0, maxConnections)
 	}

@@ -63,6 +63,9 @@ func create(ctx context.Context, name string, opts []SandboxOption) (*Sandbox, e
 // launch starts a sandbox from a sound configuration. again says that it has run
 // before, and was kept.
 func launch(ctx context.Context, dirs sandbox.Dirs, name string, cfg SandboxConfig, again bool) (*Sandbox, error) {
+	if ctx.Err() != nil { // before anything is pulled, replaced or started
+		return nil, control.Cause(ctx)
+	}
 	if cfg.Image != "" && !again {
 		img, err := cfg.pull(ctx, dirs)
 		if err != nil {

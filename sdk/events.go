@@ -78,7 +78,7 @@ func (s *Sandbox) events(ctx context.Context, filter EventFilter, yield func(Eve
 	err = eachEvent(stream, func(e Event) bool { return !filter.matches(e) || yield(e, nil) })
 	switch {
 	case ctx.Err() != nil:
-		return s.failure(verb, context.Cause(ctx))
+		return s.failure(verb, control.Cause(ctx))
 	case err != nil: // the stream is cut off
 		return s.failure(verb, fmt.Errorf("%w: %w", control.ErrGone, err))
 	}
@@ -121,7 +121,7 @@ func pastEvents(ctx context.Context, path string, filter EventFilter, yield func
 		err = each(current)
 	}
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return control.Cause(ctx)
 	}
 	return err
 }

@@ -298,7 +298,7 @@ func (f *SandboxFSOps) failure(ctx context.Context, verb, p string, err error) e
 	var theirs *control.Failure
 	switch {
 	case ctx.Err() != nil:
-		err = context.Cause(ctx)
+		err = control.Cause(ctx)
 	case errors.As(err, &ours), errors.As(err, &theirs), errors.Is(err, control.ErrGone):
 	case errors.Is(err, sftp.ErrSSHFxConnectionLost):
 		err = fmt.Errorf("%w: %w", control.ErrGone, err)

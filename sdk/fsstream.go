@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"github.com/pkg/sftp"
+
+	"github.com/sluicenet/sluice/internal/control"
 )
 
 // An FsReadStream reads a file of the guest piece by piece. It is for one
@@ -38,7 +40,7 @@ func (f *SandboxFSOps) openFile(ctx context.Context, verb, p string, flags int) 
 	}
 	file, err := session.OpenFile(p, flags)
 	if err == nil && !session.release() { // ctx has just ended it
-		err = context.Cause(ctx)
+		err = control.Cause(ctx)
 	}
 	if err != nil {
 		session.close()

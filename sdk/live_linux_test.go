@@ -49,10 +49,14 @@ func TestUpdateNetwork(t *testing.T) {
 		n    *m.NetworkConfig
 		want string
 	}{
-		{"another MTU", &m.NetworkConfig{MTU: 1500}, "MTU: can't change while the sandbox runs"},
-		{"nil, and so another MTU", nil, "MTU: can't change while the sandbox runs"},
-		{"interception", &m.NetworkConfig{MTU: 1400, TLS: &m.TLSConfig{}}, "TLS: can't change while the sandbox runs"},
-		{"none", &m.NetworkConfig{MTU: 1400, Policy: "none"}, "a network card can't come or go"},
+		{"another MTU", &m.NetworkConfig{MTU: 1500}, "MTU: can't be changed while the sandbox runs"},
+		{"nil, and so another MTU", nil, "MTU: can't be changed while the sandbox runs"},
+		{"interception", &m.NetworkConfig{MTU: 1400, TLS: &m.TLSConfig{}}, "TLS: can't be changed while the sandbox runs"},
+		{"QUIC", &m.NetworkConfig{MTU: 1400, TLS: &m.TLSConfig{BlockQUIC: new(true)}}, "TLS.BlockQUIC: can't be changed while the sandbox runs"},
+		{"rebind protection", &m.NetworkConfig{MTU: 1400, DNSRebindProtection: new(false)}, "DNS.RebindProtection: can't be changed while the sandbox runs"},
+		{"two", &m.NetworkConfig{MTU: 1300, TrustHostCAs: new(true)}, "MTU, TrustHostCAs: can't be changed while the sandbox runs"},
+		{"none", &m.NetworkConfig{MTU: 1400, Policy: "none"}, "Policy (to or from none): can't be changed"},
+		{"an MTU that can't be", &m.NetworkConfig{MTU: 5}, "out of range"},
 		{"no such preset", &m.NetworkConfig{MTU: 1400, Policy: "all"}, "no such preset"},
 	} {
 		if _, err := sb.UpdateNetwork(ctx, tt.n); !m.IsKind(err, m.ErrInvalidArgument) || !strings.Contains(err.Error(), tt.want) {
@@ -61,6 +65,42 @@ func TestUpdateNetwork(t *testing.T) {
 	}
 	if _, err := sb.Explain(ctx, "gopher://x"); !m.IsKind(err, m.ErrInvalidArgument) {
 		t.Errorf("explain what isn't spoken: %v", err)
+	}
+}
+
+// TestUpdateNetworkDefaults checks that what is written out, and says what the
+// sandbox has, is no change.
+func TestUpdateNetworkDefaults(t *testing.T) {
+	t.Parallel()
+	sb := running(t, "update-defaults")
+	for i, n := range []*m.NetworkConfig{
+		nil,
+		{MTU: 1500},
+		{IPv4Pool: "172.16.0.0/12", IPv6Pool: "fd42:6d73:62::/48"},
+		{IPv4Pool: "172.17.1.1/12"},
+		{DNS: &m.DNSConfig{}},
+		{DNS: &m.DNSConfig{RebindProtection: new(true), Nameservers: []string{}, QueryTimeoutMs: new(uint64(4000))}},
+		{DNSRebindProtection: new(true), TrustHostCAs: new(false), OnSecretViolation: m.ViolationActionBlockAndLog},
+		{MaxConnections: new(uint(4096)), Limits: &m.NetworkLimits{UDPSessions: new(uint(1024)), Inbound: new(uint(1024)), HeldFlows: new(uint(512)), BufferBytes: new(uint64(64 << 20)), DNSQueriesPerSecond: new(uint(200))}},
+		{Limits: &m.NetworkLimits{}, Ports: map[uint16]uint16{}, PortBindings: []m.PortBinding{}},
+		{Rules: []m.PolicyRule{}, DenyDomains: []string{"a.example"}, DenyResponse: m.DenyResponseDrop},
+	} {
+		up, err := sb.UpdateNetwork(t.Context(), n)
+		if err != nil || up.Generation != uint64(i)+2 {
+			t.Errorf("%+v: %+v, %v", n, up, err)
+		}
+	}
+	secret := running(t, "update-secret", m.WithSecrets(m.Secret.Env("TOKEN", "value-of-it", m.SecretEnvOptions{AllowHosts: []string{"a.example"}})))
+	for _, n := range []*m.NetworkConfig{
+		{TLS: &m.TLSConfig{}}, // secrets switch interception on
+		{TLS: &m.TLSConfig{InterceptedPorts: []uint16{443}, VerifyUpstream: new(true)}, OnSecretViolation: m.ViolationActionBlockAndLog},
+	} {
+		if _, err := secret.UpdateNetwork(t.Context(), n); err != nil {
+			t.Errorf("with a secret, %+v: %v", n, err)
+		}
+	}
+	if _, err := secret.UpdateNetwork(t.Context(), &m.NetworkConfig{OnSecretViolation: m.ViolationActionBlock}); !m.IsKind(err, m.ErrInvalidArgument) {
+		t.Errorf("another action: %v", err)
 	}
 }
 

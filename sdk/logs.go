@@ -126,7 +126,7 @@ func readLogs(ctx context.Context, c *control.Client, q control.LogQuery) ([]Log
 		case errors.Is(err, io.EOF):
 			return entries, nil
 		case ctx.Err() != nil:
-			return nil, context.Cause(ctx)
+			return nil, control.Cause(ctx)
 		case err != nil:
 			return nil, err
 		}
@@ -167,12 +167,12 @@ func openLog(ctx context.Context, name string, c *control.Client, release func()
 	stop := context.AfterFunc(ctx, letGo)
 	stream, err := c.Logs(life, o.query())
 	if !stop() && err == nil {
-		err = errors.Join(context.Cause(ctx), stream.Close())
+		err = errors.Join(control.Cause(ctx), stream.Close())
 	}
 	if err != nil {
 		letGo()
 		if ctx.Err() != nil {
-			err = context.Cause(ctx) // not that of life, which ended with it
+			err = control.Cause(ctx) // not that of life, which ended with it
 		}
 		return nil, err
 	}
@@ -187,7 +187,7 @@ func (h *LogStreamHandle) Recv(ctx context.Context) (*LogEntry, error) {
 	case err == nil:
 		return entry, nil
 	case ctx.Err() != nil:
-		err = context.Cause(ctx)
+		err = control.Cause(ctx)
 	case h.closed.Load():
 		err = errStreamClosed()
 	}

@@ -56,8 +56,8 @@ func (s *Sandbox) MetricsStream(ctx context.Context, interval time.Duration) (*M
 	if err := s.usable("measure"); err != nil {
 		return nil, err
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, s.failure("measure", err)
+	if ctx.Err() != nil {
+		return nil, s.failure("measure", control.Cause(ctx))
 	}
 	return &MetricsStreamHandle{s: s, ticker: time.NewTicker(interval)}, nil
 }
@@ -78,7 +78,7 @@ func (h *MetricsStreamHandle) Recv(ctx context.Context) (*Metrics, error) {
 		case <-h.s.stopped:
 			return nil, nil
 		case <-ctx.Done():
-			return nil, h.s.failure("measure", context.Cause(ctx))
+			return nil, h.s.failure("measure", control.Cause(ctx))
 		}
 	}
 	h.begun = true
@@ -119,7 +119,7 @@ func AllSandboxMetrics(ctx context.Context) (map[string]*Metrics, error) {
 		case err == nil:
 			metrics[found.Name] = m
 		case ctx.Err() != nil:
-			return nil, withOp(op, context.Cause(ctx))
+			return nil, withOp(op, control.Cause(ctx))
 		}
 	}
 	return metrics, nil

@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +34,7 @@ type Sandbox struct {
 	leave   context.Context    // ends when Close lets go of a sandbox that goes on
 	letGo   context.CancelFunc // ends leave
 	readers sync.WaitGroup     // waitEnd and readEvents
+	reading atomic.Uint64      // goroutine that calls the user's functions for events; 0 before and after
 	stopped chan struct{}      // closed by waitEnd when result is valid
 	result  SandboxStopResult
 }
@@ -151,7 +155,7 @@ func (s *Sandbox) WaitUntilStopped(ctx context.Context) (*SandboxStopResult, err
 		r := s.result
 		return &r, nil
 	case <-ctx.Done():
-		return nil, s.failure("wait for", context.Cause(ctx))
+		return nil, s.failure("wait for", control.Cause(ctx))
 	case <-s.leave.Done():
 		return nil, s.usable("wait for")
 	}
@@ -168,20 +172,29 @@ func (s *Sandbox) waitEnd() {
 }
 
 // Close ends the sandbox if OwnsLifecycle, and frees what this program holds of
-// it. It returns after the last event was handed over, and is idempotent.
+// it. It returns after the last event was handed over, and is idempotent. The
+// function of WithEvents may call it, too, and gets what is left of the events when
+// it has returned.
 func (s *Sandbox) Close() error {
 	s.closed.Store(true)
 	if !s.owned.Load() {
 		s.letGo()
 	}
 	err := s.host.Close()
-	s.readers.Wait()
-	s.letGo()
-	s.client.Close()
+	if s.reading.Load() != goroutineID() { // else the rest is readEvents' to do
+		s.readers.Wait()
+		s.free()
+	}
 	if err != nil {
 		return withOp(fmt.Sprintf("close sandbox %q", s.name), err)
 	}
 	return nil
+}
+
+// free lets go of what the sandbox's end, or Close's, leaves. It is idempotent.
+func (s *Sandbox) free() {
+	s.letGo()
+	s.client.Close()
 }
 
 // Detach lets the sandbox outlive this program. Close only lets go of it then.
@@ -198,6 +211,8 @@ func (s *Sandbox) Detach(ctx context.Context) error {
 
 // readEvents hands the sandbox's events over, from the first to the last.
 func (s *Sandbox) readEvents(stream io.ReadCloser) {
+	s.reading.Store(goroutineID())
+	defer s.reading.Store(0)
 	defer stream.Close()
 	err := eachEvent(stream, func(e Event) bool {
 		if s.cfg.logger != nil {
@@ -211,6 +226,22 @@ func (s *Sandbox) readEvents(stream io.ReadCloser) {
 	if err != nil && s.leave.Err() == nil && s.cfg.logger != nil {
 		s.cfg.logger.Warn("events are cut off", "sandbox", s.name, "error", err)
 	}
+	if s.closed.Load() { // perhaps from within, which couldn't wait for this
+		s.free()
+	}
+}
+
+// goroutineID returns the number of the calling goroutine: package runtime tells it
+// at the head of a stack only, "goroutine 7 [running]:". Close compares it, to tell
+// whether it is called by the goroutine that it would wait for.
+func goroutineID() uint64 {
+	var buf [64]byte
+	head := strings.Fields(string(buf[:runtime.Stack(buf[:], false)]))
+	id, err := strconv.ParseUint(head[1], 10, 64)
+	if err != nil {
+		panic("sdk: internal error: stack begins with " + strings.Join(head, " "))
+	}
+	return id
 }
 
 // eachEvent calls do with each event of a stream, until do returns false or the

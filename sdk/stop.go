@@ -87,7 +87,7 @@ func (s *Sandbox) awaitExit(ctx context.Context, verb string, err error) error {
 	case <-s.host.Exited():
 		return nil
 	case <-ctx.Done():
-		return s.failure(verb, context.Cause(ctx))
+		return s.failure(verb, control.Cause(ctx))
 	case <-s.leave.Done():
 		return nil // and it has answered that it has ended
 	}

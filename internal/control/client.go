@@ -216,7 +216,17 @@ func failureOf(req *http.Request, resp *http.Response) error {
 // unix socket only the peer's end breaks a connection.
 func gone(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return Cause(ctx)
 	}
 	return fmt.Errorf("%w: %w", ErrGone, err)
+}
+
+// Cause returns why ctx has ended, as an error that matches ctx.Err whatever its
+// canceller gave as the cause.
+func Cause(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
 }

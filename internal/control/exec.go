@@ -116,7 +116,7 @@ func (e *Exec) Recv(ctx context.Context) (ExecMessage, error) {
 	case m, ok := <-e.messages:
 		return e.received(m, ok)
 	case <-ctx.Done():
-		return ExecMessage{}, context.Cause(ctx)
+		return ExecMessage{}, Cause(ctx)
 	}
 }
 
@@ -338,7 +338,7 @@ func (c *credit) take(ctx context.Context, n int) (int, error) {
 		select {
 		case <-more:
 		case <-ctx.Done():
-			return 0, context.Cause(ctx)
+			return 0, Cause(ctx)
 		}
 	}
 }

@@ -194,7 +194,7 @@ func (c *Client) upgrade(ctx context.Context, method, path, protocol string, in 
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	s, err := handshake(conn, req)
 	if !stop() && err == nil { // the deadline is set, or is being set
-		err = context.Cause(ctx)
+		err = Cause(ctx)
 	}
 	if err == nil {
 		return s, nil

@@ -57,6 +57,10 @@ type Network struct {
 	MTU    int // 0 means 1500
 	Policy *policy.Policy
 	Reject bool // answer denied flows, instead of silence
+	// AllowRebind and QUIC are Policy's own, which doesn't tell: unlike the rest of
+	// it they can't change while the sandbox runs.
+	AllowRebind bool
+	QUIC        policy.QUICMode
 
 	Nameservers         []dns.Nameserver // none means the host's own
 	QueryTimeout        time.Duration    // 0 is package dns's default

@@ -16,7 +16,7 @@ func Embed(ctx context.Context, spec control.Spec, opts Options) (*Embedded, err
 	s, err := start(ctx, spec, opts)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return nil, control.Cause(ctx)
 		}
 		return nil, err
 	}

@@ -142,14 +142,15 @@ func Remove(d Dirs, name string) error {
 const replaceGrace = answerTime + endTime
 
 // Replace ends the sandbox of a name, if there is one, and removes what is left
-// of it. Its commands get timeout to end.
+// of it. Its commands get timeout to end. Once ctx has ended it does nothing more,
+// and returns ctx's error.
 func Replace(ctx context.Context, d Dirs, name string, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, max(timeout, 0)+replaceGrace)
+	patience, cancel := context.WithTimeout(ctx, max(timeout, 0)+replaceGrace)
 	defer cancel()
-	for {
+	for ctx.Err() == nil {
 		st, err := Find(d, name)
 		if err == nil && st.Running() {
-			err = stopOther(ctx, st, timeout)
+			err = stopOther(patience, st, timeout)
 		} else if err == nil {
 			err = Remove(d, name)
 		}
@@ -164,10 +165,13 @@ func Replace(ctx context.Context, d Dirs, name string, timeout time.Duration) er
 		}
 		select { // its process may still hold the name for a moment
 		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-			return &control.Failure{Kind: control.KindStillRunning, Message: fmt.Sprintf("the sandbox %q doesn't end: %v", name, context.Cause(ctx)), Hint: fmt.Sprintf("end process %d", st.PID)}
+		case <-patience.Done():
+			if ctx.Err() == nil {
+				return &control.Failure{Kind: control.KindStillRunning, Message: fmt.Sprintf("the sandbox %q doesn't end", name), Hint: fmt.Sprintf("end process %d", st.PID)}
+			}
 		}
 	}
+	return control.Cause(ctx)
 }
 
 // stopOther stops a sandbox through its API. One that doesn't answer is taken for

@@ -166,8 +166,20 @@ func TestReplace(t *testing.T) {
 	defer c.remove()
 	short, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
 	defer cancel()
-	if err := Replace(short, dirs, "mute", time.Second); kind(err) != control.KindStillRunning {
+	if err := Replace(short, dirs, "mute", time.Second); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("one that doesn't answer: %v", err)
+	}
+	e := embed(t, dirs, "a", fake, testConfig{Keep: true})
+	e.s.Kill()
+	<-e.Exited()
+	why := errors.New("changed my mind")
+	ended, end := context.WithCancelCause(ctx)
+	end(why)
+	if err := Replace(ended, dirs, "a", time.Second); !errors.Is(err, context.Canceled) || !errors.Is(err, why) {
+		t.Errorf("a context that has ended: %v", err)
+	}
+	if _, err := Find(dirs, "a"); err != nil {
+		t.Errorf("it is gone all the same: %v", err)
 	}
 }
 

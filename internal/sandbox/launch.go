@@ -76,7 +76,7 @@ func StartProcess(ctx context.Context, l Launch) (*Process, error) {
 	p.Release()
 	p.await(abortTime)
 	if ctx.Err() != nil {
-		err = context.Cause(ctx) // what the process said when it was let go explains nothing
+		err = control.Cause(ctx) // what the process said when it was let go explains nothing
 	} else {
 		err = p.explain(err)
 	}
@@ -146,7 +146,7 @@ func (p *Process) converse(ctx context.Context, l Launch) error {
 		return errors.New("the process answered nothing")
 	}
 	if !stop() { // it was let go, and is ending
-		return context.Cause(ctx)
+		return control.Cause(ctx)
 	}
 	p.ready = *answer.Ready
 	p.detached.Store(p.ready.Info.Detached)

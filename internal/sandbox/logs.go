@@ -189,7 +189,7 @@ func newLogFilter(q control.LogQuery) (logFilter, error) {
 	if q.From != "" {
 		var err error
 		if f.from, err = strconv.ParseInt(q.From, 10, 64); err != nil || f.from < 0 {
-			return f, &control.Failure{Kind: control.KindArgument, Message: fmt.Sprintf("from: %q: want the cursor of an entry", q.From)}
+			return f, &control.Failure{Kind: control.KindArgument, Message: fmt.Sprintf("FromCursor: %q: is no cursor", q.From), Hint: "give the Cursor of a LogEntry, or none for the beginning"}
 		}
 	}
 	return f, nil

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -12,6 +13,7 @@ import (
 	"github.com/sluicenet/sluice/internal/control"
 	"github.com/sluicenet/sluice/mitm/secret"
 	"github.com/sluicenet/sluice/policy"
+	"github.com/sluicenet/sluice/vnet"
 )
 
 // typeUpdate is the event of a replaced policy.
@@ -159,14 +161,24 @@ func fixedDifferences(old, next Config) []string {
 	differ("MTU", a.MTU, b.MTU)
 	differ("DNS.Nameservers", a.Nameservers, b.Nameservers)
 	differ("DNS.QueryTimeoutMs", a.QueryTimeout, b.QueryTimeout)
+	differ("DNS.RebindProtection", a.AllowRebind, b.AllowRebind)
 	differ("Limits.DNSQueriesPerSecond", a.DNSQueriesPerSecond, b.DNSQueriesPerSecond)
-	differ("MaxConnections and Limits", a.Limits, b.Limits)
+	differ("MaxConnections and Limits", writtenOut(a.Limits), writtenOut(b.Limits))
 	differ("RateLimiter", a.RateLimit, b.RateLimit)
 	differ("Ports and PortBindings", sorted(a.Ports), sorted(b.Ports))
+	differ("WithAddHost", a.Hosts, b.Hosts)
 	differ("TLS", a.Intercept, b.Intercept)
-	differ("TLS.TrustHostCAs", a.TrustHostCAs, b.TrustHostCAs)
-	differ("WithSecrets", valueless(a.Secrets), valueless(b.Secrets))
+	differ("TLS.BlockQUIC", a.QUIC, b.QUIC)
+	differ("TrustHostCAs", a.TrustHostCAs, b.TrustHostCAs)
+	differ("WithSecrets and OnSecretViolation", valueless(a.Secrets), valueless(b.Secrets))
 	return fields
+}
+
+// writtenOut returns limits with the defaults of fitFiles.
+func writtenOut(l vnet.Limits) vnet.Limits {
+	l.TCPFlows = cmp.Or(l.TCPFlows, DefaultTCPFlows)
+	l.UDPSessions = cmp.Or(l.UDPSessions, DefaultUDPSessions)
+	return l
 }
 
 // orNil returns nil for a map without entries, which means the same.
@@ -178,8 +190,9 @@ func orNil(m map[string]string) map[string]string {
 }
 
 // valueless returns the secrets without their values, which whoever has only
-// found the sandbox doesn't know.
+// found the sandbox doesn't know, and with the default action written out.
 func valueless(c secret.Config) secret.Config {
+	c.OnViolation = cmp.Or(c.OnViolation, secret.ActionBlockAndLog)
 	c.Secrets = slices.Clone(c.Secrets)
 	for i := range c.Secrets {
 		c.Secrets[i].Value = secret.Value{}
