@@ -100,7 +100,8 @@ var allowed = map[string]map[string]string{
 		"vnet/link":              "names its card's format, makes its streams",
 		"internal/guest":         "puts the agent into the guest",
 		"internal/guest/machine": "what it tells then",
-		"golang.org/x/sys":       "socket pairs, terminals",
+		"golang.org/x/net/bpf":   "writes the filter of the machine's process",
+		"golang.org/x/sys":       "socket pairs, terminals, seccomp",
 	},
 	"hv/vz": {
 		"hv":                     "implements it",

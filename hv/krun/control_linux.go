@@ -20,10 +20,16 @@ type query struct {
 	Libraries []string `json:"libraries"`
 }
 
+// An order is a message of the host's while the VM runs.
+type order struct {
+	Seal bool `json:"seal"` // the guest has connected by vsock: see seal
+}
+
 // A report is a message of the VM's process. Each has one of the fields.
 type report struct {
-	Offer   *offer   `json:"offer,omitempty"` // answers a query
-	Ready   bool     `json:"ready,omitempty"` // answers a spec: the VM is about to run
+	Offer   *offer   `json:"offer,omitempty"`  // answers a query
+	Ready   bool     `json:"ready,omitempty"`  // answers a spec: the VM is about to run
+	Sealed  bool     `json:"sealed,omitempty"` // answers an order
 	Failure *failure `json:"failure,omitempty"`
 }
 

@@ -27,7 +27,7 @@ import (
 // given, and starts process 1 in namespaces of its own, which stand for the
 // machine. There our agent serves, on our port, and a TAP's frames go over our
 // card.
-var roles = map[string]func(){Role: Main, "krun-guest": guestMain, "krun-process-1": process1Main, hostRole: hostMain}
+var roles = map[string]func(){Role: Main, "krun-guest": guestMain, "krun-process-1": process1Main, hostRole: hostMain, sealRole: sealMain}
 
 // guestMain runs process 1 and ends as it does.
 func guestMain() {

@@ -12,7 +12,7 @@
 //	◄───────────────────────────── offer what that library can do (library.go)
 //	boot directory, sockets
 //	spec ──────────────────────────────► configures the VM (configure.go)
-//	◄───────────────────────────── ready
+//	◄───────────────────────────── ready, sealed (seal_linux.go)
 //	agent's stream, card's stream ◄────► krun_start_enter: never returns
 //
 // The library is neither linked nor needed to build: it is opened at run time,
@@ -29,9 +29,10 @@
 //
 // # What it won't do
 //
-// It never uses libkrun's own networking, which hands the guest's connections to
-// the host's kernel and so past sluice: a library that can't be kept from it is
-// refused. It passes no standard files, arguments or environment of a command to
+// It never uses libkrun's own networking (TSI), which hands the guest's connections
+// to the host's kernel and so past sluice: a library that can't be kept from it is
+// refused, and one that would do it all the same finds that its process can't make a
+// socket. It passes no standard files, arguments or environment of a command to
 // the guest: those go through the agent.
 package krun
 

@@ -68,13 +68,19 @@ func live(control *net.UnixConn) {
 		return
 	}
 	// They end with the process.
-	go dieWithHost(control, s.Dir)
+	go obey(control, s.Dir)
 	go dieOfSignal(s.Dir)
 	go dieWithAgent()
 	ctx, err := configure(f, s)
 	if err != nil {
 		fail(err)
 		return
+	}
+	if len(s.Vsock) == 0 { // else it connects to those sockets, and obey seals it
+		if err := seal(); err != nil {
+			fail(err)
+			return
+		}
 	}
 	if err := send(control, report{Ready: true}); err != nil {
 		return
@@ -127,11 +133,22 @@ func closeInherited(last int) error {
 	return nil
 }
 
-// dieWithHost ends the process, and so the guest, when the host's end of the
-// control socket is closed: by Close, or by the host's death.
-func dieWithHost(control *net.UnixConn, dir string) {
+// obey ends the process, and so the guest, when the host's end of the control socket
+// is closed: by Close, or by the host's death. Before that it seals it when told to.
+func obey(control *net.UnixConn, dir string) {
 	for {
-		if _, err := control.Read(make([]byte, 1)); err != nil {
+		var o order
+		if err := receive(control, &o); err != nil {
+			die(dir)
+		}
+		if !o.Seal {
+			continue
+		}
+		if err := seal(); err != nil {
+			_ = send(control, report{Failure: failureOf(err)})
+			die(dir)
+		}
+		if err := send(control, report{Sealed: true}); err != nil {
 			die(dir)
 		}
 	}

@@ -97,7 +97,7 @@ func (h *Hypervisor) checkHost() error {
 // launch starts the VM's process, which waits for its query. From here on the
 // guest has a lifeline: it ends when the control socket does.
 func launch(cfg hv.Config) (*vm, error) {
-	v := &vm{done: make(chan struct{}), ready: make(chan struct{}), log: cfg.Logger}
+	v := &vm{done: make(chan struct{}), sealed: make(chan struct{}, 1), ready: make(chan struct{}), log: cfg.Logger}
 	if v.log == nil {
 		v.log = slog.New(slog.DiscardHandler)
 	}

@@ -29,6 +29,7 @@ type vm struct {
 	journal tail // the last that libkrun logged
 
 	readers sync.WaitGroup // goroutines that read what the process and the guest tell
+	sealed  chan struct{}  // gets one value from hear, when the process is sealed
 	ready   chan struct{}  // closed by follow when the agent serves
 
 	mu     sync.Mutex     // guards the following fields
@@ -122,14 +123,21 @@ func (v *vm) boot(libraries []string, agent string, s spec, setup machine.Setup)
 	if _, err := v.report(); err != nil {
 		return err
 	}
-	v.read(v.hearLate)
+	v.read(v.hear)
 	if v.door != nil {
 		if err := v.meet(); err != nil {
 			return err
 		}
+		// Until now only our process 1 has run in the guest.
+		if err := send(v.control, order{Seal: true}); err != nil {
+			return v.explain(err)
+		}
+		if err := v.await(v.sealed, "was sealed", "isn't sealed"); err != nil {
+			return err
+		}
 	}
 	v.read(v.follow)
-	return v.awaitReady()
+	return v.await(v.ready, "served", "doesn't serve")
 }
 
 // read starts a goroutine that reads what the process tells, and ends with it. If
@@ -183,18 +191,30 @@ func (v *vm) explain(err error) error {
 	return fmt.Errorf("the machine's process ended (%v): %w", v.cmd.ProcessState, err)
 }
 
-// hearLate waits for what the process has to say after it was ready: that libkrun
-// gave up.
-func (v *vm) hearLate() {
-	var r report
-	if err := receive(v.control, &r); err != nil || r.Failure == nil {
-		return // the process has ended
+// hear reads what the process has to say after it was ready: that it is sealed, or
+// that libkrun gave up.
+func (v *vm) hear() {
+	for {
+		var r report
+		if err := receive(v.control, &r); err != nil {
+			return // the process has ended
+		}
+		if r.Sealed {
+			select {
+			case v.sealed <- struct{}{}:
+			default: // said again, by who knows whom
+			}
+		}
+		if r.Failure == nil {
+			continue
+		}
+		err := r.Failure.err()
+		v.log.Error("the virtual machine could not run", "error", err)
+		v.mu.Lock()
+		v.late = err
+		v.mu.Unlock()
+		return
 	}
-	err := r.Failure.err()
-	v.log.Error("the virtual machine could not run", "error", err)
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.late = err
 }
 
 // follow reads what the guest's process 1 tells, until the end.
@@ -217,19 +237,19 @@ func (v *vm) follow() {
 	}
 }
 
-// awaitReady waits until the agent serves.
-func (v *vm) awaitReady() error {
+// await waits for what the agent needs; before and missing say what it is.
+func (v *vm) await(event <-chan struct{}, before, missing string) error {
 	timer := time.NewTimer(bootTimeout)
 	defer timer.Stop()
 	select {
-	case <-v.ready:
+	case <-event:
 		return nil
 	case <-v.done:
-		return v.bootError("the virtual machine ended before its agent served")
+		return v.bootError("the virtual machine ended before its agent " + before)
 	case <-timer.C:
 		v.Kill()
 		<-v.done
-		return v.bootError(fmt.Sprintf("the virtual machine's agent doesn't serve after %v", bootTimeout))
+		return v.bootError(fmt.Sprintf("the virtual machine's agent %s after %v", missing, bootTimeout))
 	}
 }
 

@@ -1,6 +1,6 @@
 // A libkrun that holds its caller to the contract of include/libkrun.h and plays
-// the guest itself: krun_start_enter runs a program on the descriptors that it was
-// given. The tests build it with gcc; -DWITHOUT_name leaves a function out.
+// the guest itself: krun_start_enter has a program run on the descriptors that it was
+// given, by a process that was made before the caller sealed its own. The tests build it with gcc; -DWITHOUT_name leaves a function out.
 //
 // It is configured by a file beside it, NAME.so.conf, of lines:
 //
@@ -138,10 +138,13 @@ int32_t krun_set_log_level(uint32_t level) {
 }
 #endif
 
+static void make_guest(void);
+
 #ifndef WITHOUT_krun_create_ctx
 int32_t krun_create_ctx(void) {
 	ENTER(krun_create_ctx, "%s", "");
 	if (ctx.exists) return violation("a second context");
+	make_guest();
 	ctx.exists = true;
 	ctx.thread = gettid();
 	return 0;
@@ -347,12 +350,9 @@ static void give(int fd, int n) {
 	else dup2(fd, n);
 }
 
-// guest is the child that becomes the guest: agent 10, status 11, console 12,
-// card 13.
+// guest becomes the guest: agent 10, status 11, console 12, card 13.
 static void guest(int agent, int status) {
 	char mac[32], root[4200], words[4200], boot[4200];
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() == 1) _exit(1);
 	int from[] = {away(agent), away(status), away(ctx.tty_fd), away(ctx.net_fd)};
 	for (int i = 0; i < 4; i++) give(from[i], 10 + i);
 	snprintf(mac, sizeof mac, "MAC=%02x:%02x:%02x:%02x:%02x:%02x", ctx.mac[0], ctx.mac[1], ctx.mac[2], ctx.mac[3], ctx.mac[4], ctx.mac[5]);
@@ -366,6 +366,61 @@ static void guest(int agent, int status) {
 	char *envp[] = {mac, root, boot, words, NULL};
 	execve(guest_path, argv, envp);
 	_exit(127);
+}
+
+static int guest_socket = -1; // to the process that becomes the guest
+static pid_t guest_pid;
+
+// A start is what that process is told: the context, and two descriptors.
+union fds { struct cmsghdr header; char room[CMSG_SPACE(2 * sizeof(int))]; };
+
+static struct msghdr start_message(struct iovec *context, union fds *fds) {
+	*context = (struct iovec){&ctx, sizeof ctx};
+	return (struct msghdr){.msg_iov = context, .msg_iovlen = 1, .msg_control = fds, .msg_controllen = sizeof *fds};
+}
+
+// make_guest makes the process that becomes the guest once it is told the context.
+static void make_guest(void) {
+	int ends[2];
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends)) return;
+	pid_t parent = getpid();
+	guest_pid = fork();
+	if (guest_pid != 0) {
+		close(ends[1]);
+		guest_socket = ends[0];
+		return;
+	}
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent) _exit(1);
+	close(ends[0]);
+	struct iovec context;
+	union fds fds;
+	struct msghdr message = start_message(&context, &fds);
+	if (recvmsg(ends[1], &message, 0) != sizeof ctx || message.msg_controllen != sizeof fds) _exit(0);
+	int *got = (int *)CMSG_DATA(&fds.header);
+	guest(got[0], got[1]);
+}
+
+// start_guest starts it.
+static int start_guest(int agent, int status) {
+	struct iovec context;
+	union fds fds = {.header = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(2 * sizeof(int))}};
+	memcpy(CMSG_DATA(&fds.header), (int[]){agent, status}, 2 * sizeof(int));
+	struct msghdr message = start_message(&context, &fds);
+	return sendmsg(guest_socket, &message, 0) < 0 ? -errno : 0;
+}
+
+// can_connect reports whether this process could carry a guest's connections.
+static bool can_connect(void) {
+	int families[] = {AF_INET, AF_INET6, AF_UNIX};
+	for (int i = 0; i < 3; i++) {
+		int fd = socket(families[i], SOCK_STREAM, 0);
+		if (fd >= 0) {
+			close(fd);
+			return true;
+		}
+	}
+	return false;
 }
 
 #ifndef WITHOUT_krun_start_enter
@@ -387,17 +442,18 @@ int32_t krun_start_enter(uint32_t id) {
 		if (!strcmp(ctx.port_name[i], "sluice.status")) status = ctx.port_in[i];
 	}
 	if (ctx.ports && !is_open(ctx.tty_fd)) return violation("the console was closed");
+	if (!ctx.vsocks && can_connect()) return violation("the process isn't sealed");
 	if (hang) pause();
 	for (int i = 0; i < ctx.vsocks; i++) *(i ? &status : &agent) = connect_to(ctx.vsock_path[i]);
 	if (agent < 0 || status < 0) return violation("no way to the agent");
 	fprintf(stderr, "[WARN krun] the guest starts\n");
-	pid_t child = fork();
-	if (child < 0) return -errno;
-	if (child == 0) guest(agent, status);
+	int failed = start_guest(agent, status);
+	if (failed) return failed;
 	int how;
-	while (waitpid(child, &how, 0) < 0) {
+	while (waitpid(guest_pid, &how, 0) < 0) {
 		if (errno != EINTR) _exit(125);
 	}
+	if (can_connect()) violation("the process wasn't sealed while the guest ran");
 	record("exit %d", how);
 	_exit(WIFEXITED(how) ? WEXITSTATUS(how) : 128 + WTERMSIG(how));
 }
