@@ -16,7 +16,11 @@ import (
 const (
 	alpnHTTP1 = "http/1.1"
 	alpnHTTP2 = "h2"
+	alpnGRPC  = "grpc-exp" // HTTP/2, of a server that knows it is asked for gRPC; clients of gRPC's C core offer it first
 )
+
+// isHTTP2 reports whether ALPN has chosen HTTP/2.
+func isHTTP2(alpn string) bool { return alpn == alpnHTTP2 || alpn == alpnGRPC }
 
 // intercept answers a flow to an intercepted port.
 func (p *Proxy) intercept(ctx context.Context, guest net.Conn, f Flow) {
@@ -188,7 +192,7 @@ func (p *Proxy) explain(ctx context.Context, guest net.Conn, s *session, offer [
 	var chosen []string
 	if len(offer) > 0 {
 		chosen = []string{alpnHTTP1}
-		if i := slices.IndexFunc(offer, func(proto string) bool { return proto == alpnHTTP1 || proto == alpnHTTP2 }); i >= 0 {
+		if i := slices.IndexFunc(offer, func(proto string) bool { return proto == alpnHTTP1 || isHTTP2(proto) }); i >= 0 {
 			chosen = offer[i : i+1]
 		}
 	}
@@ -202,7 +206,7 @@ func (p *Proxy) explain(ctx context.Context, guest net.Conn, s *session, offer [
 // serveDecrypted answers what a guest says inside its TLS, in the protocol that
 // both legs chose. far is nil if there is no upstream.
 func (p *Proxy) serveDecrypted(ctx context.Context, near, far *tls.Conn, s *session, chosen string) {
-	if chosen == alpnHTTP2 {
+	if isHTTP2(chosen) {
 		p.serveGuest(ctx, newHTTP2Guest(near, s))
 		return
 	}

@@ -146,6 +146,7 @@ func TestALPN(t *testing.T) {
 		{"the guest offers none", nil, []string{"h2", "http/1.1"}, ""},
 		{"the server chooses none", []string{"h2", "http/1.1"}, nil, ""},
 		{"another protocol", []string{"mqtt", "h2"}, []string{"mqtt"}, "mqtt"},
+		{"gRPC's name for HTTP/2", []string{"grpc-exp", "h2"}, []string{"grpc-exp", "h2"}, "grpc-exp"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
