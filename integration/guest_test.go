@@ -1,12 +1,8 @@
 package integration
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -92,21 +88,7 @@ func (g *guest) fails(line string, code int) {
 // denials returns the events of denied flows so far.
 func (g *guest) denials() []m.Event {
 	g.t.Helper()
-	data, err := os.ReadFile(g.events)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	var denied []m.Event
-	for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
-		var e m.Event
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			g.t.Fatalf("event %q: %v", lines.Text(), err)
-		}
-		if e.Type == m.EventFlowDeny {
-			denied = append(denied, e)
-		}
-	}
-	return denied
+	return g.told(m.EventFlowDeny)
 }
 
 // runSluice runs the command and returns its output and exit code.

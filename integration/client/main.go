@@ -3,8 +3,9 @@
 //
 //	client hold N ADDRESS:PORT…       opens N flows, sends on each, holds all, closes
 //	client sequence N ADDRESS:PORT…   connects N times, one after another
+//	client get URL                    prints what the URL answers
 //
-// Both go round the addresses, and print how many flows worked.
+// The first two go round the addresses, and print how many flows worked.
 package main
 
 import (
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"sync"
@@ -22,17 +24,20 @@ import (
 const patience = 30 * time.Second
 
 func main() {
-	n, err := run(os.Args[1:])
-	fmt.Println(n)
+	result, err := run(os.Args[1:])
+	fmt.Println(result)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "client:", err)
 		os.Exit(1)
 	}
 }
 
-func run(args []string) (int, error) {
+func run(args []string) (result any, err error) {
+	if len(args) == 2 && args[0] == "get" {
+		return get(args[1])
+	}
 	if len(args) < 3 {
-		return 0, errors.New("say hold or sequence, how many, and where to")
+		return 0, errors.New("say hold or sequence, how many, and where to; or get, and what")
 	}
 	n, err := strconv.Atoi(args[1])
 	if err != nil {
@@ -44,7 +49,19 @@ func run(args []string) (int, error) {
 	case "sequence":
 		return sequence(n, args[2:])
 	}
-	return 0, fmt.Errorf("%q: say hold or sequence", args[0])
+	return 0, fmt.Errorf("%q: say hold, sequence or get", args[0])
+}
+
+// get returns what a URL answers.
+func get(url string) (string, error) {
+	client := &http.Client{Timeout: patience}
+	res, err := client.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	return string(body), err
 }
 
 // hold opens n flows at once, exchanges a line on each twice, all open in between,

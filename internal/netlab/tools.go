@@ -59,6 +59,12 @@ func (h *Host) IPerf3(port uint16) {
 // that holds the files, by name. Clone it from the host's "/repo.git".
 func (h *Host) Git(port uint16, files map[string]string) {
 	h.t.Helper()
+	h.HTTP(port, h.GitHandler(files))
+}
+
+// GitHandler returns the handler of Git, for a server of another kind.
+func (h *Host) GitHandler(files map[string]string) http.Handler {
+	h.t.Helper()
 	git := Tool(h.t, "git")
 	root := h.t.TempDir()
 	work := filepath.Join(root, "work")
@@ -79,7 +85,7 @@ func (h *Host) Git(port uint16, files map[string]string) {
 			h.t.Fatalf("git %s: %v %s", args, err, out)
 		}
 	}
-	h.HTTP(port, gitBackend(git, root))
+	return gitBackend(git, root)
 }
 
 // gitBackend returns git's own HTTP server, read-only.
