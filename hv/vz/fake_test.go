@@ -62,9 +62,10 @@ type fakeMachine struct {
 	lost  chan error
 	ended chan struct{} // closed when the machine is over
 
-	mu    sync.Mutex // guards the following fields
-	now   state
-	calls []string
+	mu     sync.Mutex // guards the following fields
+	now    state
+	calls  []string
+	closes int // how often close was called; nothing is, after it
 }
 
 // move makes a call that takes the machine from one of the states to another.
@@ -72,6 +73,9 @@ func (m *fakeMachine) move(call string, to state, from ...state) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.calls = append(m.calls, call)
+	if m.closes > 0 {
+		return fmt.Errorf("fake: %s of a machine that was closed", call)
+	}
 	if err := m.fake.fails[call]; err != nil {
 		return err
 	}
@@ -123,6 +127,11 @@ func (m *fakeMachine) save(string) error {
 func (m *fakeMachine) restore(string) error {
 	return m.move("restore", paused, stopped)
 }
+func (m *fakeMachine) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closes++
+}
 func (m *fakeMachine) changes() <-chan state   { return m.news }
 func (m *fakeMachine) unplugged() <-chan error { return m.lost }
 func (m *fakeMachine) state() state {
@@ -136,6 +145,13 @@ func (m *fakeMachine) called() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return append([]string(nil), m.calls...)
+}
+
+// closed returns how often the machine was closed.
+func (m *fakeMachine) closed() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.closes
 }
 
 // port returns the machine's end of a port.

@@ -22,7 +22,9 @@ type limits struct {
 }
 
 // A virtualMachine is a machine of the framework's. The methods that change its
-// state return when that is done; one goroutine calls them.
+// state return when that is done; one goroutine calls them. The framework's objects
+// belong to a dispatch queue of the machine's own, which its Go binding sees to; what
+// they tell is passed on by goroutines, until close.
 type virtualMachine interface {
 	start() error
 	pause() error
@@ -34,6 +36,8 @@ type virtualMachine interface {
 	// unplugged gets an error whenever the card's other end is lost; nil without
 	// a card.
 	unplugged() <-chan error
+	// close ends what passes news on. It comes last, and once, in whatever state.
+	close()
 }
 
 // A keeper is a virtualMachine whose state can be kept in a file: on Apple silicon.
@@ -81,9 +85,17 @@ type plan struct {
 	cpus                        uint
 	memory                      uint64 // bytes, whole MiB
 	disks                       []disk
-	console                     *os.File // what the guest prints is written to it
-	ports                       []port
-	card                        *card // nil without one
+	// console is a socket that what the guest prints is written to. Nothing comes
+	// from it, ever: an end of file, as of /dev/null, might be asked for in a loop.
+	console *os.File
+	ports   []port
+	card    *card // nil without one
+}
+
+// tooOld returns an error of the framework's Go binding, which compares versions of
+// macOS, as one that says what would help.
+func tooOld(err error, macOS int) error {
+	return &unusableError{fmt.Errorf("%w: it takes macOS %d", err, macOS), fmt.Sprintf("use a Mac with macOS %d or later, and a program built there", macOS)}
 }
 
 // A disk is a virtio-blk device.

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
+	"sync"
 
 	"github.com/Code-Hex/vz/v3"
 )
@@ -24,17 +24,35 @@ func (apple) limits() (limits, error) {
 }
 
 // An appleMachine is a virtualMachine, with all that it was made of: the framework's
-// objects end with the last reference to them.
+// objects end with the last reference to them, running or not.
 type appleMachine struct {
 	*vz.VirtualMachine
 	config *vz.VirtualMachineConfiguration
 	plan   plan
-	null   *os.File // what the console reads
+
 	states chan state
-	lost   chan error // nil without a card
+	lost   chan error    // nil without a card
+	closed chan struct{} // closed by close
+	news   sync.WaitGroup
 }
 
 func (apple) create(p plan) (virtualMachine, error) {
+	m, err := newAppleMachine(p)
+	if err != nil {
+		return nil, explain(err, 13) // ports of a console, and the MTU of a card
+	}
+	return m, nil
+}
+
+// explain returns err, which may say that a function needs the given macOS.
+func explain(err error, macOS int) error {
+	if errors.Is(err, vz.ErrUnsupportedOSVersion) || errors.Is(err, vz.ErrBuildTargetOSVersion) {
+		return tooOld(err, macOS)
+	}
+	return err
+}
+
+func newAppleMachine(p plan) (*appleMachine, error) {
 	var options []vz.LinuxBootLoaderOption
 	if p.initrd != "" {
 		options = append(options, vz.WithInitrd(p.initrd))
@@ -47,31 +65,30 @@ func (apple) create(p plan) (virtualMachine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make configuration: %w", err)
 	}
-	m := &appleMachine{config: config, plan: p, states: make(chan state, 16)}
+	m := &appleMachine{config: config, plan: p, states: make(chan state, 16), closed: make(chan struct{})}
 	for _, add := range []func() error{m.addEntropy, m.addDisks, m.addConsole, m.addPorts, m.addCard} {
 		if err := add(); err != nil {
-			m.free()
 			return nil, err
 		}
 	}
-	if ok, err := config.Validate(); err != nil || !ok {
-		m.free()
-		return nil, fmt.Errorf("validate configuration: %w", errors.Join(err))
+	// This is where a program without the entitlement is found out.
+	if ok, err := config.Validate(); err != nil {
+		return nil, fmt.Errorf("validate configuration: %w", err)
+	} else if !ok {
+		return nil, errors.New("validate configuration: the framework refuses it without a reason")
 	}
 	if m.VirtualMachine, err = vz.NewVirtualMachine(config); err != nil {
-		m.free()
 		return nil, fmt.Errorf("make machine: %w", err)
 	}
-	go m.passStates()
 	if p.card != nil {
 		gone, err := m.NetworkDeviceAttachmentWasDisconnected()
 		if err != nil {
-			m.free()
-			return nil, err
+			return nil, fmt.Errorf("watch card: %w", err)
 		}
 		m.lost = make(chan error, 1)
-		go m.passLost(gone)
+		m.news.Go(func() { m.passLost(gone) })
 	}
+	m.news.Go(m.passStates)
 	return m, nil
 }
 
@@ -108,12 +125,7 @@ func (m *appleMachine) addDisks() error {
 }
 
 func (m *appleMachine) addConsole() error {
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return err
-	}
-	m.null = null
-	attachment, err := vz.NewFileHandleSerialPortAttachment(null, m.plan.console)
+	attachment, err := vz.NewFileHandleSerialPortAttachment(m.plan.console, m.plan.console)
 	if err != nil {
 		return fmt.Errorf("attach console: %w", err)
 	}
@@ -177,12 +189,19 @@ func (m *appleMachine) addCard() error {
 	return nil
 }
 
-// passStates passes states on until the machine has ended.
+// passStates passes states on. The framework's channel is unbounded, never closed and
+// made once: who asks for it again gets the same.
 func (m *appleMachine) passStates() {
-	for s := range m.StateChangedNotify() {
-		m.states <- state(s)
-		if state(s).over() {
-			m.free()
+	changes := m.StateChangedNotify()
+	for {
+		select {
+		case s := <-changes:
+			select {
+			case m.states <- state(s):
+			case <-m.closed:
+				return
+			}
+		case <-m.closed:
 			return
 		}
 	}
@@ -191,19 +210,25 @@ func (m *appleMachine) passStates() {
 // passLost passes on that the card's other end was lost; news that nobody has heard
 // yet are enough.
 func (m *appleMachine) passLost(gone <-chan *vz.DisconnectedError) {
-	for err := range gone {
+	for {
 		select {
-		case m.lost <- err:
-		default:
+		case err, ok := <-gone:
+			if !ok {
+				return
+			}
+			select {
+			case m.lost <- err:
+			default:
+			}
+		case <-m.closed:
+			return
 		}
 	}
 }
 
-// free closes what create opened.
-func (m *appleMachine) free() {
-	if m.null != nil {
-		m.null.Close()
-	}
+func (m *appleMachine) close() {
+	close(m.closed)
+	m.news.Wait()
 }
 
 func (m *appleMachine) start() error            { return m.Start() }

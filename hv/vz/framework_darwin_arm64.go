@@ -4,5 +4,10 @@ package vz
 
 var _ keeper = (*appleMachine)(nil)
 
-func (m *appleMachine) save(path string) error    { return m.SaveMachineStateToPath(path) }
-func (m *appleMachine) restore(path string) error { return m.RestoreMachineStateFromURL(path) }
+func (m *appleMachine) save(path string) error {
+	return explain(m.SaveMachineStateToPath(path), 14)
+}
+
+func (m *appleMachine) restore(path string) error {
+	return explain(m.RestoreMachineStateFromURL(path), 14)
+}

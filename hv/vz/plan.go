@@ -31,8 +31,6 @@ func newPlan(cfg hv.Config, l limits) (plan, error) {
 		return plan{}, fmt.Errorf("standard files for a virtual machine, which passes none on: %w", errors.ErrUnsupported)
 	case len(cfg.Mounts) > 0:
 		return plan{}, fmt.Errorf("mounts in a virtual machine, which has its own file systems only: %w", errors.ErrUnsupported)
-	case len(cfg.Mounts) > 0:
-		return plan{}, fmt.Errorf("mounts in a virtual machine of vz's: %w", errors.ErrUnsupported)
 	case cfg.Root != "":
 		return plan{}, errors.New("vz shows a guest no directory of the host's: its root is a disk")
 	case len(cfg.Disks) == 0:

@@ -53,7 +53,7 @@ func (h *Hypervisor) Restore(ctx context.Context, cfg hv.Config, path string) (h
 	return v, nil
 }
 
-// errNotKept is why a machine's state isn't kept.
+// errNotKept is why a machine's state isn't kept on a Mac with Intel's processor.
 var errNotKept = fmt.Errorf("the state of machines is kept on Apple silicon with macOS 14 only: %w", errors.ErrUnsupported)
 
 // start makes a machine and sets it going by begin.
@@ -69,7 +69,10 @@ func (h *Hypervisor) start(ctx context.Context, cfg hv.Config, begin func(virtua
 	if err != nil {
 		return nil, err
 	}
-	v := &vm{log: cfg.Logger, begun: make(chan error, 1), killed: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{})}
+	v := &vm{
+		log: cfg.Logger, begun: make(chan error, 1), asks: make(chan request),
+		killed: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}),
+	}
 	if v.log == nil {
 		v.log = slog.New(slog.DiscardHandler)
 	}
@@ -104,7 +107,7 @@ func (v *vm) make(ctx context.Context, h *Hypervisor, cfg hv.Config, p plan) err
 		return err
 	}
 	p.kernel, p.initrd = boot.kernel, boot.initrd
-	if v.console, p.console, err = os.Pipe(); err != nil {
+	if v.console, p.console, err = link.Pair(link.Stream); err != nil {
 		return err
 	}
 	v.theirs = append(v.theirs, p.console)

@@ -43,6 +43,7 @@ type vm struct {
 	dir     string     // of the machine's files; removed by free
 
 	begun   chan error    // gets how begin went; from own
+	asks    chan request  // taken by own
 	ready   chan struct{} // closed by follow when the agent serves
 	kill    sync.Once     // guards the closing of killed
 	killed  chan struct{} // closed by Kill
@@ -54,7 +55,6 @@ type vm struct {
 	told  machine.Status // what process 1 has told
 	timer *time.Timer    // that ends a guest which was told to part; nil before
 	over  bool           // the machine has ended: no timer is made any more
-	asks  chan request   // made by requests
 
 	done chan struct{} // closed by own when the machine has ended and all that it said is read
 	exit hv.Exit       // valid once done is closed
@@ -64,16 +64,6 @@ type vm struct {
 type request struct {
 	do    func(virtualMachine) error
 	reply chan error // has room
-}
-
-// requests returns the channel that own takes requests from.
-func (v *vm) requests() chan request {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.asks == nil {
-		v.asks = make(chan request)
-	}
-	return v.asks
 }
 
 // own begins the machine and attends it until it has ended.
@@ -87,6 +77,7 @@ func (v *vm) own(begin func(virtualMachine) error, console io.Writer) {
 	if err == nil {
 		end = v.attend()
 	}
+	v.machine.close()
 	v.mu.Lock()
 	v.over = true
 	if v.timer != nil {
@@ -106,7 +97,7 @@ func (v *vm) own(begin func(virtualMachine) error, console io.Writer) {
 
 // attend answers requests until the machine has ended, and returns its last state.
 func (v *vm) attend() state {
-	requests, killed := v.requests(), v.killed
+	killed := v.killed
 	var patience <-chan time.Time // ends the wait for a machine that doesn't stop
 	for {
 		select {
@@ -118,7 +109,7 @@ func (v *vm) attend() state {
 			if killed == nil {
 				v.stop()
 			}
-		case r := <-requests:
+		case r := <-v.asks:
 			r.reply <- r.do(v.machine)
 		case err := <-v.machine.unplugged():
 			// A guest's driver that resets the card is told of so too.
@@ -225,7 +216,7 @@ func (v *vm) awaitReady(ctx context.Context) error {
 func (v *vm) ask(ctx context.Context, what string, do func(virtualMachine) error) error {
 	r := request{do: do, reply: make(chan error, 1)}
 	select {
-	case v.requests() <- r:
+	case v.asks <- r:
 	case <-v.done:
 		return fmt.Errorf("%s guest: %w", what, os.ErrProcessDone)
 	case <-ctx.Done():

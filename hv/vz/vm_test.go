@@ -102,6 +102,11 @@ func TestStartFails(t *testing.T) {
 		if _, err := f.hypervisor(t).Start(t.Context(), diskConfig()); !errors.Is(err, boom) || !strings.HasPrefix(err.Error(), "start vz guest: ") {
 			t.Errorf("%s fails: %v", call, err)
 		}
+		for _, m := range f.made {
+			if n := m.closed(); n != 1 {
+				t.Errorf("%s fails: the machine was closed %d times", call, n)
+			}
+		}
 	}
 	h := new(fake).hypervisor(t)
 	h.boot = func(context.Context, hv.Config, string) (bootFiles, error) { return bootFiles{}, boom }
@@ -166,6 +171,10 @@ func TestExits(t *testing.T) {
 			row.end(v, f.machine(t))
 			if got := wait(t, v); got != row.want {
 				t.Errorf("%+v, want %+v", got, row.want)
+			}
+			v.Close()
+			if n := f.machine(t).closed(); n != 1 {
+				t.Errorf("the machine was closed %d times", n)
 			}
 		})
 	}
@@ -274,14 +283,23 @@ func TestSaveAndRestore(t *testing.T) {
 		t.Errorf("calls %q", calls)
 	}
 	boom := errors.New("boom")
+	if s := f.machine(t).state(); s != paused {
+		t.Errorf("%v", s)
+	}
 	if _, err := (&fake{fails: map[string]error{"restore": boom}}).hypervisor(t).Restore(t.Context(), diskConfig(), path); !errors.Is(err, boom) {
 		t.Errorf("%v; want boom", err)
 	}
 }
 
-// Where the framework can't keep states the errors say so.
+// Where the framework can't keep states the errors say so: as a machine without the
+// methods, or by the version of macOS.
 func TestSaveUnsupported(t *testing.T) {
 	t.Parallel()
+	old := &fake{fails: map[string]error{"save": tooOld(errors.New("unsupported macOS version"), 14)}}
+	err := start(t, old.hypervisor(t), diskConfig()).Save(t.Context(), "/nowhere")
+	if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "it takes macOS 14") {
+		t.Errorf("save: %v", err)
+	}
 	f := &fake{noKeep: true}
 	v := start(t, f.hypervisor(t), diskConfig())
 	if err := v.Save(t.Context(), "/nowhere"); !errors.Is(err, errors.ErrUnsupported) {
