@@ -249,6 +249,7 @@ var testsMayHere = map[string]map[string]string{
 	"bench/vm": {
 		"hv": "a machine,", "hv/qemu": "emulated,", "internal/image/disk": "its root,", "internal/guest": "its agent,",
 		"vnet": "and its network: the same guest has another one beside it",
+		"sdk":  "what users start", "internal/image/imagetest": "its image", "github.com/google/go-containerregistry": "and how that is run",
 	},
 	"internal/netlab/memnet": {"vnet": "its Internet is a vnet.Dialer"},
 }

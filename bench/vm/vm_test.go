@@ -22,9 +22,10 @@ import (
 )
 
 var (
-	table    = flag.Bool("table", false, "measure and print the tables; without it there is nothing to test")
-	rounds   = flag.Int("rounds", 5, "rounds, of which each row shows the median")
-	duration = flag.Duration("duration", 2*time.Second, "of one throughput measurement")
+	table     = flag.Bool("table", false, "measure and print the tables; without it there is nothing to test")
+	rounds    = flag.Int("rounds", 5, "rounds, of which each row shows the median")
+	duration  = flag.Duration("duration", 2*time.Second, "of one throughput measurement")
+	fileCount = flag.Int("files", 200_000, "files of the large image")
 )
 
 func TestMain(m *testing.M) {

@@ -28,9 +28,9 @@ func Applets() []string {
 }
 
 // Busybox returns an image of this machine's static busybox: root and the user
-// app (1000), /etc/motd, /tmp, /srv. cfg says how it wants to be run. The error
-// matches exec.ErrNotFound if there is no busybox.
-func Busybox(cfg v1.Config) (v1.Image, error) {
+// app (1000), /etc/motd, /tmp, /srv, and more files. cfg says how it wants to be
+// run. The error matches exec.ErrNotFound if there is no busybox.
+func Busybox(cfg v1.Config, more ...File) (v1.Image, error) {
 	path, err := exec.LookPath("busybox")
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func Busybox(cfg v1.Config) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Image(cfg, busyboxFiles(program)...)
+	return Image(cfg, append(busyboxFiles(program), more...)...)
 }
 
 // busyboxFiles returns the files of the image.
