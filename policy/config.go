@@ -131,8 +131,7 @@ func (s Spec) base() (Config, Problems) {
 }
 
 // besideNone returns an error for every field that makes no sense without a
-// network card. Even an empty rule set beside none is a contradiction that its
-// author should see.
+// network card.
 func (s Spec) besideNone() Problems {
 	var problems Problems
 	for _, f := range []struct {
@@ -179,7 +178,8 @@ func Preset(name string) (Config, error) {
 	return c, nil
 }
 
-// denyDomain returns the rules of an entry of DenyDomains: one name.
+// denyDomain returns the rules of an entry of DenyDomains: one name, or the host by
+// one of its aliases.
 func denyDomain(entry, source string) ([]Rule, Problems) {
 	if strings.HasPrefix(entry, ".") || strings.HasPrefix(entry, "*") {
 		return nil, Problems{{Field: source, Value: entry, Message: "DenyDomains holds single names",
@@ -189,7 +189,11 @@ func denyDomain(entry, source string) ([]Rule, Problems) {
 	if p, ok := err.(Problem); ok {
 		return nil, Problems{p}.under(source)
 	}
-	return []Rule{{Direction: Egress, Destination: DomainDestination(name), Source: source}}, nil
+	d := DomainDestination(name)
+	if IsHostAlias(name) {
+		d = GroupDestination(GroupHost)
+	}
+	return []Rule{{Direction: Egress, Destination: d, Source: source}}, nil
 }
 
 // denySuffix returns the rules of an entry of DenyDomainSuffixes, with or

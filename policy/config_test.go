@@ -32,6 +32,7 @@ func TestFlatten(t *testing.T) {
 		{"deny lists only", Spec{DenyDomains: []string{"Ads.test."}, DenyDomainSuffixes: []string{".b.test", "c.test"}},
 			"[public-only]; DenyDomains[0]: deny egress ads.test; DenyDomainSuffixes[0]: deny egress b.test; DenyDomainSuffixes[0]: deny egress .b.test; " +
 				"DenyDomainSuffixes[1]: deny egress c.test; DenyDomainSuffixes[1]: deny egress .c.test; " + publicOnly + "; deny/allow"},
+		{"the host", Spec{DenyDomains: []string{"host.docker.internal"}}, "[public-only]; DenyDomains[0]: deny egress host; " + publicOnly + "; deny/allow"},
 		{"rules", Spec{Rules: one}, "[]; Rules[0]: allow egress 192.0.2.1; deny/allow"},
 		{"default egress", Spec{DefaultEgress: "allow"}, "[]; allow/allow"},
 		{"default ingress", Spec{DefaultIngress: "deny"}, "[]; deny/deny"},

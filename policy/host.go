@@ -81,11 +81,19 @@ func (h *Host) nat64(a netip.Addr) (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	for _, p := range h.NAT64 {
-		if p.Contains(a) {
+		if p.Contains(a) && !h.isSpecial(a) {
 			return embedded(a, p.Bits())
 		}
 	}
 	return netip.Addr{}, false
+}
+
+// isSpecial reports whether an address is one that a prefix of NAT64 can't make
+// anything else of: always denied, the host's own, or a metadata service's. Which
+// prefixes there are is what some resolver says.
+func (h *Host) isSpecial(a netip.Addr) bool {
+	c := h.classify(a)
+	return c.denied != "" || c.group == GroupHost || c.group == GroupMetadata
 }
 
 // embedded takes the IPv4 address out of an IPv6 address behind a prefix of the

@@ -115,6 +115,38 @@ func TestEmbedded(t *testing.T) {
 	}
 }
 
+// TestNAT64Liar has a resolver call prefixes NAT64 that hold special addresses:
+// these stay what they are.
+func TestNAT64Liar(t *testing.T) {
+	t.Parallel()
+	h := &Host{
+		Gateways: addrs("fd42:6d73:62::1"),
+		Addrs:    addrs("2a00:1::5054:aa:fe12:3456"),
+		NAT64:    prefixes("fe80::/96 ::/96 ff02::/96 2a00:1::/64 fd42:6d73:62::/96 fd20:ce::/32 2a00:64::/96"),
+	}
+	for _, row := range []struct {
+		addr   string
+		want   Group
+		denied string
+	}{
+		{"fe80::808:808", GroupLinkLocal, deniedLinkLocal6},
+		{"::808:808", GroupNone, deniedCompatible},
+		{"ff02::808:808", GroupMulticast, deniedMulticast},
+		{"2a00:1::5054:aa:fe12:3456", GroupHost, ""}, // would be 84.0.170.254
+		{"fd42:6d73:62::1", GroupHost, ""},
+		{"fd20:ce::254", GroupMetadata, ""},
+		{"2a00:64::808:808", GroupPublic, ""}, // and an honest one
+	} {
+		a := netip.MustParseAddr(row.addr)
+		if got := h.Classify(a); got != row.want {
+			t.Errorf("%s is %v, want %v", row.addr, got, row.want)
+		}
+		if why, _ := h.AlwaysDenied(a); why != row.denied {
+			t.Errorf("%s: %q, want %q", row.addr, why, row.denied)
+		}
+	}
+}
+
 // Every address has the class that the contract's order gives it, at the edges
 // of all ranges and at random.
 func TestClassifyAgreesWithModel(t *testing.T) {

@@ -197,6 +197,7 @@ func TestDecideByAddress(t *testing.T) {
 		{"deny ingress loopback", "in tcp 127.0.0.1 80", "", "allow default"},
 		{"deny ingress 127.0.0.0/8", "in tcp 127.0.0.1 80", "", "deny 0"},
 		{"", "in tcp fe80::1%eth0 80", "", "deny always"},
+		{"allow ingress host", "in tcp 64:ff9b::127.0.0.1 80", "", "deny always"}, // a neighbour that calls itself so
 
 		// Groups open only their own.
 		{"allow host", "tcp 172.16.0.1:80", "", "allow 0"},

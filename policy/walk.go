@@ -36,7 +36,10 @@ func (w *walk) start(p *Policy, h *Host, f Flow) string {
 	}
 	w.p, w.f, w.place = p, f, h.place(a)
 	if f.Direction == Ingress && w.group == GroupLoopback {
-		w.group, w.denied = GroupHost, "" // the guest's own loopback never comes in
+		w.group = GroupHost // the guest's own loopback never comes in
+		if w.judged == w.addr {
+			w.denied = "" // in NAT64 form it is a neighbour that calls itself so
+		}
 	}
 	if w.denied != "" {
 		return w.denied
