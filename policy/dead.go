@@ -17,8 +17,8 @@ type cover struct {
 //
 // For this check a flow is an address, a protocol and a port, and for a domain
 // rule also a name of that domain, which the configured resolver gave for the
-// address. A domain thus stands for all public addresses, and an earlier domain
-// rule takes flows only from domains that it contains.
+// address. A domain thus stands for all public addresses. An earlier domain rule
+// decides all flows of a domain that it contains, and some of one that contains it.
 func (u *universe) lintCovered() Problems {
 	covers := make([]cover, len(u.p.rules))
 	alive := make(map[string]bool) // sources of which one rule decides something
@@ -51,13 +51,31 @@ func (u *universe) lintCovered() Problems {
 // of every kind and cell that the rule matches, and stops at the first that is
 // left, so that only a dead rule costs all of them.
 func (u *universe) cover(i int) cover {
+	d := u.p.rules[i].Destination
+	c := u.coverName(i, d.anyName())
+	if c.live || !c.flows || d.kind != destSuffix || u.p.rules[c.by].Action == Allow {
+		return c
+	}
+	// All of the domain is denied before; perhaps a part of it is allowed earlier yet.
+	for _, j := range u.allows {
+		name := u.p.rules[j].Destination.anyName()
+		if j >= i || !d.matchesName(name) {
+			continue
+		}
+		if part := u.coverName(i, name); part.flows && !part.live && u.p.rules[part.by].Action == Allow {
+			c.by = part.by
+			return c
+		}
+	}
+	return c
+}
+
+// coverName is cover for flows that show a name, "" for rules by address.
+func (u *universe) coverName(i int, name string) cover {
 	r := &u.p.rules[i]
 	c := cover{by: -1}
 	for _, k := range u.kinds(r) {
-		domain := len(u.p.rules)
-		if r.Destination.IsDomain() {
-			domain = u.container(i, k)
-		}
+		domain := u.namedBy(name, k)
 		for n := range u.cells {
 			cell := &u.cells[n]
 			if !k.has(cell) || !u.matches(r, k, cell) {
@@ -85,12 +103,20 @@ func (u *universe) cover(i int) cover {
 // since no rule can name it.
 const unnamed = "?."
 
-// container returns the index of the first rule that fits the kind and whose
-// domain contains that of rule i, which may be i itself.
-func (u *universe) container(i int, k flowKind) int {
-	name := u.p.rules[i].Destination.name
-	if u.p.rules[i].Destination.kind == destSuffix {
-		name = unnamed + name
+// anyName returns a name that d matches and that as few other domains as possible
+// do; "" if d is no domain.
+func (d Destination) anyName() string {
+	if d.kind == destSuffix {
+		return unnamed + d.name
+	}
+	return d.name
+}
+
+// namedBy returns the index of the first domain rule that fits the kind and matches
+// the name; the index behind the last if there is none.
+func (u *universe) namedBy(name string, k flowKind) int {
+	if name == "" {
+		return len(u.p.rules)
 	}
 	return u.p.index.nextDomain(0, len(u.p.rules), name, func(j int32) bool {
 		o := &u.p.rules[j]

@@ -38,6 +38,9 @@ func TestDeadRules(t *testing.T) {
 		{"allow *; deny private", `e Rules[1]: "deny egress private": denies nothing: Rules[0] (allow egress *) decides before it; put it before Rules[0]`},
 		{"allow public; deny a.test", `e Rules[1]: "deny egress a.test": denies nothing: Rules[0] (allow egress public) decides before it; put it before Rules[0]`},
 		{"allow .a.test; deny x.a.test", `e Rules[1]: "deny egress x.a.test": denies nothing: Rules[0] (allow egress .a.test) decides before it; put it before Rules[0]`},
+		{"allow x.a.test; deny .a.test; deny .a.test tcp", `e Rules[2]: "deny egress .a.test tcp": denies nothing: Rules[0] (allow egress x.a.test) decides before it; put it before Rules[0]`},
+		{"deny x.a.test; allow x.a.test; deny .a.test; deny .a.test tcp", `w Rules[1]: "allow egress x.a.test": is never reached: Rules[0] (deny egress x.a.test) decides before it; put it before Rules[0]` +
+			"\n" + `w Rules[3]: "deny egress .a.test tcp": is never reached: Rules[2] (deny egress .a.test) decides before it; drop it`},
 		{"allow 10.0.0.0/9; allow 10.128.0.0/9; deny 10.0.0.0/8", `e Rules[2]: "deny egress 10.0.0.0/8": denies nothing: Rules[0] (allow egress 10.0.0.0/9) decides before it; put it before Rules[0]`},
 		{"deny 10.0.0.0/9; allow 10.128.0.0/9; deny 10.0.0.0/8", `e Rules[2]: "deny egress 10.0.0.0/8": denies nothing: Rules[1] (allow egress 10.128.0.0/9) decides before it; put it before Rules[1]`},
 		{"allow * tcp; allow * udp; deny private 80", `e Rules[2]: "deny egress private 80": denies nothing: Rules[0] (allow egress * tcp) decides before it; put it before Rules[0]`},

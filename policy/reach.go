@@ -31,16 +31,13 @@ func (p *Policy) MayReach(d Destination) bool {
 // namesIn returns names that stand for all of d: the name itself, or of its
 // subdomains those that a rule names, and one that none does.
 func (p *Policy) namesIn(d Destination) []string {
+	names := []string{d.anyName()}
 	if d.kind == destDomain {
-		return []string{d.name}
+		return names
 	}
-	names := []string{unnamed + d.name}
 	for i := range p.rules {
-		switch o := p.rules[i].Destination; {
-		case o.kind == destDomain && d.matchesName(o.name):
-			names = append(names, o.name)
-		case o.kind == destSuffix && d.matchesName(unnamed+o.name):
-			names = append(names, unnamed+o.name)
+		if name := p.rules[i].Destination.anyName(); d.matchesName(name) {
+			names = append(names, name)
 		}
 	}
 	return names

@@ -16,6 +16,7 @@ type universe struct {
 	p      *Policy
 	cells  []cell
 	egress []flowKind // every kind of egress
+	allows []int      // flattened indices of the domain rules that allow
 }
 
 // A cell is a range of addresses that are alike, by its first one. The vectors
@@ -31,6 +32,9 @@ func newUniverse(p *Policy, further ...Destination) *universe {
 	u := &universe{p: p}
 	for i := range p.rules {
 		further = append(further, p.rules[i].Destination)
+		if p.rules[i].Action == Allow && p.rules[i].Destination.IsDomain() {
+			u.allows = append(u.allows, i)
+		}
 	}
 	firsts := firstAddresses(further)
 	h := &Host{Gateways: gatewaysBeside(firsts, p.index)}
@@ -167,7 +171,7 @@ func (k flowKind) has(c *cell) bool {
 // denied returns why the flows of the kind with a peer in the cell are always
 // denied, or "".
 func (k flowKind) denied(c *cell) string {
-	if k.direction == Ingress && c.group == GroupLoopback {
+	if k.direction == Ingress && c.group == GroupLoopback && c.judged == c.addr {
 		return ""
 	}
 	return c.denied
