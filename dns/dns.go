@@ -12,6 +12,7 @@ import (
 	"time"
 
 	mdns "github.com/miekg/dns"
+	"golang.org/x/time/rate"
 
 	"github.com/sluicenet/sluice/policy"
 )
@@ -56,6 +57,7 @@ type Limits struct {
 	Names            int // names in the table of names; 0 means 4096
 	Pairs            int // pairs of name and address in it; 0 means 16384
 	AddrsPerName     int // addresses of one name in it; 0 means 64
+	NamesPerAddr     int // names of one address in it; 0 means 256
 }
 
 // withDefaults returns l with the defaults in place of zeros.
@@ -75,7 +77,16 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Names, 4096)
 	def(&l.Pairs, 16384)
 	def(&l.AddrsPerName, 64)
+	def(&l.NamesPerAddr, 256) // the sites of a shared host; each flow to it costs some microseconds then
 	return l
+}
+
+// newLimiter returns the bucket of the queries that go upstream.
+func newLimiter(l Limits) *rate.Limiter {
+	if l.QueriesPerSecond < 0 {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	return rate.NewLimiter(rate.Limit(l.QueriesPerSecond), max(l.Burst, 1))
 }
 
 // defaultTimeout bounds a query that the configuration doesn't: less than the
@@ -104,7 +115,7 @@ type Server struct {
 	cache   *cache
 	names   *nameTable
 	targets *targetTable
-	limiter limiter
+	limiter *rate.Limiter
 	hits    limitHits
 	roster  roster
 	calls   map[cacheKey]*call    // questions on their way upstream
@@ -128,7 +139,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg.Limits = cfg.Limits.withDefaults()
 	l := cfg.Limits
-	if least := min(l.Burst, l.Waiting, l.Sockets, l.Pipelined, l.CacheBytes, l.Names, l.Pairs, l.AddrsPerName); least < 0 {
+	if least := min(l.Burst, l.Waiting, l.Sockets, l.Pipelined, l.CacheBytes, l.Names, l.Pairs, l.AddrsPerName, l.NamesPerAddr); least < 0 {
 		return nil, fmt.Errorf("start DNS proxy: a limit is %d, which is negative", least)
 	}
 	s := &Server{
@@ -138,9 +149,9 @@ func New(cfg Config) (*Server, error) {
 		sockets:  make(chan struct{}, l.Sockets),
 		exchange: exchange,
 		cache:    newCache(l.CacheEntries, l.CacheBytes),
-		names:    newNameTable(l.Names, l.Pairs, l.AddrsPerName),
+		names:    newNameTable(l),
 		targets:  newTargetTable(l.Names),
-		limiter:  newLimiter(l.QueriesPerSecond, l.Burst),
+		limiter:  newLimiter(l),
 		calls:    make(map[cacheKey]*call),
 		conns:    make(map[net.Conn]struct{}),
 	}

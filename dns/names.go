@@ -25,12 +25,13 @@ const (
 //
 // It isn't safe for concurrent use.
 type nameTable struct {
-	maxNames int // names at once
-	maxPairs int // pairs at once
-	maxAddrs int // addresses of one name
+	maxNames  int // names at once
+	maxPairs  int // pairs at once
+	maxAddrs  int // addresses of one name
+	maxShared int // names of one address
 
 	byName map[string]*namedAddrs
-	byAddr map[netip.Addr]*namePair // first of the list of pairs with this address
+	byAddr map[netip.Addr]*sharedAddr
 	idle   *lru[string, *namedAddrs]
 	expiry pairHeap
 	pairs  int
@@ -44,24 +45,29 @@ type namedAddrs struct {
 	held  int // pairs that flows hold
 }
 
-// A namePair is an entry of the table.
-type namePair struct {
-	owner   *namedAddrs
-	addr    netip.Addr
-	expires time.Time // valid unless held
-	held    int       // flows that this pair decided and that are open
-	round   uint64    // the add that last confirmed it
-	index   int       // in expiry; -1 while held
-	// prev and next have the same address: many names may share one, and the
-	// oldest of them is the first to leave.
-	prev, next *namePair
+// sharedAddr is an address with its names. Every flow to it holds all of them, and
+// the policy looks at each, so their number bounds what a flow costs.
+type sharedAddr struct {
+	newest *namePair // first of the list of pairs with this address
+	pairs  int
 }
 
-func newNameTable(maxNames, maxPairs, maxAddrs int) *nameTable {
+// A namePair is an entry of the table.
+type namePair struct {
+	owner      *namedAddrs
+	addr       netip.Addr
+	expires    time.Time // valid unless held
+	held       int       // flows that this pair decided and that are open
+	round      uint64    // the add that last confirmed it
+	index      int       // in expiry; -1 while held
+	prev, next *namePair // of the same address
+}
+
+func newNameTable(l Limits) *nameTable {
 	return &nameTable{
-		maxNames: maxNames, maxPairs: maxPairs, maxAddrs: maxAddrs,
+		maxNames: l.Names, maxPairs: l.Pairs, maxAddrs: l.AddrsPerName, maxShared: l.NamesPerAddr,
 		byName: make(map[string]*namedAddrs),
-		byAddr: make(map[netip.Addr]*namePair),
+		byAddr: make(map[netip.Addr]*sharedAddr),
 		idle:   newLRU[string, *namedAddrs](),
 	}
 }
@@ -128,6 +134,12 @@ func (t *nameTable) addPair(n *namedAddrs, addr netip.Addr, expires time.Time) (
 		}
 		evicted++
 	}
+	if at := t.byAddr[addr]; at != nil && at.pairs >= t.maxShared {
+		if !t.evictNameOf(at) {
+			return evicted, false
+		}
+		evicted++
+	}
 	for t.pairs >= t.maxPairs {
 		dropped := t.evictName(n)
 		if dropped == 0 {
@@ -135,11 +147,17 @@ func (t *nameTable) addPair(n *namedAddrs, addr netip.Addr, expires time.Time) (
 		}
 		evicted += dropped
 	}
-	p := &namePair{owner: n, addr: addr, expires: expires, round: t.round, next: t.byAddr[addr]}
+	at := t.byAddr[addr]
+	if at == nil {
+		at = new(sharedAddr)
+		t.byAddr[addr] = at
+	}
+	p := &namePair{owner: n, addr: addr, expires: expires, round: t.round, next: at.newest}
 	if p.next != nil {
 		p.next.prev = p
 	}
-	t.byAddr[addr] = p
+	at.newest = p
+	at.pairs++
 	n.pairs = append(n.pairs, p)
 	t.pairs++
 	heap.Push(&t.expiry, p)
@@ -148,7 +166,11 @@ func (t *nameTable) addPair(n *namedAddrs, addr netip.Addr, expires time.Time) (
 
 // appendNames appends to dst the names that are live for addr.
 func (t *nameTable) appendNames(dst []string, addr netip.Addr, now time.Time) []string {
-	for p := t.byAddr[addr]; p != nil; p = p.next {
+	at := t.byAddr[addr]
+	if at == nil {
+		return dst
+	}
+	for p := at.newest; p != nil; p = p.next {
 		if p.held > 0 || now.Before(p.expires) {
 			dst = append(dst, p.owner.name)
 		}
@@ -248,17 +270,37 @@ func (t *nameTable) evictPairOf(n *namedAddrs) bool {
 	return true
 }
 
+// evictNameOf removes, of the pairs of an address that no flow holds, the one that
+// expires first. It reports whether there was one.
+func (t *nameTable) evictNameOf(at *sharedAddr) bool {
+	var victim *namePair
+	for p := at.newest; p != nil; p = p.next {
+		if p.held == 0 && (victim == nil || p.expires.Before(victim.expires)) {
+			victim = p
+		}
+	}
+	if victim == nil {
+		return false
+	}
+	t.removePair(victim)
+	if len(victim.owner.pairs) == 0 {
+		t.forget(victim.owner)
+	}
+	return true
+}
+
 // removePair removes a pair that isn't held. A name that has lost its last pair
 // is the caller's to forget, or to give another.
 func (t *nameTable) removePair(p *namePair) {
 	heap.Remove(&t.expiry, p.index)
-	switch {
-	case p.prev != nil:
-		p.prev.next = p.next
-	case p.next != nil:
-		t.byAddr[p.addr] = p.next
-	default:
+	at := t.byAddr[p.addr]
+	if at.pairs--; at.pairs == 0 {
 		delete(t.byAddr, p.addr)
+	}
+	if p.prev != nil {
+		p.prev.next = p.next
+	} else {
+		at.newest = p.next
 	}
 	if p.next != nil {
 		p.next.prev = p.prev

@@ -30,7 +30,7 @@ func live(t *nameTable, addr string, now time.Time) string {
 
 func TestNamesLife(t *testing.T) {
 	t.Parallel()
-	tab := newNameTable(10, 100, 64)
+	tab := newNameTable(Limits{Names: 10, Pairs: 100, AddrsPerName: 64, NamesPerAddr: 64})
 	tab.add("a", addrs("1.1.1.1 2.2.2.2"), epoch.Add(10*time.Minute), epoch)
 	tab.add("b", addrs("1.1.1.1"), epoch.Add(20*time.Minute), epoch)
 	tab.add("a", addrs("3.3.3.3"), epoch.Add(30*time.Minute), epoch) // a new answer adds to the old
@@ -61,7 +61,7 @@ func TestNamesLife(t *testing.T) {
 
 func TestNamesHold(t *testing.T) {
 	t.Parallel()
-	tab := newNameTable(10, 100, 64)
+	tab := newNameTable(Limits{Names: 10, Pairs: 100, AddrsPerName: 64, NamesPerAddr: 64})
 	addr := netip.MustParseAddr("1.1.1.1")
 	tab.add("a", addrs("1.1.1.1 2.2.2.2"), epoch.Add(time.Minute), epoch)
 	tab.add("b", addrs("1.1.1.1"), epoch.Add(time.Minute), epoch)
@@ -91,7 +91,7 @@ func TestNamesHold(t *testing.T) {
 // TestNamesEvict attacks the table with names, addresses, and both.
 func TestNamesEvict(t *testing.T) {
 	t.Parallel()
-	tab := newNameTable(4, 8, 3)
+	tab := newNameTable(Limits{Names: 4, Pairs: 8, AddrsPerName: 3, NamesPerAddr: 4})
 	expires := epoch.Add(time.Hour)
 	add := func(name, list string) string {
 		kept, evicted := tab.add(name, addrs(list), expires, epoch)
@@ -128,7 +128,7 @@ func TestNamesEvict(t *testing.T) {
 // TestNamesEvictSparesHeld floods the table while flows hold all or some of it.
 func TestNamesEvictSparesHeld(t *testing.T) {
 	t.Parallel()
-	tab := newNameTable(3, 6, 2)
+	tab := newNameTable(Limits{Names: 3, Pairs: 6, AddrsPerName: 2, NamesPerAddr: 3})
 	expires := epoch.Add(time.Hour)
 	for _, name := range []string{"a", "b", "c"} {
 		tab.add(name, addrs("1.1.1.1 2.2.2.2"), expires, epoch)
@@ -155,6 +155,37 @@ func TestNamesEvictSparesHeld(t *testing.T) {
 	checkNames(t, tab)
 }
 
+// TestNamesShared gives one address more names than it may have: the one that
+// expires first goes, but none that a flow holds.
+func TestNamesShared(t *testing.T) {
+	t.Parallel()
+	tab := newNameTable(Limits{Names: 10, Pairs: 100, AddrsPerName: 64, NamesPerAddr: 3})
+	addr := netip.MustParseAddr("1.1.1.1")
+	for _, s := range []struct {
+		name  string
+		lives time.Duration
+		hold  bool
+		want  string // kept, evicted, names
+	}{
+		{"a", 4 * time.Hour, false, "1 0 a"},
+		{"b", 2 * time.Hour, true, "1 0 a b"},
+		{"c", 3 * time.Hour, false, "1 0 a b c"},
+		{"d", 5 * time.Hour, true, "1 1 a b d"}, // b would be next, but is held
+		{"a", 9 * time.Hour, false, "1 0 a b d"},
+		{"e", 6 * time.Hour, true, "1 1 b d e"},
+		{"f", 7 * time.Hour, false, "0 0 b d e"}, // all are held: not given to the guest
+	} {
+		kept, evicted := tab.add(s.name, []netip.Addr{addr}, epoch.Add(s.lives), epoch)
+		if got := fmt.Sprint(kept, " ", evicted, " ", live(tab, "1.1.1.1", epoch)); got != s.want {
+			t.Errorf("%s: got %s, want %s", s.name, got, s.want)
+		}
+		if s.hold {
+			tab.hold(addr, []string{s.name}, epoch)
+		}
+		checkNames(t, tab)
+	}
+}
+
 // checkNames fails if the table breaks one of its invariants.
 func checkNames(t rapid.TB, tab *nameTable) {
 	t.Helper()
@@ -169,7 +200,7 @@ func checkNames(t rapid.TB, tab *nameTable) {
 				t.Fatalf("%s %v isn't where it should be in expiry", name, p.addr)
 			}
 			found := false
-			for q := tab.byAddr[p.addr]; q != nil; q = q.next {
+			for q := tab.byAddr[p.addr].newest; q != nil; q = q.next {
 				found = found || q == p
 			}
 			if !found || p.owner != n {
@@ -182,11 +213,15 @@ func checkNames(t rapid.TB, tab *nameTable) {
 		}
 	}
 	lists := 0
-	for addr, p := range tab.byAddr {
-		for prev := (*namePair)(nil); p != nil; prev, p = p, p.next {
-			if lists++; p.prev != prev || p.addr != addr {
+	for addr, at := range tab.byAddr {
+		shared := 0
+		for prev, p := (*namePair)(nil), at.newest; p != nil; prev, p = p, p.next {
+			if shared++; p.prev != prev || p.addr != addr {
 				t.Fatalf("%v: list is broken at %s", addr, p.owner.name)
 			}
+		}
+		if lists += shared; shared != at.pairs || shared == 0 || shared > tab.maxShared {
+			t.Fatalf("%v: %d names, counted %d", addr, shared, at.pairs)
 		}
 	}
 	if pairs != tab.pairs || lists != pairs || unheld != len(tab.expiry) || pairs > tab.maxPairs || len(tab.byName) > tab.maxNames {
@@ -231,9 +266,9 @@ func TestNamesModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		small := rapid.Bool().Draw(t, "small")
-		tab := newNameTable(1000, 10000, 1000)
+		tab := newNameTable(Limits{Names: 1000, Pairs: 10000, AddrsPerName: 1000, NamesPerAddr: 1000})
 		if small {
-			tab = newNameTable(3, 6, 2)
+			tab = newNameTable(Limits{Names: 3, Pairs: 6, AddrsPerName: 2, NamesPerAddr: 3})
 		}
 		var model slowNames
 		type holding struct {
@@ -318,7 +353,7 @@ func TestNamesModel(t *testing.T) {
 func TestNamesUnderFlood(t *testing.T) {
 	t.Parallel()
 	l := Limits{}.withDefaults()
-	tab := newNameTable(l.Names, l.Pairs, l.AddrsPerName)
+	tab := newNameTable(l)
 	now := epoch
 	for i := range 20_000 {
 		now = now.Add(5 * time.Millisecond)
@@ -333,7 +368,7 @@ func TestNamesUnderFlood(t *testing.T) {
 }
 
 func TestAppendNamesAllocs(t *testing.T) {
-	tab := newNameTable(100, 100, 64)
+	tab := newNameTable(Limits{Names: 100, Pairs: 100, AddrsPerName: 64, NamesPerAddr: 100})
 	for _, name := range []string{"a", "b", "c"} {
 		tab.add(name, addrs("1.1.1.1"), epoch.Add(time.Hour), epoch)
 	}

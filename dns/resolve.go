@@ -78,7 +78,7 @@ func (s *Server) enqueue(g *guestQuery, name string, kept bool, now time.Time) (
 	}
 	c := s.calls[key]
 	if c == nil {
-		if !kept && !s.limiter.allow(now) {
+		if !kept && !s.limiter.AllowN(now, 1) {
 			return limitRate, true
 		}
 		c = &call{key: key, q: g.query}
