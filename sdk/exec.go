@@ -160,14 +160,8 @@ func (s *Sandbox) ShellStream(ctx context.Context, command string, opts ...ExecO
 // command returns a command with all that the sandbox's configuration and its
 // image give it.
 func (s *Sandbox) command(cmd string, args []string, cfg ExecConfig) (control.Command, error) {
-	argv := append([]string{cmd}, args...)
-	var c checker
-	c.checkCommand(argv, cfg)
-	if err := c.err(); err != nil {
-		return control.Command{}, err
-	}
 	out := control.Command{
-		Args:  argv,
+		Args:  append([]string{cmd}, args...),
 		Env:   s.cfg.environment(cfg.Env),
 		Dir:   cfg.Cwd,
 		User:  cfg.User,
@@ -183,17 +177,16 @@ func (s *Sandbox) command(cmd string, args []string, cfg ExecConfig) (control.Co
 	if cfg.TTY {
 		out.TTY = &control.TTY{Rows: 24, Cols: 80, Term: "xterm"}
 	}
-	return out, nil
+	var c checker
+	c.checkCommand(out, cfg)
+	return out, c.err()
 }
 
 // checkCommand reports what is wrong with one command.
-func (c *checker) checkCommand(argv []string, cfg ExecConfig) {
-	for i, arg := range argv {
-		if !isText(arg) || i == 0 && arg == "" {
-			c.fail(ErrInvalidArgument, "argument "+decimal(i), arg, "is an empty program, holds a NUL or is not UTF-8", "")
-		}
-	}
+func (c *checker) checkCommand(command control.Command, cfg ExecConfig) {
+	c.checkArguments(ErrInvalidArgument, "", command.Args)
 	c.checkEnv("Env", cfg.Env)
+	c.checkTotal(ErrInvalidArgument, "arguments and environment", command.Args, command.Env)
 	c.checkWorkdir("Cwd", cfg.Cwd)
 	if cfg.User != "" && !isUser(cfg.User) {
 		c.fail(ErrInvalidArgument, "User", cfg.User, "no user", "write name, uid, name:group or uid:gid")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -99,6 +100,36 @@ func TestExecRefused(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 	awaitNone(t, sb, "sleep 4321")
+}
+
+// TestLargeCommands checks that a command can have what Linux takes, and that more
+// is refused before anything is sent.
+func TestLargeCommands(t *testing.T) {
+	t.Parallel()
+	sb := running(t, "large-commands", m.WithEnv(largeEnv(8)))
+	longest := strings.Repeat("y", 128<<10-1)
+	out, err := sb.Exec(t.Context(), "sh", []string{"-c", `env | wc -c; echo $# ${#1}`, "sh", longest, longest, longest, longest, longest, longest, longest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var env, arguments, length int
+	if _, err := fmt.Sscan(out.Stdout(), &env, &arguments, &length); err != nil || env < 8*125<<10 || arguments != 7 || length != len(longest) {
+		t.Errorf("%q, %q, %v", out.Stdout(), out.Stderr(), err)
+	}
+	for _, tt := range []struct {
+		name string
+		args []string
+		opts []m.ExecOption
+		want string
+	}{
+		{"argument", []string{"a", longest + "y"}, nil, "argument 2: is 131072 bytes long"},
+		{"variable", nil, []m.ExecOption{m.WithExecEnv(map[string]string{"B": longest})}, `Env["B"]: is 131073 bytes long`},
+		{"all of them", slices.Repeat([]string{longest}, 9), nil, "arguments and environment: are 22"},
+	} {
+		if _, err := sb.Exec(t.Context(), "true", tt.args, tt.opts...); !m.IsKind(err, m.ErrInvalidArgument) && !m.IsKind(err, m.ErrInvalidConfig) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %s", tt.name, err, tt.want)
+		}
+	}
 }
 
 // awaitNone waits until no process of the guest has a command line.

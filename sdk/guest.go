@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path"
@@ -57,10 +58,45 @@ func (c *checker) checkGuest(cfg *SandboxConfig) {
 	}
 	c.checkWorkdir("WithWorkdir", cfg.Workdir)
 	c.checkEnv("WithEnv", cfg.Env)
-	for i, arg := range append(slices.Clone(cfg.Entrypoint), cfg.Cmd...) {
+	c.checkArguments(ErrInvalidConfig, "WithEntrypoint and WithCmd: ", append(slices.Clone(cfg.Entrypoint), cfg.Cmd...))
+	c.checkTotal(ErrInvalidConfig, "WithEntrypoint, WithCmd and WithEnv", cfg.command(), cfg.environment(nil))
+}
+
+// Linux's bounds of what a program is started with, see execve(2): of one string,
+// its end included, and of all of them, which is a quarter of the usual stack less
+// a page for what the agent and the kernel add.
+const (
+	maxString = 128 << 10
+	maxTotal  = 2<<20 - 4<<10
+)
+
+// checkArguments reports arguments that no program can get. where stands before
+// their numbers.
+func (c *checker) checkArguments(kind ErrorKind, where string, argv []string) {
+	for i, arg := range argv {
+		at := where + "argument " + decimal(i)
 		if !isText(arg) || i == 0 && arg == "" {
-			c.fail(ErrInvalidConfig, "WithEntrypoint and WithCmd: argument "+decimal(i), arg, "is an empty program, holds a NUL or is not UTF-8", "")
+			c.fail(kind, at, arg, "is an empty program, holds a NUL or is not UTF-8", "")
 		}
+		c.checkString(kind, at, arg)
+	}
+}
+
+// checkString reports a string of a command's that Linux takes none of the size of.
+func (c *checker) checkString(kind ErrorKind, at, s string) {
+	if len(s) >= maxString {
+		c.fail(kind, at, "", fmt.Sprintf("is %d bytes long, and Linux starts no program with a string over %d", len(s), maxString-1), "put it into a file, or into the standard input")
+	}
+}
+
+// checkTotal reports strings that are too much together.
+func (c *checker) checkTotal(kind ErrorKind, what string, lists ...[]string) {
+	total := 0
+	for _, s := range slices.Concat(lists...) {
+		total += len(s) + 1 + 8 // its end, and the pointer to it
+	}
+	if total > maxTotal {
+		c.fail(kind, what, "", fmt.Sprintf("are %d bytes together, and Linux starts no program with more than %d", total, maxTotal), "put some into a file, or into the standard input")
 	}
 }
 
@@ -79,6 +115,7 @@ func (c *checker) checkEnv(at string, env map[string]string) {
 		if !isText(env[name]) {
 			c.fail(ErrInvalidConfig, at, "", "the value holds a NUL or is not UTF-8", "encode it")
 		}
+		c.checkString(ErrInvalidConfig, at, name+"="+env[name])
 	}
 }
 

@@ -1,6 +1,7 @@
 package sdk_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -191,6 +192,9 @@ func TestRefused(t *testing.T) {
 		{"host without network", conf, options(m.WithAddHost("db", "10.0.0.1"), m.WithNetwork(m.NetworkPolicy.None())), `WithAddHost: with Policy none there is no network; drop it, or choose another policy`},
 		{"root missing", m.ErrPathNotFound, m.WithBindRootfs("/none"), `WithBindRootfs: "/none": can't be looked at; give a directory that this user can read`},
 		{"root a file", conf, m.WithBindRootfs(os.DevNull), `WithBindRootfs: "/dev/null": is not a directory; give the root directory itself`},
+		{"a long argument", conf, m.WithCmd("a", strings.Repeat("x", 128<<10)), `WithEntrypoint and WithCmd: argument 1: is 131072 bytes long, and Linux starts no program with a string over 131071; put it into a file, or into the standard input`},
+		{"a long value", conf, m.WithEnv(map[string]string{"A": strings.Repeat("x", 128<<10)}), `WithEnv["A"]: is 131074 bytes long, and Linux starts no program with a string over 131071; put it into a file, or into the standard input`},
+		{"a large environment", conf, m.WithEnv(largeEnv(17)), `WithEntrypoint, WithCmd and WithEnv: are 2176303 bytes together, and Linux starts no program with more than 2093056; put some into a file, or into the standard input`},
 		{"command", conf, m.WithCmd("", "x"), `WithEntrypoint and WithCmd: argument 0: is an empty program, holds a NUL or is not UTF-8`},
 		{"user", conf, m.WithUser("a b"), `WithUser: "a b": no user; write name, uid, name:group or uid:gid`},
 		{"user without group", conf, m.WithUser("me:"), `WithUser: "me:": no user; write name, uid, name:group or uid:gid`},
@@ -355,4 +359,13 @@ func TestPlaceholders(t *testing.T) {
 	if got := refusal(t, m.WithSecrets(a, same)); strings.Contains(got, "Placeholder") {
 		t.Errorf("the same value: %s", got)
 	}
+}
+
+// largeEnv returns an environment of n values of 125 KiB each.
+func largeEnv(n int) map[string]string {
+	env := make(map[string]string)
+	for i := range n {
+		env[fmt.Sprint("A", i)] = strings.Repeat("x", 125<<10)
+	}
+	return env
 }

@@ -2,7 +2,6 @@ package guest
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ type Process struct {
 	stdin   bool          // it has a standard input
 	started chan struct{} // closed when pid is valid
 	pid     uint32
+	refused chan error    // gets why it was not started, if so
 	exited  chan struct{} // closed when exit is valid
 	exit    Exit
 }
@@ -26,36 +26,51 @@ type Process struct {
 // the error is a *StartError. While there are 256 channels it waits for one. ctx
 // governs the start only. The caller must Close the Process.
 func (c *Client) Start(ctx context.Context, cmd Command) (*Process, error) {
-	if err := cmd.valid(); err != nil {
-		return nil, &StartError{Code: CodeRefused, Message: err.Error()}
-	}
-	extra, err := json.Marshal(cmd)
+	text, err := encodeCommand(cmd)
 	if err != nil {
 		return nil, &StartError{Code: CodeRefused, Message: err.Error()}
 	}
-	if len(extra) > maxCommand {
-		return nil, &StartError{Code: CodeRefused, Message: fmt.Sprintf("arguments and environment of %d bytes are over the limit of %d", len(extra), maxCommand)}
+	p := &Process{
+		stdin:   cmd.Stdin || cmd.TTY != nil,
+		started: make(chan struct{}), refused: make(chan error, 1), exited: make(chan struct{}),
 	}
-	p := &Process{stdin: cmd.Stdin || cmd.TTY != nil, started: make(chan struct{}), exited: make(chan struct{})}
-	if p.channel, err = c.open(ctx, typeExec, extra, p.request); err != nil {
+	if p.channel, err = c.open(ctx, typeExec, nil, p.request); err != nil {
 		return nil, err
+	}
+	if err := p.begin(ctx, text); err != nil {
+		p.channel.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// begin sends the command and waits until it runs, or couldn't be started.
+func (p *Process) begin(ctx context.Context, command []byte) error {
+	stop := context.AfterFunc(ctx, func() { p.channel.in.breakOff(context.Cause(ctx)) })
+	_, _ = p.channel.in.Write(command) // an error is one that is found below
+	if !stop() {
+		return context.Cause(ctx)
 	}
 	if !p.stdin {
 		p.channel.in.finish(io.EOF)
 	}
 	select {
 	case <-p.started:
-		return p, nil
+		return nil
+	case err := <-p.refused:
+		return err
 	case <-p.channel.gone:
-		if closed(p.started) { // and ended since
-			return p, nil
-		}
-		err = p.channel.cut()
 	case <-ctx.Done():
-		err = context.Cause(ctx)
+		return context.Cause(ctx)
 	}
-	p.channel.close()
-	return nil, err
+	select { // what was said before
+	case <-p.started:
+		return nil
+	case err := <-p.refused:
+		return err
+	default:
+		return p.channel.cut()
+	}
 }
 
 // request handles what the guest says of the process, whose channel Start may not
@@ -67,6 +82,13 @@ func (p *Process) request(ch *channel, r *ssh.Request) error {
 			return err
 		}
 		close(p.started)
+		return nil
+	case r.Type == requestRefused && !closed(p.started) && len(p.refused) == 0:
+		f, err := parseFailure(string(r.Payload))
+		if err != nil {
+			return err
+		}
+		p.refused <- f.asError()
 		return nil
 	case r.Type == requestExit && closed(p.started) && closed(ch.ended) && !closed(p.exited):
 		exit, err := parseExit(r.Payload)

@@ -214,7 +214,9 @@ func TestEnvironmentAndUser(t *testing.T) {
 		{[]string{"true"}, "/nosuch", CodeNotExecutable},
 		{nil, "", CodeRefused},
 		{[]string{"true", strings.Repeat("x", maxCommand)}, "", CodeRefused},
-		{[]string{"true", strings.Repeat("x", 150<<10)}, "", CodeNotExecutable}, // Linux: 128 KiB an argument
+		{[]string{"true", strings.Repeat("x", 128<<10)}, "", CodeNotExecutable},                                         // Linux: 128 KiB an argument,
+		{slices.Repeat([]string{strings.Repeat("x", 127<<10)}, 20), "", CodeNotFound},                                   // which is looked for first,
+		{append([]string{"true"}, slices.Repeat([]string{strings.Repeat("x", 127<<10)}, 20)...), "", CodeNotExecutable}, // and 2 MiB together
 	} {
 		if _, err := g.Start(t.Context(), Command{Args: row.args, Dir: row.dir}); !errors.As(err, &failure) || failure.Code != row.code {
 			t.Errorf("%.40q in %q: %v; want code %d", row.args, row.dir, err, row.code)

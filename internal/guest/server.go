@@ -134,7 +134,7 @@ func (s *server) handle(ch ssh.NewChannel) {
 	case typeCall:
 		err = s.call(ch)
 	case typeExec:
-		err = s.exec(ch)
+		s.exec(ch)
 	case typeSFTP:
 		err = s.sftp(ch)
 	case typeDial:

@@ -6,38 +6,41 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// exec starts a command and stays with it to its end. Its error is one before
-// the channel is accepted.
-func (s *server) exec(ch ssh.NewChannel) error {
-	command, err := parseCommand(ch.ExtraData())
+// exec starts a command and stays with it to its end.
+func (s *server) exec(ch ssh.NewChannel) {
+	var child Child
+	started := make(chan struct{}) // closed when child is valid
+	e, err := accept(s.transport, ch, func(r *ssh.Request) {
+		if closed(started) { // it is told of by then
+			control(child, r)
+		}
+	})
 	if err != nil {
-		return &StartError{Code: CodeRefused, Message: err.Error()}
-	}
-	child, err := s.start(command)
-	if err != nil {
-		return err
-	}
-	defer s.commands.Done()
-	defer child.Close()
-	e, err := accept(s.transport, ch, func(r *ssh.Request) { control(child, r) })
-	if err != nil { // the host is gone
-		_ = child.Signal(sigkill)
-		child.Wait()
-		return nil
+		return // the host is gone
 	}
 	defer e.close()
+	if child, err = s.start(e); err != nil {
+		e.tell(requestRefused, []byte(encodeFailure(asFailure(err))))
+		return
+	}
+	close(started)
+	defer s.commands.Done()
+	defer child.Close()
 	e.tell(requestStarted, encodeNumbers(uint32(child.PID())))
 	exit := s.accompany(e, child)
 	e.finish()
 	e.tell(requestExit, encodeExit(exit))
-	return nil
 }
 
-// start starts a command, if it is its time. The caller says when it is done
-// with s.commands.
-func (s *server) start(c Command) (Child, error) {
+// start starts the command that e begins with, if it is its time. The caller says
+// when it is done with s.commands.
+func (s *server) start(e *endpoint) (Child, error) {
+	c, err := readCommand(e)
+	if err != nil {
+		return nil, &StartError{Code: CodeRefused, Message: err.Error()}
+	}
 	s.mu.Lock()
-	err := s.readyLocked()
+	err = s.readyLocked()
 	if err == nil {
 		s.commands.Add(1)
 	}

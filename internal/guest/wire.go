@@ -1,7 +1,6 @@
 package guest
 
 import (
-	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -15,12 +14,12 @@ import (
 // protocol is the name and number of the protocol above SSH, in both ends'
 // version lines. Host and agent are of one build or of neighbouring ones; a
 // different number is an error on either side, never a guess.
-const protocol = "SSH-2.0-sluice_2"
+const protocol = "SSH-2.0-sluice_3"
 
 // The types of channels, which only the host opens.
 const (
 	typeCall = "call@sluice" // extra: a callName; data: JSON each way
-	typeExec = "exec@sluice" // extra: a Command
+	typeExec = "exec@sluice" // data: a Command behind its length, then what it reads
 	typeSFTP = "sftp@sluice" // data: SFTP
 	typeDial = "dial@sluice" // extra: a target; data: the connection's
 )
@@ -28,6 +27,7 @@ const (
 // The names of the requests on a channel. None wants a reply.
 const (
 	requestStarted = "started@sluice" // guest: a number, the process's id
+	requestRefused = "refused@sluice" // guest: a failure; it was not started
 	requestBroken  = "broken@sluice"  // guest: nobody reads the host's data any more
 	requestEnded   = "ended@sluice"   // guest: the data that follows is none; EOF is meant
 	requestExit    = "exit@sluice"    // guest: an Exit
@@ -52,8 +52,8 @@ const (
 const (
 	maxCall    = 8 << 20
 	maxReply   = 96 << 10
-	maxCommand = 192 << 10 // SSH's packets end at 256 KiB
-	maxFailure = 32 << 10  // of a refused channel
+	maxCommand = 16 << 20 // Linux executes 2 MiB, or six with a larger stack
+	maxFailure = 32 << 10 // of a refused channel, or command
 	maxText    = 4 << 10   // of one error's text
 )
 
@@ -141,10 +141,34 @@ func parseReply(r io.Reader) (reply, error) {
 	return answer, nil
 }
 
-// parseCommand parses the extra data of an exec channel.
-func parseCommand(extra []byte) (Command, error) {
+// encodeCommand returns what begins an exec channel's data. Its error says that the
+// command can't be sent.
+func encodeCommand(c Command) ([]byte, error) {
+	if err := c.valid(); err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxCommand {
+		return nil, fmt.Errorf("arguments and environment of %d bytes are over the limit of %d", len(text), maxCommand)
+	}
+	return append(encodeNumbers(uint32(len(text))), text...), nil
+}
+
+// readCommand reads what encodeCommand returns, and nothing behind it.
+func readCommand(r io.Reader) (Command, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return Command{}, err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n > maxCommand {
+		return Command{}, fmt.Errorf("%w: command of %d bytes", errProtocol, n)
+	}
 	var c Command
-	if err := decode(bytes.NewReader(extra), maxCommand, &c); err != nil {
+	if err := decode(io.LimitReader(r, int64(n)), int64(n), &c); err != nil {
 		return Command{}, err
 	}
 	return c, c.valid()

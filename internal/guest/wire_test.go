@@ -31,7 +31,7 @@ func TestCommandsThatAreNone(t *testing.T) {
 		{``, "malformed"},
 		{strings.Repeat(" ", maxCommand+1), "malformed"},
 	} {
-		_, err := parseCommand([]byte(row.text))
+		_, err := readCommand(bytes.NewReader(append(encodeNumbers(uint32(len(row.text))), row.text...)))
 		if (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%.80q: %v; want %q", row.text, err, row.want)
 		}
@@ -67,21 +67,18 @@ func FuzzCommand(f *testing.F) {
 	f.Add([]byte(`{"args":["sh","-c","x"],"env":["A=b"],"dir":"/","user":"u:g","tty":{"rows":2,"cols":3,"term":"t"},"stdin":true}`))
 	f.Add([]byte(`{"args":["a"],"inherit":true}`))
 	f.Add([]byte(`{"Args":[""],"env":[]}`)) // an empty list is none
-	f.Fuzz(func(t *testing.T, extra []byte) {
-		c, err := parseCommand(extra)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := readCommand(bytes.NewReader(append(encodeNumbers(uint32(len(text))), text...)))
 		if err != nil {
 			return
 		}
-		text, err := json.Marshal(c)
-		if err != nil {
+		if text, err = encodeCommand(c); err != nil {
 			t.Fatal(err)
 		}
-		again, err := parseCommand(text)
-		if len(text) > maxCommand {
-			return // JSON may need more bytes than it came in
-		}
-		if diff := cmp.Diff(c, again, cmpopts.EquateEmpty()); err != nil || diff != "" {
-			t.Errorf("%v\n%s", err, diff)
+		rest := strings.NewReader(string(text) + "rest")
+		again, err := readCommand(rest)
+		if diff := cmp.Diff(c, again, cmpopts.EquateEmpty()); err != nil || diff != "" || rest.Len() != len("rest") {
+			t.Errorf("%v, %d bytes left\n%s", err, rest.Len(), diff)
 		}
 	})
 }
