@@ -112,7 +112,7 @@ func (a *HardwareAddr) UnmarshalText(text []byte) error {
 }
 
 // Command is a program to run in the guest. Its encoding as JSON is at most
-// 192 KiB long.
+// 16 MiB long, which is more than Linux executes.
 type Command struct {
 	Args []string `json:"args"` // Args[0] is looked up in the PATH of the environment
 	// Env are variables as NAME=value, on top of Bootstrap.Env, and that on top
