@@ -38,24 +38,22 @@ var allowed = map[string]map[string]string{
 		"golang.org/x/sys": "batched system calls and the TAP's ioctls",
 	},
 	"vnet": {
-		"policy":                         "decides",
-		"vnet/link":                      "carries the frames",
-		"internal/sniff":                 "finds a name in first bytes",
-		"gvisor.dev/gvisor/pkg/buffer":   "packets of the stack",
-		"gvisor.dev/gvisor/pkg/refs":     "its leak check, in tests",
-		"gvisor.dev/gvisor/pkg/tcpip":    "the TCP stack",
-		"gvisor.dev/gvisor/pkg/waiter":   "its notifications",
-		"github.com/insomniacslk/dhcp":   "answers DHCP",
-		"github.com/vishvananda/netlink": "follows the host's addresses and routes",
-		"golang.org/x/sys":               "socket options, batches of datagrams, routes",
-		"golang.org/x/net/ipv4":          "which address a datagram was sent to",
-		"golang.org/x/net/ipv6":          "which address a datagram was sent to",
-		"golang.org/x/time/rate":         "bounds on new flows and errors",
+		"policy":                       "decides",
+		"vnet/link":                    "carries the frames",
+		"internal/sniff":               "finds a name in first bytes",
+		"gvisor.dev/gvisor/pkg/buffer": "packets of the stack",
+		"gvisor.dev/gvisor/pkg/refs":   "its leak check, in tests",
+		"gvisor.dev/gvisor/pkg/tcpip":  "the TCP stack",
+		"gvisor.dev/gvisor/pkg/waiter": "its notifications",
+		"github.com/insomniacslk/dhcp": "answers DHCP",
+		"golang.org/x/sys":             "socket options, batches of datagrams, routes",
+		"golang.org/x/net/ipv4":        "which address a datagram was sent to",
+		"golang.org/x/net/ipv6":        "which address a datagram was sent to",
+		"golang.org/x/time/rate":       "bounds on new flows and errors",
 	},
 	"dns": {
 		"policy":                 "permission and the class of an answer's addresses",
 		"github.com/miekg/dns":   "messages, and nobody else's business",
-		"golang.org/x/sys":       "socket options",
 		"golang.org/x/time/rate": "bounds on queries",
 	},
 	"mitm": {
@@ -82,7 +80,7 @@ var allowed = map[string]map[string]string{
 		"hv":                             "implements it",
 		"vnet/link":                      "names its card's format",
 		"internal/guest":                 "the guest's process 1 is the agent",
-		"github.com/landlock-lsm":        "confines the guest",
+		"internal/seccomp":               "filters the guest's system calls",
 		"github.com/vishvananda/netlink": "makes the guest's card",
 		"golang.org/x/sys":               "namespaces, mounts, seccomp",
 	},
@@ -121,7 +119,11 @@ var allowed = map[string]map[string]string{
 		"golang.org/x/crypto":            "SSH multiplexes the agent's stream",
 		"golang.org/x/sys":               "mounts, namespaces, terminals",
 	},
+	"internal/seccomp": {
+		"golang.org/x/sys": "the numbers of system calls",
+	},
 	"internal/confine": {
+		"internal/seccomp":        "filters the process's system calls",
 		"github.com/landlock-lsm": "Landlock, on all threads",
 		"golang.org/x/sys":        "seccomp, limits",
 	},
@@ -208,8 +210,6 @@ var allowed = map[string]map[string]string{
 		"vnet/link":                    "the card of its guest",
 		"gvisor.dev/gvisor/pkg/buffer": "packets of the stack",
 		"gvisor.dev/gvisor/pkg/tcpip":  "a guest's kernel in memory: the one use of gVisor outside vnet",
-		"gvisor.dev/gvisor/pkg/waiter": "its notifications",
-		"golang.org/x/sys":             "socket pairs",
 	},
 	"internal/darwincheck": {},
 	"integration":          {},
@@ -245,7 +245,7 @@ var testsMayHere = map[string]map[string]string{
 	"cmd/sluice":       {"internal/image/imagetest": "makes images", "github.com/google/go-containerregistry": "and a registry"},
 	"internal/sandbox": {"hv/namespace": "starts real guests"},
 	"vnet":             {"golang.org/x/net/http2/hpack": "makes requests of HTTP/2"},
-	"bench":            {"sdk": "the public door", "mitm": "beside mitmproxy", "mitm/secret": "with a secret", "hv": "a guest with a card of the kernel's", "hv/namespace": "starts it", "internal/guest": "runs iperf3 in it", "vnet": "the network over each link"},
+	"bench":            {"mitm": "beside mitmproxy", "mitm/secret": "with a secret", "hv": "a guest with a card of the kernel's", "hv/namespace": "starts it", "internal/guest": "runs iperf3 in it", "vnet": "the network over each link"},
 	"bench/vm": {
 		"hv": "a machine,", "hv/qemu": "emulated,", "internal/image/disk": "its root,", "internal/guest": "its agent,",
 		"vnet": "and its network: the same guest has another one beside it",
@@ -256,6 +256,7 @@ var testsMayHere = map[string]map[string]string{
 
 func TestImportRules(t *testing.T) {
 	t.Parallel()
+	imported := make(map[string][]string) // by package: what it imports on some platform, in tests too
 	for _, goos := range []string{"linux", "darwin", "windows"} {
 		for _, p := range list(t, goos) {
 			rules, known := allowed[p.name()]
@@ -270,11 +271,36 @@ func TestImportRules(t *testing.T) {
 			maps.Copy(inTests, testsMay)
 			maps.Copy(inTests, testsMayHere[p.name()])
 			inTests[p.name()] = "an external test imports what it tests"
-			for _, bad := range violations(slices.Concat(p.TestImports, p.XTestImports), inTests) {
+			ofTests := slices.Concat(p.TestImports, p.XTestImports)
+			for _, bad := range violations(ofTests, inTests) {
 				t.Errorf("%s (%s) imports %s in its tests", p.ImportPath, goos, bad)
+			}
+			imported[p.name()] = slices.Concat(imported[p.name()], p.Imports, ofTests)
+		}
+	}
+	// A rule that nobody needs any more says something that isn't so.
+	for _, table := range []map[string]map[string]string{allowed, testsMayHere} {
+		for name, rules := range table {
+			for _, rule := range unneeded(imported[name], rules) {
+				t.Errorf("%s may import %s, and doesn't", name, rule)
 			}
 		}
 	}
+	for _, rule := range unneeded(slices.Concat(slices.Collect(maps.Values(imported))...), testsMay) {
+		t.Errorf("tests may import %s, and none does", rule)
+	}
+}
+
+// unneeded returns the rules that allow none of imports.
+func unneeded(imports []string, rules map[string]string) []string {
+	var out []string
+	for rule, why := range rules {
+		one := map[string]string{rule: why}
+		if !slices.ContainsFunc(imports, func(path string) bool { return isRuled(path) && permitted(path, one) }) {
+			out = append(out, rule)
+		}
+	}
+	return out
 }
 
 // TestImportRulesBite shows that violations finds what it should.
@@ -329,9 +355,8 @@ func permitted(path string, rules map[string]string) bool {
 	if ours, ok := strings.CutPrefix(path, module+"/"); ok {
 		return rules[ours] != ""
 	}
-	first, _, _ := strings.Cut(path, "/")
-	if !strings.Contains(first, ".") {
-		return path != "C" || rules["C"] != "" // the standard library
+	if !isRuled(path) {
+		return true
 	}
 	for prefix := range rules {
 		if path == prefix || strings.HasPrefix(path, prefix+"/") {
@@ -339,6 +364,12 @@ func permitted(path string, rules map[string]string) bool {
 		}
 	}
 	return false
+}
+
+// isRuled reports whether an import needs a rule: it is not of the standard library.
+func isRuled(path string) bool {
+	first, _, _ := strings.Cut(path, "/")
+	return path == "C" || strings.Contains(first, ".")
 }
 
 // A listed package is what go list says of it.

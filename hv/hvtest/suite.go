@@ -3,7 +3,8 @@
 // [Run] is what every backend's test calls: it holds a hypervisor to the
 // contract of package hv. [Fake] is a hypervisor whose guests are goroutines:
 // the tests of who uses a hypervisor play the guest's kernel through
-// [Guest.Card] and its commands through [Fake.Programs].
+// [Guest.Card] and its commands through [Fake.Programs]. [Machine] plays what a
+// backend's hypervisor would run, with our agent in it.
 //
 // What it won't do: look at what a guest can reach of its host. That is each
 // backend's own test.

@@ -6,10 +6,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicenet/sluice/hv/hvtest"
 	"github.com/sluicenet/sluice/internal/netlab"
 )
 
 func TestMain(m *testing.M) {
+	hvtest.PlayMachine()
 	if main := roles[os.Args[0]]; main != nil {
 		main() // doesn't return
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/hv/hvtest"
 	"github.com/sluicenet/sluice/vnet/link"
 )
 
@@ -271,7 +272,7 @@ func TestLogAndConsole(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := console.String(); got != "the kernel says hello\n" {
+	if got := console.String(); got != hvtest.Greeting {
 		t.Errorf("the console has %q", got)
 	}
 	for _, want := range []string{"the guest starts", "the guest is up"} {

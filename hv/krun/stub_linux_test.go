@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/hv/hvtest"
 	"github.com/sluicenet/sluice/internal/guest"
 	"github.com/sluicenet/sluice/internal/netlab"
 )
@@ -90,33 +91,7 @@ func (s stub) hypervisor(t testing.TB) *Hypervisor {
 func ownAgent(context.Context) (string, error) { return os.Executable() }
 
 // testRoot returns a directory with a shell and a few programs.
-func testRoot(t testing.TB) string {
-	t.Helper()
-	root := t.TempDir()
-	for _, dir := range []string{"bin", "etc", "proc", "dev", "tmp"} {
-		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	busybox, err := os.ReadFile(netlab.Tool(t, "busybox"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), busybox, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"sh", "cat", "true", "false", "sleep", "echo", "ip", "ping", "id", "env", "ls"} {
-		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for name, text := range map[string]string{"passwd": "root:x:0:0:root:/root:/bin/sh\n", "group": "root:x:0:\n"} {
-		if err := os.WriteFile(filepath.Join(root, "etc", name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return root
-}
+func testRoot(t testing.TB) string { return hvtest.Root(t, netlab.Tool(t, "busybox")) }
 
 // A rooted hypervisor gives its guests a root, as its callers do.
 type rooted struct {

@@ -13,10 +13,11 @@ import (
 // A fake is a framework whose machines are scripts. It refuses, as the real one
 // does, what doesn't fit a machine's state.
 type fake struct {
-	max    uint64             // bytes of memory; 0 is 8 GiB
-	fails  map[string]error   // by method; "create" too
-	guest  func(*fakeMachine) // what runs once a machine is started; nil says that it is ready
-	mu     sync.Mutex         // guards the following field
+	max    uint64                                // bytes of memory; 0 is 8 GiB
+	fails  map[string]error                      // by method; "create" too
+	guest  func(*fakeMachine)                    // what runs once a machine is started; nil says that it is ready
+	boot   func(*fakeMachine) func(*fakeMachine) // returns guest while the machine's ends are open
+	mu     sync.Mutex                            // guards the following field
 	made   []*fakeMachine
 	noKeep bool // machines can't be saved
 }
@@ -111,6 +112,9 @@ func (m *fakeMachine) start() error {
 		return err
 	}
 	guest := m.fake.guest
+	if m.fake.boot != nil {
+		guest = m.fake.boot(m)
+	}
 	if guest == nil {
 		guest = (*fakeMachine).sayReady
 	}

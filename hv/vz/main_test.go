@@ -6,10 +6,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicenet/sluice/hv/hvtest"
 	"github.com/sluicenet/sluice/internal/netlab"
 )
 
 func TestMain(m *testing.M) {
+	hvtest.PlayMachine()
 	if os.Args[0] == Role {
 		Main() // doesn't return
 	}

@@ -5,7 +5,7 @@
 // It is configured by a file beside it, NAME.so.conf, of lines:
 //
 //	log PATH            append a line to PATH for every call
-//	guest PATH          the program that is the guest
+//	guest PATH          the program that is the guest: see hvtest.Machine
 //	fail FUNCTION N     that function returns -N
 //	feature BIT N       krun_has_feature(BIT) returns N
 //	die FUNCTION        the process is killed in that function
@@ -352,18 +352,17 @@ static void give(int fd, int n) {
 
 // guest becomes the guest: agent 10, status 11, console 12, card 13.
 static void guest(int agent, int status) {
-	char mac[32], root[4200], words[4200], boot[4200];
+	char mac[32], root[4200], words[4200];
 	int from[] = {away(agent), away(status), away(ctx.tty_fd), away(ctx.net_fd)};
 	for (int i = 0; i < 4; i++) give(from[i], 10 + i);
 	snprintf(mac, sizeof mac, "MAC=%02x:%02x:%02x:%02x:%02x:%02x", ctx.mac[0], ctx.mac[1], ctx.mac[2], ctx.mac[3], ctx.mac[4], ctx.mac[5]);
 	snprintf(root, sizeof root, "ROOT=%s", ctx.root);
-	snprintf(boot, sizeof boot, "BOOT=%s", ctx.boot);
 	snprintf(words, sizeof words, "WORDS=%s", ctx.words);
 	// Which of the descriptors there are, by number.
-	char *argv[] = {"krun-guest", "10", "11", "-", "-", NULL};
+	char *argv[] = {"hvtest-machine", "10", "11", "-", "-", NULL};
 	if (ctx.tty_fd >= 0) argv[3] = "12";
 	if (ctx.net_fd >= 0) argv[4] = "13";
-	char *envp[] = {mac, root, boot, words, NULL};
+	char *envp[] = {mac, root, words, NULL};
 	execve(guest_path, argv, envp);
 	_exit(127);
 }
@@ -431,6 +430,9 @@ int32_t krun_start_enter(uint32_t id) {
 	prctl(PR_SET_NAME, "libkrun VM");
 	if (!ctx.configured) return violation("no vm_config");
 	if (!ctx.boot[0]) return violation("no root");
+	char process1[4200];
+	snprintf(process1, sizeof process1, "%s/sluice:machine", ctx.boot);
+	if (access(process1, X_OK)) return violation("no process 1 in the root");
 	if (!ctx.words[0]) return violation("process 1 isn't told what to do");
 	if (!ctx.net && !ctx.vsock_off) return violation("TSI: no card, and the implicit vsock");
 	if (ctx.net > 1) return violation("more than one card");
