@@ -71,10 +71,12 @@ var allowed = map[string]map[string]string{
 		"vnet/link": "the format of a guest's card",
 	},
 	"hv/hvtest": {
-		"hv":                  "the suite is of its interface",
-		"vnet/link":           "the fake's card is a link",
-		"internal/guest":      "the suite talks to the agent",
-		"github.com/pkg/sftp": "and to its file server, which is the fake's too",
+		"hv":                             "the suite is of its interface",
+		"vnet/link":                      "the fake's card is a link",
+		"internal/guest":                 "the suite talks to the agent",
+		"github.com/pkg/sftp":            "and to its file server, which is the fake's too",
+		"github.com/vishvananda/netlink": "makes the card of a machine that is played",
+		"golang.org/x/sys":               "and its namespaces",
 	},
 	"hv/namespace": {
 		"hv":                             "implements it",
