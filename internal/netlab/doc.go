@@ -27,7 +27,8 @@
 // router, its /etc/resolv.conf names the lab's DNS, its certificate bundle holds
 // the lab's CA and nothing else. Each host is a namespace of its own, with
 // addresses of any class. The router's routing rules make black holes and
-// rejections, a goroutine between two veth pairs makes a bad wire. Nothing has a way to the real network; [New] fails if it finds one.
+// rejections, a goroutine between two veth pairs makes a bad wire. Nothing has a way
+// to the real network; [New] fails if it finds one.
 //
 // The servers run in the test's process, as closures of the test: an agent
 // process opens their sockets in the hosts' namespaces and passes them over. A
