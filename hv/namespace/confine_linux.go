@@ -61,7 +61,7 @@ func confine() (guest.System, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sys, installFilter()
+	return sys, commandFilter().Install()
 }
 
 // restrictThread leaves commandCapabilities to the calling thread and what it

@@ -10,6 +10,8 @@ import (
 
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluicenet/sluice/internal/seccomp"
 )
 
 // process confines step by step. A step returns its detail; its error wraps
@@ -25,7 +27,7 @@ func process(rules Rules) (Report, error) {
 		{stepMemory, func() (string, error) { return limitMemory(rules.MemoryBytes) }},
 		{stepPrivileges, forbidPrivileges},
 		{stepLandlock, func() (string, error) { return restrictFiles(rules) }},
-		{stepSeccomp, func() (string, error) { return "", installFilter() }},
+		{stepSeccomp, func() (string, error) { return "", processFilter().Install() }},
 	} {
 		detail, err := step.do()
 		switch {
@@ -48,13 +50,13 @@ func probe() Report {
 	} else {
 		landlock.Detail = describeABI(abi)
 	}
-	seccomp := Step{Name: stepSeccomp, Done: true}
-	if err := seccompSupported(); err != nil {
-		seccomp.Done, seccomp.Detail = false, err.Error()
+	filter := Step{Name: stepSeccomp, Done: true}
+	if err := seccomp.Supported(); err != nil {
+		filter.Done, filter.Detail = false, err.Error()
 	}
 	return Report{
 		{Name: stepDumpable, Done: true}, {Name: stepCore, Done: true}, {Name: stepMemory, Done: true}, {Name: stepPrivileges, Done: true},
-		landlock, seccomp,
+		landlock, filter,
 	}
 }
 

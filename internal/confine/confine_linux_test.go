@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluicenet/sluice/internal/seccomp"
 )
 
 // The role of this binary as a process that confines itself and tries things. It is
@@ -203,7 +205,7 @@ var forbidden = []attempt{
 	{"set the clock", refusal, stepSeccomp, call(unix.SYS_CLOCK_SETTIME)},
 	{"open by handle", refusal, stepSeccomp, call(unix.SYS_OPEN_BY_HANDLE_AT)},
 	{"make a device", refusal, stepSeccomp, now(func(p place) error { return unix.Mknod(p.readWrite+"/null", unix.S_IFCHR|0o600, 0x103) })},
-	{"a call of tomorrow", missing, stepSeccomp, call(lastReviewed + 1)},
+	{"a call of tomorrow", missing, stepSeccomp, call(seccomp.LastReviewed + 1)},
 	{"packet socket", family, stepSeccomp, call(unix.SYS_SOCKET, unix.AF_PACKET, unix.SOCK_RAW)},
 	{"VM socket", family, stepSeccomp, call(unix.SYS_SOCKET, unix.AF_VSOCK, unix.SOCK_STREAM)},
 	{"crypto socket", family, stepSeccomp, call(unix.SYS_SOCKET, unix.AF_ALG, unix.SOCK_SEQPACKET)},

@@ -1,8 +1,8 @@
-package namespace
+package seccomp
 
 import "golang.org/x/sys/unix"
 
-// auditArch is the architecture whose numbers the filter is made of.
+// auditArch is the architecture whose numbers a filter is made of.
 const auditArch = unix.AUDIT_ARCH_X86_64
 
 // refusedHere are the refused calls that only this architecture has.

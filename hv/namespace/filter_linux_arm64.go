@@ -1,9 +1,0 @@
-package namespace
-
-import "golang.org/x/sys/unix"
-
-// auditArch is the architecture whose numbers the filter is made of.
-const auditArch = unix.AUDIT_ARCH_AARCH64
-
-// refusedHere are the refused calls that only this architecture has.
-var refusedHere []uint32
