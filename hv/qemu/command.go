@@ -147,7 +147,9 @@ func (i invocation) driveArgs(n int, d drive) []string {
 	return []string{
 		"-add-fd", fmt.Sprintf("fd=%d,set=%d", d.descriptor, n+1),
 		"-blockdev", fmt.Sprintf("driver=raw,node-name=%s,%s,file.driver=file,file.filename=/dev/fdset/%d,%s", d.name, options, n+1, below),
-		"-device", fmt.Sprintf("virtio-blk-%s,drive=%s,serial=%[2]s", i.board.bus, d.name),
+		// Left to itself QEMU halts the machine when the host's disk is full, until
+		// somebody says on the monitor to go on.
+		"-device", fmt.Sprintf("virtio-blk-%s,drive=%s,serial=%[2]s,werror=report,rerror=report", i.board.bus, d.name),
 	}
 }
 

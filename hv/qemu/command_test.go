@@ -33,10 +33,10 @@ func TestArgs(t *testing.T) {
 		"-chardev socket,id=status,fd=4 -device virtserialport,bus=ports.0,nr=2,chardev=status,name=sluice.status",
 		"-add-fd fd=8,set=1",
 		"-blockdev driver=raw,node-name=root,read-only=on,file.driver=file,file.filename=/dev/fdset/1,file.read-only=on",
-		"-device virtio-blk-device,drive=root,serial=root",
+		"-device virtio-blk-device,drive=root,serial=root,werror=report,rerror=report",
 		"-add-fd fd=9,set=2",
 		"-blockdev driver=raw,node-name=upper,read-only=off,discard=unmap,file.driver=file,file.filename=/dev/fdset/2,file.read-only=off,file.discard=unmap",
-		"-device virtio-blk-device,drive=upper,serial=upper",
+		"-device virtio-blk-device,drive=upper,serial=upper,werror=report,rerror=report",
 		"-netdev stream,id=net,server=off,addr.type=fd,addr.str=7",
 		"-device virtio-net-device,netdev=net,host_mtu=65520,mac=02:00:00:00:00:09",
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -163,6 +164,31 @@ func TestDisks(t *testing.T) {
 	_, client = boot(t, h, hv.Config{Disks: disks})
 	if got := shell(t, client, "cat /kept; ls -s /large"); !strings.HasPrefix(got, "kept\n") {
 		t.Errorf("the upper disk has %q", got)
+	}
+}
+
+// A guest whose writes the host's disk has no room for gets errors and goes on: nobody
+// is there to tell a machine that halts to continue.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	h := emulated(t)
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=40m"); err != nil {
+		t.Skip(err) // no root
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	upper := filepath.Join(dir, "upper")
+	if err := disk.Upper(upper, 512); err != nil {
+		t.Fatal(err)
+	}
+	_, client := boot(t, h, hv.Config{Disks: append(busybox(t), hv.Disk{Path: upper, Format: hv.Ext4})})
+	stuck := time.AfterFunc(time.Minute, func() {
+		t.Error("the guest has halted")
+		client.Close()
+	})
+	defer stuck.Stop()
+	if got := shell(t, client, "dd if=/dev/zero of=/big bs=1M count=100 conv=fsync || echo failed; cat /bin/busybox | wc -c"); !strings.Contains(got, "failed") {
+		t.Errorf("100 MB fit into 40: %q", got)
 	}
 }
 

@@ -50,7 +50,7 @@ func TestGuestsThatAreNeverReady(t *testing.T) {
 			h := hypervisor(t, Config{
 				Accelerators: []string{tcg}, Memory: t.TempDir(), BootTimeout: row.timeout, Agent: hostile(t, row.mode),
 			})
-			cfg := hv.Config{Name: "hostile", MemoryMiB: 192, Disks: busybox(t)}
+			cfg := hv.Config{Name: "hostile", Disks: busybox(t)}
 			_, err := h.Start(t.Context(), cfg)
 			if err == nil || !strings.Contains(err.Error(), row.says) {
 				t.Fatalf("Start = %v; want an error that says %q", err, row.says)

@@ -49,7 +49,7 @@ func (l *launcher) pass(f *os.File) int {
 func (l *launcher) launch(h *Hypervisor, p plan, accelerator string) (*vm, error) {
 	i := invocation{
 		arch: h.cfg.Arch, accelerator: accelerator, sandbox: confinesItself, board: h.chooseBoard(p.kernel, accelerator),
-		name: p.cfg.Name, cpus: cmp.Or(p.cfg.CPUs, defaultCPUs), memoryMiB: cmp.Or(p.cfg.MemoryMiB, defaultMemoryMiB),
+		name: p.cfg.Name, cpus: p.cfg.CPUs, memoryMiB: p.cfg.MemoryMiB,
 	}
 	v := &vm{changed: make(chan struct{}, 1), done: make(chan struct{}), console: output{also: p.cfg.Console}}
 	var s streams

@@ -39,6 +39,17 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// A guest that fails for want of memory doesn't keep others from starting.
+func TestTooLittleMemory(t *testing.T) {
+	t.Parallel()
+	h := emulated(t)
+	_, err := h.Start(t.Context(), hv.Config{Name: "small", MemoryMiB: 16, Disks: busybox(t)})
+	if err == nil || !strings.Contains(err.Error(), "16 MiB of memory may be too little") {
+		t.Errorf("Start with 16 MiB = %v; want that it may be too little", err)
+	}
+	boot(t, h, hv.Config{Disks: busybox(t)})
+}
+
 // Where one accelerator doesn't work, the next is tried, and which didn't isn't
 // tried again.
 func TestNextAccelerator(t *testing.T) {

@@ -64,7 +64,7 @@ func (h *Hypervisor) tryGuest(ctx context.Context) (how string, err error) {
 		return "", err
 	}
 	defer os.Remove(root)
-	vm, err := h.Start(ctx, hv.Config{Name: "probe", MemoryMiB: 256, Disks: []hv.Disk{{Path: root, ReadOnly: true, Format: hv.Ext4}}})
+	vm, err := h.Start(ctx, hv.Config{Name: "probe", MemoryMiB: probeMemoryMiB, Disks: []hv.Disk{{Path: root, ReadOnly: true, Format: hv.Ext4}}})
 	if err != nil {
 		return "", err
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"runtime"
 	"time"
 
 	"github.com/sluicenet/sluice/hv"
@@ -26,6 +27,9 @@ const (
 	defaultCPUs      = 1
 	defaultMemoryMiB = 512
 )
+
+// probeMemoryMiB is enough for any kernel to be ready.
+const probeMemoryMiB = 256
 
 // Start starts a guest, with the first accelerator that works. See
 // hv.Hypervisor.
@@ -44,6 +48,7 @@ func (h *Hypervisor) start(ctx context.Context, cfg hv.Config) (*vm, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	cfg.CPUs, cfg.MemoryMiB = cmp.Or(cfg.CPUs, defaultCPUs), cmp.Or(cfg.MemoryMiB, defaultMemoryMiB)
 	p, err := h.prepare(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -102,6 +107,13 @@ func (h *Hypervisor) prepare(ctx context.Context, cfg hv.Config) (plan, error) {
 		}
 	}
 	return p, nil
+}
+
+// ordinary reports whether the accelerator is to blame if the guest is never ready,
+// and not what the caller asked for: too little memory, too many processors, an initrd
+// of their own.
+func (p plan) ordinary() bool {
+	return p.cfg.MemoryMiB >= probeMemoryMiB && int(p.cfg.CPUs) <= runtime.NumCPU() && p.cfg.Initrd == ""
 }
 
 // checkDisks returns how a guest with these disks becomes what its image says.
@@ -174,7 +186,7 @@ func (h *Hypervisor) try(ctx context.Context, p plan, accelerator string) (*vm, 
 	switch {
 	case err == nil && !known.Works:
 		h.remember(key, memory{Works: true, When: time.Now()})
-	case errors.As(err, &failure) && ctx.Err() == nil:
+	case errors.As(err, &failure) && ctx.Err() == nil && p.ordinary():
 		h.remember(key, memory{Why: failure.cause.Error(), When: time.Now()})
 	}
 	return v, err
@@ -209,6 +221,9 @@ func (h *Hypervisor) boot(ctx context.Context, p plan, accelerator string) (*vm,
 		err = fmt.Errorf("QEMU ended before the guest was ready, and said: %s", said)
 	default: // the guest's own words: another accelerator would say the same
 		return nil, err
+	}
+	if p.cfg.MemoryMiB < probeMemoryMiB {
+		err = fmt.Errorf("%w (its %d MiB of memory may be too little; %d are enough for a kernel)", err, p.cfg.MemoryMiB, probeMemoryMiB)
 	}
 	return nil, &acceleratorError{name: accelerator, cause: err}
 }

@@ -244,9 +244,14 @@ func open(path string, q Query) (Kernel, error) {
 	return k, nil // what it needs may be built in
 }
 
-// open opens one of the kernel's files for reading.
+// open opens one of the kernel's files for reading. What isn't a file isn't opened: a
+// pipe would wait for a writer.
 func (k Kernel) open(path string) (*os.File, error) {
 	if k.dir == "" {
+		info, err := os.Stat(path)
+		if err := regular(path, info, err); err != nil {
+			return nil, err
+		}
 		return os.Open(path)
 	}
 	root, err := os.OpenRoot(k.dir)
@@ -259,13 +264,18 @@ func (k Kernel) open(path string) (*os.File, error) {
 		return nil, err
 	}
 	info, err := root.Stat(name)
-	switch {
-	case err != nil:
+	if err := regular(path, info, err); err != nil {
 		return nil, err
-	case !info.Mode().IsRegular(): // opening a pipe would wait for a writer
-		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("it is no file")}
 	}
 	return root.Open(name)
+}
+
+// regular returns why the file at path, as Stat has it, is none to open.
+func regular(path string, info fs.FileInfo, err error) error {
+	if err == nil && !info.Mode().IsRegular() {
+		return &fs.PathError{Op: "open", Path: path, Err: errors.New("it is no file")}
+	}
+	return err
 }
 
 // Open opens the kernel's image in the form that loaders take: the file itself,

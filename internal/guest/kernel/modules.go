@@ -21,9 +21,16 @@ const (
 	builtinFile    = "modules.builtin"
 )
 
-// maxModule bounds a module's bytes, and once more when decompressed. The largest of a
-// distribution, a graphics driver, has a fifth of it.
-const maxModule = 64 << 20
+const (
+	// maxModule bounds a module's bytes, and once more when decompressed. The largest
+	// of a distribution, a graphics driver, has a fifth of it.
+	maxModule = 64 << 20
+	// maxNeeded bounds the modules that a guest needs, of which a distribution's
+	// kernel has two dozen.
+	maxNeeded = 256
+	// maxModules bounds the modules that a kernel has: ten times a distribution's.
+	maxModules = 64 << 10
+)
 
 // A module is a file to load into a kernel.
 type module struct {
@@ -59,6 +66,9 @@ func (k Kernel) modules(needed, helpful []string) ([]module, error) {
 		if err := o.add(name); err != nil && !builtin[name] {
 			return nil, fmt.Errorf("kernel %s: %w", k.Version, err)
 		}
+	}
+	if len(o.list) > maxNeeded {
+		return nil, fmt.Errorf("kernel %s: it needs %d modules; %d are the most", k.Version, len(o.list), maxNeeded)
 	}
 	for i := range o.list {
 		o.list[i].path = filepath.Join(k.Modules, o.list[i].path)
@@ -144,7 +154,10 @@ func (k Kernel) eachLine(name string, line func(string)) error {
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(f)
-	for lines.Scan() {
+	for n := 0; lines.Scan(); n++ {
+		if n == maxModules {
+			return fmt.Errorf("%s has more than %d lines", name, maxModules)
+		}
 		line(lines.Text())
 	}
 	return lines.Err()

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -62,6 +63,27 @@ func TestModuleOrder(t *testing.T) {
 		}
 		if got := strings.Join(names, " "); err != nil || got != row.want {
 			t.Errorf("modules(%q) = %q, %v; want %q", row.names, got, err, row.want)
+		}
+	}
+}
+
+// A directory of modules that goes on and on ends somewhere.
+func TestTooManyModules(t *testing.T) {
+	t.Parallel()
+	var chain strings.Builder
+	for i := range maxModules + 1 {
+		fmt.Fprintf(&chain, "m%d.ko: m%d.ko\n", i, i+1)
+	}
+	for _, row := range []struct {
+		name, list, want string
+	}{
+		{"needed", strings.Join(strings.SplitAfter(chain.String(), "\n")[:1000], "") + "m1000.ko:\n", "it needs 1001 modules; 256 are the most"},
+		{"there", chain.String(), "more than 65536 lines"},
+	} {
+		dir := t.TempDir()
+		write(t, dir, dependencyFile, []byte(row.list))
+		if list, err := (Kernel{Version: "6.1.0", Modules: dir}).modules([]string{"m0"}, nil); err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: %d modules, %v; want an error that says %q", row.name, len(list), err, row.want)
 		}
 	}
 }
