@@ -67,6 +67,8 @@ func Run(t *testing.T, h hv.Hypervisor) {
 		{"HandedOverOnce", testHandedOver},
 		{"NoCard", testNoCard},
 		{"Card", testCard},
+		{"CardOfBothFamilies", testFamilies},
+		{"Console", testConsole},
 		{"Configure", testConfigure},
 		{"SecondBootIsRefused", testSecondBoot},
 		{"ManyGuests", testManyGuests},
