@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -17,11 +18,12 @@ import (
 //   - a line on err begins with "sluice: ", so that it can be told from the
 //     command's own
 //   - colour only on a terminal, and never with NO_COLOR
-//   - what a guest chose (a name, an address) is printed by printable
+//   - what a guest chose (a name, an address) is printed by printable, and a
+//     line on err holds nothing that disturbs a terminal, whoever wrote it
 type console struct {
 	in, out, err *os.File
 	colour       bool
-	quiet        bool // only errors
+	quiet        bool // data and errors only
 
 	mu sync.Mutex // held for one line on err
 }
@@ -40,12 +42,8 @@ func (c *console) notef(format string, args ...any) {
 	}
 }
 
-// say prints a line of data, unless the console is quiet.
-func (c *console) say(line string) {
-	if !c.quiet {
-		fmt.Fprintln(c.out, line)
-	}
-}
+// say prints a line of data.
+func (c *console) say(line string) { fmt.Fprintln(c.out, line) }
 
 // line prints lines on err, their head in the given colour.
 func (c *console) line(colour, format string, args ...any) {
@@ -55,7 +53,25 @@ func (c *console) line(colour, format string, args ...any) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	fmt.Fprintf(c.err, "%s %s\n", head, fmt.Sprintf(format, args...))
+	fmt.Fprintf(c.err, "%s %s\n", head, harmless(fmt.Sprintf(format, args...)))
+}
+
+// harmless returns text with what could disturb a terminal written as Go does,
+// but for line breaks and tabs.
+func harmless(text string) string {
+	var b strings.Builder
+	for len(text) > 0 {
+		r, size := utf8.DecodeRuneInString(text)
+		switch {
+		case r == '\n', r == '\t', unicode.IsPrint(r) && (r != utf8.RuneError || size > 1):
+			b.WriteString(text[:size])
+		default:
+			quoted := strconv.Quote(text[:size])
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+		text = text[size:]
+	}
+	return b.String()
 }
 
 // printable returns s, quoted if it holds anything that could disturb a

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -11,9 +10,9 @@ import (
 )
 
 func newDoctor(c *console) *cobra.Command {
-	var asJSON bool
+	var o output
 	cmd := &cobra.Command{
-		Use:   "doctor",
+		Use:   "doctor [flags]",
 		Short: "Find out, by trying, what sandboxes can do on this machine",
 		Long: `Find out, by trying, what sandboxes can do on this machine: resolve a name,
 open sockets, run a command in a guest of each backend. What is missing comes
@@ -23,7 +22,7 @@ The exit code is 1 if no backend works.`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			found := m.Diagnose(cmd.Context())
-			if err := printDiagnoses(c, found, asJSON); err != nil {
+			if err := o.print(c, found, func() error { return printDiagnoses(c, found) }); err != nil {
 				return err
 			}
 			if !anyBackend(found) {
@@ -32,7 +31,7 @@ The exit code is 1 if no backend works.`,
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
+	o.register(cmd.Flags())
 	return cmd
 }
 
@@ -46,10 +45,7 @@ func anyBackend(found []m.Diagnosis) bool {
 	return false
 }
 
-func printDiagnoses(c *console, found []m.Diagnosis, asJSON bool) error {
-	if asJSON {
-		return json.NewEncoder(c.out).Encode(found)
-	}
+func printDiagnoses(c *console, found []m.Diagnosis) error {
 	width := 0
 	for _, d := range found {
 		width = max(width, len(d.Check))

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -78,7 +77,7 @@ func newShell(c *console) *cobra.Command {
 // they can be told from the command's.
 func setRunErrors(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &exitError{code: codeRun, err: fmt.Errorf("%w; sluice %s --help shows the flags", err, cmd.Name())}
+		return &exitError{code: codeRun, err: flagError(cmd, err)}
 	})
 }
 

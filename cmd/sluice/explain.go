@@ -1,9 +1,11 @@
 package main
 
 import (
-	"encoding/json"
+	"cmp"
+	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -12,43 +14,99 @@ import (
 	m "github.com/sluicenet/sluice/sdk"
 )
 
+// targetsHelp says what check and explain take.
+const targetsHelp = `A target is https://host/, http://host:8080/, tcp://HOST:PORT, udp://HOST:PORT,
+icmp://HOST, dns://NAME, or in://ADDR:GUESTPORT for a flow that comes in. A name
+is checked as its query is, and then as a flow to a public address that the
+resolver gave for it. With --sandbox an address has the names that the resolver
+gave for it there.
+
+The exit code is 0 if everything is allowed, 1 if something is denied, 2 if a
+target or the policy makes no sense.`
+
+func newPolicyCheck(c *console) *cobra.Command {
+	var f policySource
+	var o output
+	cmd := &cobra.Command{
+		Use:   "check [flags] TARGET…",
+		Short: "Say what a policy does with targets",
+		Long: `Say what a policy does with targets.
+
+` + targetsHelp,
+		Example: `  sluice policy check --policy ci.yaml https://api.example.com/ udp://1.1.1.1:53`,
+		Args:    takes(1, many),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			stagesOf, err := f.explainer(cmd, c)
+			if err != nil {
+				return err
+			}
+			return checkTargets(c, stagesOf, args, &o)
+		},
+	}
+	f.register(cmd)
+	o.register(cmd.Flags())
+	return cmd
+}
+
 func newPolicyExplain(c *console) *cobra.Command {
-	var f networkFlags
-	var asJSON bool
+	var f policySource
+	var o output
 	cmd := &cobra.Command{
 		Use:   "explain [flags] TARGET",
 		Short: "Say rule by rule how a policy comes to its verdict",
 		Long: `Say rule by rule how a policy comes to its verdict about a target, stage by
 stage: the query for its name, the first packet to its address, and the name in
-its first bytes. A rule is marked > where it decides. The last line of a stage
-is the smallest rule that would turn its verdict round.
+its first bytes, or that there is none. A rule is marked > where it decides. The
+last line of a stage is the smallest rule that would turn its verdict round.
 
-Targets and exit codes are those of policy check.`,
+` + targetsHelp,
 		Example: `  sluice policy explain --network public-only https://10.0.0.5/`,
 		Args:    takes(1, 1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			p, err := f.compile(c)
+		RunE: func(cmd *cobra.Command, args []string) error {
+			stagesOf, err := f.explainer(cmd, c)
 			if err != nil {
 				return err
 			}
-			target, err := parseTarget(args[0])
+			stages, err := stagesOf(args[0])
 			if err != nil {
 				return err
 			}
-			return explain(c, target.explain(p), asJSON)
+			return explain(c, stages, &o)
 		},
 	}
-	f.register(cmd.Flags())
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	f.register(cmd)
+	o.register(cmd.Flags())
 	return cmd
 }
 
+// A lastWord is a verdict and where it comes from.
+type lastWord struct {
+	Stage   string `json:"stage"`            // dns, address, name or opaque
+	Verdict string `json:"verdict"`          // allow, deny, or what is waited for
+	Rule    string `json:"rule,omitempty"`   // "" without one
+	Source  string `json:"source"`           // of the rule, or the default
+	Reason  string `json:"reason,omitempty"` // where the rule doesn't say it all
+}
+
+// because says what the verdict comes from.
+func (w *lastWord) because() string {
+	text := w.Source
+	if w.Rule != "" {
+		text = fmt.Sprintf("%s (%s)", w.Rule, w.Source)
+	}
+	if w.Reason != "" {
+		text += ": " + w.Reason
+	}
+	return text
+}
+
+// denies reports whether nothing may pass.
+func (w *lastWord) denies() bool { return w.Verdict == policy.Deny.String() }
+
 // An explainedStage is one stage of a decision, as policy explain prints it.
 type explainedStage struct {
-	Stage   string          `json:"stage"` // dns, address or name
-	Verdict string          `json:"verdict"`
-	Reason  string          `json:"reason"`
-	Rules   []explainedRule `json:"rules"`
+	lastWord
+	Rules []explainedRule `json:"rules"`
 	// Change is the smallest rule that turns the verdict round, and Place where
 	// it is to stand; "" if none does.
 	Change string `json:"change,omitempty"`
@@ -66,113 +124,134 @@ type explainedRule struct {
 	Missing string `json:"missing,omitempty"` // evidence that would make it match
 }
 
-// explain runs the stages that the target goes through, up to the one that
-// denies it for good.
-func (f checkedFlow) explain(p *policy.Policy) []explainedStage {
-	var stages []explainedStage
-	if f.name != "" {
-		e := p.ExplainDNS(policy.Query{Name: f.name, Transport: policy.UDP})
-		stages = append(stages, explained("dns", e))
-		if f.query || e.Verdict.Action == policy.Deny {
-			return stages
+// An explainer returns the stages that a target goes through, at least one.
+type explainer func(target string) ([]explainedStage, error)
+
+// someGateway stands for this host, before a sandbox has an address for it.
+var someGateway = netip.AddrFrom4([4]byte{172, 16, 0, 1})
+
+// explainer returns the explainer of the policy that is meant: a sandbox that
+// runs answers itself, since its resolver knows names.
+func (f *policySource) explainer(cmd *cobra.Command, c *console) (explainer, error) {
+	p, err := f.compile(cmd, c)
+	if err != nil {
+		return nil, err
+	}
+	if f.sandbox != "" {
+		if h, err := m.GetSandbox(cmd.Context(), f.sandbox); err != nil || runs(h) {
+			return liveExplainer(cmd.Context(), f.sandbox), err
 		}
 	}
-	host := &policy.Host{Gateways: []netip.Addr{someGateway}}
-	ev := policy.Evidence{}
-	if f.name != "" {
-		ev.Names = []string{f.name}
-	}
-	e := p.Explain(host, f.flow, ev)
-	stages = append(stages, explained("address", e))
-	if !e.Verdict.NeedsName {
-		return stages
-	}
-	ev.Stage = policy.StageNoName
-	if f.name != "" && !f.plain {
-		ev.Stage, ev.Name = policy.StageName, f.name
-	}
-	return append(stages, explained("name", p.Explain(host, f.flow, ev)))
+	return func(target string) ([]explainedStage, error) {
+		t, err := policy.ParseTarget(target, someGateway)
+		if err != nil {
+			return nil, err
+		}
+		return stagesOf(p.ExplainTarget(&policy.Host{Gateways: []netip.Addr{someGateway}}, t, nil)), nil
+	}, nil
 }
 
-// explained puts an explanation into the words of the command.
-func explained(stage string, e policy.Explanation) explainedStage {
-	s := explainedStage{Stage: stage, Verdict: verdictText(e.Verdict), Reason: reasonText(e.Verdict), Rules: []explainedRule{}}
-	for _, st := range e.Steps {
-		s.Rules = append(s.Rules, explainedRule{
-			Rule: st.Text, Source: st.Source, Action: st.Action.String(),
-			Matched: st.Matched, Decides: st.Decides(), Why: st.Why, Missing: st.Missing,
+// liveExplainer asks a sandbox that runs.
+func liveExplainer(ctx context.Context, name string) explainer {
+	return func(target string) (stages []explainedStage, err error) {
+		err = withSandbox(ctx, name, func(sb *m.Sandbox) error {
+			e, err := sb.Explain(ctx, target)
+			if err == nil {
+				stages = liveStages(e)
+			}
+			return err
 		})
+		return stages, err
 	}
-	if e.Change != nil {
-		s.Change, s.Place = e.Change.Rule.String(), e.Change.Place
-	}
-	return s
 }
 
-// verdictText says what a verdict is, and what is still to come.
-func verdictText(v policy.Verdict) string {
-	switch {
-	case v.NeedsName && v.Dial:
-		return "allow, if the first bytes don't name another host"
-	case v.NeedsName:
-		return "wait for a name in the first bytes"
+// stagesOf puts decisions into the words of the command.
+func stagesOf(met []policy.Decision) []explainedStage {
+	var stages []explainedStage
+	for _, d := range met {
+		v := d.Verdict
+		s := explainedStage{lastWord: lastWord{d.Stage, v.Action.String(), v.Text, v.Source, v.Reason}, Rules: []explainedRule{}}
+		for _, st := range d.Steps {
+			s.Rules = append(s.Rules, explainedRule{
+				Rule: st.Text, Source: st.Source, Action: st.Action.String(),
+				Matched: st.Matched, Decides: st.Decides(), Why: st.Why, Missing: st.Missing,
+			})
+		}
+		if d.Change != nil {
+			s.Change, s.Place = d.Change.Rule.String(), d.Change.Place
+		}
+		stages = append(stages, s)
 	}
-	return v.Action.String()
+	return waiting(stages)
 }
 
-// reasonText says what a verdict comes from.
-func reasonText(v policy.Verdict) string {
-	switch {
-	case v.Text != "" && v.Reason != "":
-		return fmt.Sprintf("%s (%s): %s", v.Text, v.Source, v.Reason)
-	case v.Text != "":
-		return fmt.Sprintf("%s (%s)", v.Text, v.Source)
-	case v.Reason != "":
-		return fmt.Sprintf("%s: %s", v.Source, v.Reason)
+// liveStages is stagesOf for what a sandbox says.
+func liveStages(e *m.Explanation) []explainedStage {
+	var stages []explainedStage
+	for _, st := range e.Stages {
+		s := explainedStage{
+			lastWord: lastWord{st.Stage, string(st.Action), st.Text, st.Source, st.Reason},
+			Rules:    []explainedRule{}, Change: st.Change, Place: st.ChangeAt,
+		}
+		for _, step := range st.Steps {
+			s.Rules = append(s.Rules, explainedRule{
+				Rule: step.Text, Source: step.Source, Action: string(step.Action),
+				Matched: step.Matched, Decides: step.Matched && step.Reached, Why: step.Why, Missing: step.Missing,
+			})
+		}
+		stages = append(stages, s)
 	}
-	return v.Source
+	return waiting(stages)
+}
+
+// waiting says of the address's verdict what is still to come, if anything is.
+func waiting(stages []explainedStage) []explainedStage {
+	for i := range stages {
+		s := &stages[i]
+		switch {
+		case s.Stage != "address" || i == len(stages)-1:
+		case s.Verdict == policy.Allow.String():
+			s.Verdict = "allow, if the first bytes don't name another host"
+		default:
+			s.Verdict = "wait for a name in the first bytes"
+		}
+	}
+	return stages
 }
 
 // explain prints the stages, and exits by the last one's verdict.
-func explain(c *console, stages []explainedStage, asJSON bool) error {
-	denied := stages[len(stages)-1].Verdict == policy.Deny.String()
-	if asJSON {
-		if err := json.NewEncoder(c.out).Encode(stages); err != nil {
-			return err
-		}
-	} else {
+func explain(c *console, stages []explainedStage, o *output) error {
+	err := o.print(c, stages, func() error {
 		for _, s := range stages {
 			if err := s.print(c); err != nil {
 				return err
 			}
 		}
-	}
-	if denied {
+		return nil
+	})
+	if err == nil && stages[len(stages)-1].denies() {
 		return &exitError{code: codeFailure}
 	}
-	return nil
+	return err
 }
 
 // print prints one stage: its verdict, its rules, and what would change it.
-func (s explainedStage) print(c *console) error {
+func (s *explainedStage) print(c *console) error {
 	fmt.Fprintf(c.out, "%s: %s\n", s.Stage, s.Verdict)
 	if len(s.Rules) == 0 {
-		fmt.Fprintf(c.out, "  no rule was asked: %s\n", s.Reason)
+		fmt.Fprintf(c.out, "  no rule was asked: %s\n", s.because())
 	}
 	t := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
 	for _, r := range s.Rules {
-		mark, rule := " ", r.Rule
+		mark := " "
 		if r.Decides {
 			mark = ">"
-		}
-		if rule == "" {
-			rule = r.Action + " everything else"
 		}
 		why := r.Why
 		if r.Missing != "" {
 			why += "; it would match with " + r.Missing
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", mark, r.Source, rule, why)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", mark, r.Source, cmp.Or(r.Rule, r.Action+" everything else"), why)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -183,46 +262,31 @@ func (s explainedStage) print(c *console) error {
 	return nil
 }
 
-func newPolicyLint(c *console) *cobra.Command {
-	var f networkFlags
-	cmd := &cobra.Command{
-		Use:   "lint [flags]",
-		Short: "Find rules that never decide anything, and openings that surprise",
-		Long: `Find rules that never decide anything, and openings that surprise. The exit code
-is 0 if there is nothing to say, 1 if there are warnings, 2 if the policy can't
-be used.`,
-		Example: `  sluice policy lint --policy ci.yaml`,
-		Args:    takes(0, 0),
-		RunE: func(*cobra.Command, []string) error {
-			n, err := f.config()
-			if err != nil {
-				return err
-			}
-			_, warnings, err := n.Compile()
-			if err != nil {
-				return err
-			}
-			for _, w := range warnings {
-				fmt.Fprintln(c.out, w)
-			}
-			if len(warnings) > 0 {
-				return &exitError{code: codeFailure}
-			}
-			return nil
-		},
-	}
-	f.register(cmd.Flags())
-	return cmd
+// A checkedTarget is a target and the last word about it, as policy check prints
+// it.
+type checkedTarget struct {
+	Target string `json:"target"`
+	lastWord
 }
 
-func newPolicySchema(c *console) *cobra.Command {
-	return &cobra.Command{
-		Use:   "schema",
-		Short: "Print the JSON Schema of policy files, for editors",
-		Args:  takes(0, 0),
-		RunE: func(*cobra.Command, []string) error {
-			_, err := c.out.Write(m.NetworkConfigSchema())
+// checkTargets prints a line per target, and exits by whether one is denied.
+func checkTargets(c *console, stagesOf explainer, targets []string, o *output) error {
+	var rows []checkedTarget
+	denied := false
+	for _, target := range targets {
+		stages, err := stagesOf(target)
+		if err != nil {
 			return err
-		},
+		}
+		last := stages[len(stages)-1].lastWord
+		denied = denied || last.denies()
+		rows = append(rows, checkedTarget{target, last})
 	}
+	err := printRows(c, o, "", rows, func(r checkedTarget) string {
+		return strings.Join([]string{r.Verdict, printable(r.Target), r.Stage, r.because()}, "\t")
+	})
+	if err == nil && denied {
+		return &exitError{code: codeFailure}
+	}
+	return err
 }

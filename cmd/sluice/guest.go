@@ -33,6 +33,10 @@ type guestFlags struct {
 }
 
 func (f *guestFlags) register(flags *pflag.FlagSet) {
+	flagGroup(flags, "Guest", f.registerFlags)
+}
+
+func (f *guestFlags) registerFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&f.name, "name", "", "`NAME` of the sandbox, which is kept then (default: one made up)")
 	flags.BoolVar(&f.remove, "rm", false, "keep nothing after the end, in spite of --name or -d")
 	flags.StringVar(&f.backend, "backend", "", "hypervisor: auto, or a `NAME` that sluice doctor lists (default $SLUICE_BACKEND)")

@@ -17,9 +17,8 @@ func newImages(c *console) *cobra.Command {
 		Aliases: []string{"image"},
 		Short:   "Look after the images that are here",
 	}
-	cmd.AddCommand(newImageList(c), newImagePull(c), newImageImport(c), newImageLoad(c), newImageSave(c),
+	return family(cmd, newImageList(c), newImagePull(c), newImageImport(c), newImageLoad(c), newImageSave(c),
 		newImageInspect(c), newImageRemove(c), newImagePrune(c))
-	return cmd
 }
 
 // listedImage is an image as images ls prints it.

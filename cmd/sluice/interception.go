@@ -23,9 +23,14 @@ type interceptionFlags struct {
 }
 
 func (f *interceptionFlags) register(flags *pflag.FlagSet) {
+	flagGroup(flags, "TLS and secrets", f.registerFlags)
+}
+
+func (f *interceptionFlags) registerFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.on, "tls-intercept", false, "read TLS: the guest trusts an authority of this sandbox's own")
-	flags.StringSliceVar(&f.bypass, "tls-bypass", nil, "leave the TLS of `HOST` alone; *.HOST is its subdomains; repeatable")
+	flags.Var((*wordList)(&f.bypass), "tls-bypass", "leave the TLS of `HOST` alone; *.HOST is its subdomains; repeatable")
 	flags.UintSliceVar(&f.ports, "tls-port", nil, "read TLS on `PORT` (default 443); repeatable")
+	flags.Lookup("tls-port").DefValue = "" // pflag would print an empty list
 	flags.StringVar(&f.caCert, "tls-ca-cert", "", "`FILE` with the authority's certificate, instead of a new one")
 	flags.StringVar(&f.caKey, "tls-ca-key", "", "`FILE` with the authority's key")
 	flags.BoolVar(&f.trustHostCAs, "trust-host-cas", false, "the guest trusts what this host trusts")

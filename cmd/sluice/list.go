@@ -36,25 +36,34 @@ func (o *output) asJSON() (bool, error) {
 	return false, fmt.Errorf("--output %q: want table or json", o.format)
 }
 
-// print prints rows, as JSON or below a table's head. line writes a row, its
-// columns parted by tabs.
-func printRows[R any](c *console, o *output, head string, rows []R, line func(R) string) error {
+// print prints v as JSON, or what text does.
+func (o *output) print(c *console, v any, text func() error) error {
 	asJSON, err := o.asJSON()
 	if err != nil {
 		return err
 	}
 	if asJSON {
-		if rows == nil {
-			rows = []R{}
+		return json.NewEncoder(c.out).Encode(v)
+	}
+	return text()
+}
+
+// printRows prints rows, as JSON or below a table's head, if it has one. line
+// writes a row, its columns parted by tabs.
+func printRows[R any](c *console, o *output, head string, rows []R, line func(R) string) error {
+	if rows == nil {
+		rows = []R{} // JSON's is no null
+	}
+	return o.print(c, rows, func() error {
+		t := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+		if head != "" {
+			fmt.Fprintln(t, head)
 		}
-		return json.NewEncoder(c.out).Encode(rows)
-	}
-	t := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, head)
-	for _, r := range rows {
-		fmt.Fprintln(t, line(r))
-	}
-	return t.Flush()
+		for _, r := range rows {
+			fmt.Fprintln(t, line(r))
+		}
+		return t.Flush()
+	})
 }
 
 // listedSandbox is a sandbox as ls prints it.

@@ -95,17 +95,9 @@ func sameTarget(a, b m.PolicyRule) bool {
 
 // updatePolicy replaces the policy of a sandbox by what change makes of it.
 func updatePolicy(ctx context.Context, c *console, name string, change func(*m.NetworkConfig) (*m.NetworkConfig, error)) error {
-	h, err := m.GetSandbox(ctx, name)
+	old, err := networkOf(ctx, name)
 	if err != nil {
 		return err
-	}
-	cfg, err := h.Config()
-	if err != nil {
-		return err
-	}
-	old := cfg.Network
-	if old == nil {
-		old = m.NetworkPolicy.PublicOnly()
 	}
 	next, err := change(old)
 	if err != nil {

@@ -10,9 +10,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -55,26 +53,10 @@ func codeOf(err error) int {
 
 // adviceOn returns what to type after an error whose text doesn't say so.
 func adviceOn(err error) string {
-	switch {
-	case m.IsKind(err, m.ErrSandboxNotFound):
+	if m.IsKind(err, m.ErrSandboxNotFound) {
 		return "; sluice ls lists those there are"
-	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "unknown flag"):
-		return "; sluice --help lists what there is"
 	}
 	return ""
-}
-
-// many stands for any number of arguments.
-const many = math.MaxInt
-
-// takes returns the check of a command that wants so many arguments.
-func takes(least, most int) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) >= least && len(args) <= most {
-			return nil
-		}
-		return fmt.Errorf("write %s; sluice %s --help tells more", cmd.UseLine(), strings.TrimPrefix(cmd.CommandPath(), "sluice "))
-	}
 }
 
 // The exit codes of sluice itself. A command's own code is passed on, 128 and
@@ -105,24 +87,41 @@ func (e *exitError) Error() string {
 // Unwrap returns err.
 func (e *exitError) Unwrap() error { return e.err }
 
-// helpWidth is how wide help is, in columns: what a terminal has at least.
-const helpWidth = 80
-
 // newRoot returns the command line's root.
 func newRoot(c *console) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "sluice",
 		Short:         "Run programs in sandboxes whose network is decided by a policy",
+		Long:          "Run programs in sandboxes whose network is decided by a policy.",
+		Example:       "  sluice run --backend namespace --allow api.example.com:443 -- ./install.sh",
 		SilenceErrors: true, // run prints them
 		SilenceUsage:  true,
 	}
 	root.SetIn(c.in)
 	root.SetOut(c.out)
 	root.SetErr(c.err)
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", helpWidth)))
-	root.AddCommand(newRun(c), newExec(c), newShell(c), newCopy(c), newLogs(c), newFlows(c), newEvents(c),
-		newList(c), newInspect(c), newPort(c), newPolicy(c), newImages(c),
-		newStart(c), newStop(c), newKill(c), newRemove(c),
-		newDoctor(c), newVersion(c))
-	return root
+	root.SetUsageFunc(usage)
+	root.SetFlagErrorFunc(flagError)
+	root.PersistentFlags().BoolVarP(&c.quiet, "quiet", "q", false, "print data and errors only")
+	root.PersistentFlags().BoolP("help", "h", false, "print help")
+	groups := []struct {
+		title    string
+		commands []*cobra.Command
+	}{
+		{"Sandboxes", []*cobra.Command{newRun(c), newExec(c), newShell(c), newCopy(c), newLogs(c), newList(c), newInspect(c)}},
+		{"Their end", []*cobra.Command{newStop(c), newKill(c), newStart(c), newRemove(c)}},
+		{"Their network", []*cobra.Command{newFlows(c), newEvents(c), newPolicy(c), newPort(c)}},
+		{"This machine", []*cobra.Command{newImages(c), newDoctor(c), newVersion(c)}},
+	}
+	var all []*cobra.Command
+	for _, g := range groups {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
+		for _, cmd := range g.commands {
+			cmd.GroupID = g.title
+			all = append(all, cmd)
+		}
+	}
+	root.SetHelpCommandGroupID("This machine")
+	root.SetCompletionCommandGroupID("This machine")
+	return family(root, all...)
 }

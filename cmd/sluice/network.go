@@ -37,8 +37,19 @@ var presets = map[string]m.NetworkPolicyPreset{
 }
 
 func (f *networkFlags) register(flags *pflag.FlagSet) {
-	f.registerPolicy(flags)
-	f.registerCard(flags)
+	flagGroup(flags, policyGroup, f.registerPolicy)
+	flagGroup(flags, networkGroup, f.registerCard)
+}
+
+// The groups of the flags that describe a network.
+const (
+	policyGroup  = "Policy"
+	networkGroup = "Network"
+)
+
+// describesNetwork reports whether a flag is one of networkFlags.
+func describesNetwork(f *pflag.Flag) bool {
+	return groupOf(f) == policyGroup || groupOf(f) == networkGroup
 }
 
 // registerPolicy registers what a running sandbox can be given too.
@@ -54,7 +65,7 @@ func (f *networkFlags) registerPolicy(flags *pflag.FlagSet) {
 // registerCard registers what is fixed when a sandbox starts.
 func (f *networkFlags) registerCard(flags *pflag.FlagSet) {
 	flags.Var(&f.maxConnections, "max-connections", "at most `N` TCP flows at once (default 4096)")
-	flags.StringSliceVar(&f.dns, "dns", nil, "nameserver `HOST[:PORT]` to ask instead of this host's; repeatable")
+	flags.Var((*wordList)(&f.dns), "dns", "nameserver `HOST[:PORT]` to ask instead of this host's; repeatable")
 	flags.StringArrayVar(&f.addHosts, "add-host", nil, "a name for the guest's /etc/hosts, `NAME:ADDR`; ADDR host-gateway is this host; repeatable")
 	flags.StringArrayVarP(&f.publish, "publish", "p", nil, "publish `PORT` on this host: [ADDR:][HOSTPORT]:PORT[/udp]; repeatable")
 	flags.StringVar(&f.pool4, "ipv4-pool", "", "`PREFIX` that the guest's IPv4 address is taken from (default 172.16.0.0/12)")
@@ -198,11 +209,16 @@ func (t *targets) Set(text string) error {
 		}
 		rule, err := m.ParsePolicyRule(strings.Join(words, " "))
 		if err != nil {
-			return err
+			return oneLine(err)
 		}
 		*t.rules = append(*t.rules, rule)
 	}
 	return nil
+}
+
+// oneLine returns the problems of a rule in a line.
+func oneLine(err error) error {
+	return errors.New(strings.ReplaceAll(err.Error(), "\n", "; and "))
 }
 
 // String and Type implement pflag.Value.
@@ -229,6 +245,25 @@ func splitTarget(s string) (host, port string) {
 	return host, port
 }
 
+// wordList is the value of a flag that takes words, several with commas between
+// them.
+type wordList []string
+
+// Set implements pflag.Value.
+func (w *wordList) Set(text string) error {
+	for word := range strings.SplitSeq(text, ",") {
+		if word = strings.TrimSpace(word); word == "" {
+			return errors.New("is empty; leave the flag out")
+		}
+		*w = append(*w, word)
+	}
+	return nil
+}
+
+// String and Type implement pflag.Value.
+func (w *wordList) String() string { return "" }
+func (w *wordList) Type() string   { return "words" }
+
 // ruleTexts is the value of --rule.
 type ruleTexts struct{ rules *[]m.PolicyRule }
 
@@ -236,7 +271,7 @@ type ruleTexts struct{ rules *[]m.PolicyRule }
 func (r *ruleTexts) Set(text string) error {
 	rule, err := m.ParsePolicyRule(text)
 	if err != nil {
-		return errors.New(strings.ReplaceAll(err.Error(), "\n", "; and "))
+		return oneLine(err)
 	}
 	*r.rules = append(*r.rules, rule)
 	return nil

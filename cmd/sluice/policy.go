@@ -1,19 +1,15 @@
 package main
 
 import (
-	"cmp"
-	"encoding/json"
-	"errors"
+	"context"
 	"fmt"
-	"net/netip"
-	"net/url"
-	"strconv"
-	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/sluicenet/sluice/policy"
+	m "github.com/sluicenet/sluice/sdk"
 )
 
 func newPolicy(c *console) *cobra.Command {
@@ -21,14 +17,59 @@ func newPolicy(c *console) *cobra.Command {
 		Use:   "policy",
 		Short: "Look at a policy, or change that of a running sandbox",
 	}
-	cmd.AddCommand(newPolicyShow(c), newPolicyCheck(c), newPolicyExplain(c), newPolicyLint(c), newPolicySchema(c),
+	return family(cmd, newPolicyShow(c), newPolicyCheck(c), newPolicyExplain(c), newPolicyLint(c), newPolicySchema(c),
 		newPolicySet(c), newPolicyAllow(c), newPolicyDeny(c))
-	return cmd
 }
 
-// compile returns the policy of the flags, and prints its warnings.
-func (f *networkFlags) compile(c *console) (*policy.Policy, error) {
-	n, err := f.config()
+// A policySource is the policy that show, check, explain and lint are about: the
+// one that flags describe, or that of a sandbox.
+type policySource struct {
+	networkFlags
+	sandbox string
+}
+
+func (f *policySource) register(cmd *cobra.Command) {
+	f.networkFlags.register(cmd.Flags())
+	cmd.Flags().StringVarP(&f.sandbox, "sandbox", "s", "", "the policy of `SANDBOX`, instead of the flags'")
+	_ = cmd.RegisterFlagCompletionFunc("sandbox", completeNames(false, many)) // the flag is there
+}
+
+// config returns the configuration that is meant.
+func (f *policySource) config(cmd *cobra.Command) (*m.NetworkConfig, error) {
+	if f.sandbox == "" {
+		return f.networkFlags.config()
+	}
+	var other string
+	cmd.Flags().VisitAll(func(flag *pflag.Flag) {
+		if flag.Changed && describesNetwork(flag) {
+			other = flag.Name
+		}
+	})
+	if other != "" {
+		return nil, fmt.Errorf("--sandbox and --%s exclude each other: a sandbox has its policy; drop one", other)
+	}
+	return networkOf(cmd.Context(), f.sandbox)
+}
+
+// networkOf returns the configuration of a sandbox's network as it is now.
+func networkOf(ctx context.Context, name string) (*m.NetworkConfig, error) {
+	h, err := m.GetSandbox(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := h.Config()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Network == nil {
+		return m.NetworkPolicy.PublicOnly(), nil
+	}
+	return cfg.Network, nil
+}
+
+// compile returns the policy that is meant, and prints its warnings.
+func (f *policySource) compile(cmd *cobra.Command, c *console) (*policy.Policy, error) {
+	n, err := f.config(cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -57,26 +98,28 @@ type shownPolicy struct {
 }
 
 func newPolicyShow(c *console) *cobra.Command {
-	var f networkFlags
-	var asJSON bool
+	var f policySource
+	var o output
 	cmd := &cobra.Command{
 		Use:   "show [flags]",
 		Short: "Print the rules in the order in which they are evaluated",
-		Args:  takes(0, 0),
-		RunE: func(*cobra.Command, []string) error {
-			p, err := f.compile(c)
+		Example: `  sluice policy show --network non-local --deny ads.example
+  sluice policy show --sandbox worker`,
+		Args: takes(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, err := f.compile(cmd, c)
 			if err != nil {
 				return err
 			}
-			return showPolicy(c, p, asJSON)
+			return showPolicy(c, p, &o)
 		},
 	}
-	f.register(cmd.Flags())
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	f.register(cmd)
+	o.register(cmd.Flags())
 	return cmd
 }
 
-func showPolicy(c *console, p *policy.Policy, asJSON bool) error {
+func showPolicy(c *console, p *policy.Policy, o *output) error {
 	shown := shownPolicy{
 		Rules:          []shownRule{},
 		DefaultEgress:  p.Default(policy.Egress).String(),
@@ -85,156 +128,71 @@ func showPolicy(c *console, p *policy.Policy, asJSON bool) error {
 	for i, r := range p.Rules() {
 		shown.Rules = append(shown.Rules, shownRule{i, r.String(), r.Source})
 	}
-	if asJSON {
-		return json.NewEncoder(c.out).Encode(shown)
-	}
-	t := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
-	for _, r := range shown.Rules {
-		fmt.Fprintf(t, "%d\t%s\t%s\n", r.Index, r.Rule, r.Source)
-	}
-	fmt.Fprintf(t, "\t%s egress *\tdefault\n\t%s ingress *\tdefault\n", shown.DefaultEgress, shown.DefaultIngress)
-	return t.Flush()
+	return o.print(c, shown, func() error {
+		t := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+		for _, r := range shown.Rules {
+			fmt.Fprintf(t, "%d\t%s\t%s\n", r.Index, r.Rule, r.Source)
+		}
+		fmt.Fprintf(t, "\t%s egress *\tdefault\n\t%s ingress *\tdefault\n", shown.DefaultEgress, shown.DefaultIngress)
+		return t.Flush()
+	})
 }
 
-func newPolicyCheck(c *console) *cobra.Command {
-	var f networkFlags
+func newPolicyLint(c *console) *cobra.Command {
+	var f policySource
+	var o output
 	cmd := &cobra.Command{
-		Use:   "check [flags] TARGET…",
-		Short: "Say what a policy does with targets",
-		Long: `Say what a policy does with targets: https://host/, http://host:8080/,
-tcp://HOST:PORT, udp://HOST:PORT, icmp://HOST, dns://NAME, in://ADDR:GUESTPORT.
-
-A name is checked as its query is, and then as a flow to a public address that
-the resolver gave for it. The exit code is 0 if everything is allowed, 1 if
-something is denied, 2 if a target or the policy makes no sense.`,
-		Example: `  sluice policy check --policy ci.yaml https://api.example.com/ udp://1.1.1.1:53`,
-		Args:    takes(1, many),
-		RunE: func(_ *cobra.Command, args []string) error {
-			p, err := f.compile(c)
+		Use:   "lint [flags]",
+		Short: "Find rules that never decide anything, and openings that surprise",
+		Long: `Find rules that never decide anything, and openings that surprise. The exit code
+is 0 if there is nothing to say, 1 if there are warnings, 2 if the policy can't
+be used.`,
+		Example: `  sluice policy lint --policy ci.yaml`,
+		Args:    takes(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			n, err := f.config(cmd)
 			if err != nil {
 				return err
 			}
-			return checkTargets(c, p, args)
+			_, warnings, err := n.Compile()
+			if err != nil {
+				return err
+			}
+			return lint(c, warnings, &o)
 		},
 	}
-	f.register(cmd.Flags())
+	f.register(cmd)
+	o.register(cmd.Flags())
 	return cmd
 }
 
-// checkTargets prints a line per target.
-func checkTargets(c *console, p *policy.Policy, args []string) error {
-	denied := false
-	t := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
-	for _, arg := range args {
-		f, err := parseTarget(arg)
-		if err != nil {
-			return err
+// lint prints warnings, and exits by whether there are any.
+func lint(c *console, warnings []string, o *output) error {
+	if warnings == nil {
+		warnings = []string{}
+	}
+	err := o.print(c, warnings, func() error {
+		for _, w := range warnings {
+			if _, err := fmt.Fprintln(c.out, w); err != nil {
+				return err
+			}
 		}
-		v, stage := f.decide(p)
-		denied = denied || v.Action == policy.Deny
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", v.Action, arg, stage, cmp.Or(v.Text, v.Reason)+" ("+v.Source+")")
-	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	if denied {
+		return nil
+	})
+	if err == nil && len(warnings) > 0 {
 		return &exitError{code: codeFailure}
 	}
-	return nil
+	return err
 }
 
-// A checkedFlow is a target of policy check.
-type checkedFlow struct {
-	flow  policy.Flow
-	name  string // "" for an address
-	query bool   // only the query is meant
-	plain bool   // the name doesn't show in the first bytes
-}
-
-// stand-ins for what isn't known before a sandbox runs: the address that a name
-// will have, and the host's own.
-var (
-	somePublic  = netip.MustParseAddr("1.1.1.1")
-	someGateway = netip.MustParseAddr("172.16.0.1")
-)
-
-// schemes are the targets' schemes: protocol and default port.
-var schemes = map[string]struct {
-	protocol policy.Protocol
-	port     string
-}{
-	"http":  {policy.TCP, "80"},
-	"https": {policy.TCP, "443"},
-	"tcp":   {policy.TCP, ""},
-	"udp":   {policy.UDP, ""},
-	"icmp":  {policy.ICMPv4, "0"},
-	"dns":   {policy.UDP, "53"},
-	"in":    {policy.TCP, ""},
-}
-
-// parseTarget reads a target.
-func parseTarget(text string) (checkedFlow, error) {
-	u, err := url.Parse(text)
-	if err != nil {
-		return checkedFlow{}, err
+func newPolicySchema(c *console) *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema",
+		Short: "Print the JSON Schema of policy files, for editors",
+		Args:  takes(0, 0),
+		RunE: func(*cobra.Command, []string) error {
+			_, err := c.out.Write(m.NetworkConfigSchema())
+			return err
+		},
 	}
-	s, ok := schemes[u.Scheme]
-	if !ok {
-		return checkedFlow{}, fmt.Errorf("target %q: write one such as https://example.com/, tcp://HOST:PORT, udp://HOST:PORT, icmp://HOST, dns://NAME or in://:PORT", text)
-	}
-	port, err := strconv.ParseUint(cmp.Or(u.Port(), s.port), 10, 16)
-	if err != nil || port == 0 && s.protocol.HasPorts() {
-		return checkedFlow{}, fmt.Errorf("target %q: want a port from 1 to 65535", text)
-	}
-	f := checkedFlow{
-		flow:  policy.Flow{Direction: policy.Egress, Protocol: s.protocol},
-		query: u.Scheme == "dns",
-		plain: u.Scheme != "http" && u.Scheme != "https",
-	}
-	addr, err := netip.ParseAddr(u.Hostname())
-	switch {
-	case u.Scheme == "in":
-		f.flow.Direction, f.flow.GuestPort = policy.Ingress, uint16(port)
-		if u.Hostname() == "" {
-			addr, err = netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
-		}
-		if err != nil {
-			return checkedFlow{}, fmt.Errorf("target %q: peers have no names: want an address", text)
-		}
-		port = uint64(1024) // the peer's own, which no rule is about
-	case u.Hostname() == "host", policy.IsHostAlias(strings.ToLower(u.Hostname())):
-		addr = someGateway
-	case err != nil:
-		if f.name, err = policy.ParseName(u.Hostname()); err != nil {
-			return checkedFlow{}, fmt.Errorf("target %q: %w", text, err)
-		}
-		addr = somePublic
-	case f.query:
-		return checkedFlow{}, errors.New("target " + text + ": want a name to look up")
-	}
-	if s.protocol == policy.ICMPv4 && addr.Is6() {
-		f.flow.Protocol = policy.ICMPv6
-	}
-	f.flow.Peer = netip.AddrPortFrom(addr, uint16(port))
-	return f, nil
-}
-
-// decide returns the verdict and the stage that gave it: dns, name or address.
-func (f checkedFlow) decide(p *policy.Policy) (policy.Verdict, string) {
-	if f.name != "" {
-		v := p.PermitDNS(policy.Query{Name: f.name, Transport: policy.UDP})
-		if f.query || v.Action == policy.Deny {
-			return v, "dns"
-		}
-	}
-	host := &policy.Host{Gateways: []netip.Addr{someGateway}}
-	ev := policy.Evidence{Stage: policy.StageNoName}
-	if f.name == "" {
-		return p.Decide(host, f.flow, ev), "address"
-	}
-	ev.Names = []string{f.name}
-	if !f.plain {
-		ev.Stage, ev.Name = policy.StageName, f.name
-	}
-	return p.Decide(host, f.flow, ev), "name"
 }

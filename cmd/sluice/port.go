@@ -16,8 +16,7 @@ func newPort(c *console) *cobra.Command {
 		Use:   "port",
 		Short: "Publish ports of a running sandbox",
 	}
-	cmd.AddCommand(newPortList(c), newPortAdd(c), newPortRemove(c))
-	return cmd
+	return family(cmd, newPortList(c), newPortAdd(c), newPortRemove(c))
 }
 
 func newPortList(c *console) *cobra.Command {

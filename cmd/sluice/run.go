@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	m "github.com/sluicenet/sluice/sdk"
 )
@@ -28,7 +29,6 @@ type runFlags struct {
 	events      string
 	summary     string
 	failOnDeny  bool
-	quiet       bool
 	verbose     bool
 }
 
@@ -59,10 +59,14 @@ it, 125 if sluice failed, 126 if the command can't be run, 127 if there is none,
 	}
 	setRunErrors(cmd)
 	flags := cmd.Flags()
-	flags.SortFlags = false
 	f.network.register(flags)
 	f.inspect.register(flags)
 	f.guest.register(flags)
+	flagGroup(flags, "The command, and what is told of it", f.register)
+	return cmd
+}
+
+func (f *runFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVarP(&f.detach, "detach", "d", false, "let the sandbox and the command go on, and print the sandbox's name")
 	flags.BoolVarP(&f.interactive, "interactive", "i", false, "as always: standard input is passed on")
 	flags.BoolVarP(&f.terminal, "tty", "t", false, "fail unless the command gets this terminal, as it does where there is one")
@@ -70,14 +74,11 @@ it, 125 if sluice failed, 126 if the command can't be run, 127 if there is none,
 	flags.StringVar(&f.summary, "summary", "", "print a summary of all flows at the end; `FORMAT` is text, md or json")
 	flags.Lookup("summary").NoOptDefVal = "text"
 	flags.BoolVar(&f.failOnDeny, "fail-on-deny", false, "exit with 77 if the command succeeded but something was denied")
-	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print errors only")
 	flags.BoolVar(&f.verbose, "verbose", false, "print the sandbox's remarks, and each flow")
-	return cmd
 }
 
 // run does what the flags say and returns the exit code.
 func (f *runFlags) run(cmd *cobra.Command, c *console, args []string) (int, error) {
-	c.quiet = f.quiet
 	opts, command, err := f.options(cmd, c, args)
 	if err != nil {
 		return codeRun, err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -18,21 +17,20 @@ type version struct {
 }
 
 func newVersion(c *console) *cobra.Command {
-	var asJSON bool
+	var o output
 	cmd := &cobra.Command{
-		Use:   "version",
+		Use:   "version [flags]",
 		Short: "Print the version",
 		Args:  takes(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			v := readVersion()
-			if asJSON {
-				return json.NewEncoder(c.out).Encode(v)
-			}
-			_, err := fmt.Fprintf(c.out, "sluice %s %s %s\n", v.Version, v.Go, v.Platform)
-			return err
+			return o.print(c, v, func() error {
+				_, err := fmt.Fprintf(c.out, "sluice %s %s %s\n", v.Version, v.Go, v.Platform)
+				return err
+			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
+	o.register(cmd.Flags())
 	return cmd
 }
 

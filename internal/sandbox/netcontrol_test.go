@@ -12,7 +12,6 @@ import (
 	"github.com/sluicenet/sluice/hv"
 	"github.com/sluicenet/sluice/hv/hvtest"
 	"github.com/sluicenet/sluice/internal/control"
-	"github.com/sluicenet/sluice/policy"
 )
 
 // TestUpdate checks that a policy can be replaced, what can't, and what is told
@@ -114,53 +113,6 @@ func TestFixedDifferences(t *testing.T) {
 	}
 	if fields := fixedDifferences(a, b); !slices.Equal(fields, want) {
 		t.Errorf("%q, want %q", fields, want)
-	}
-}
-
-// TestParseTarget checks what targets mean.
-func TestParseTarget(t *testing.T) {
-	t.Parallel()
-	gateway := netip.MustParseAddr("10.77.0.1")
-	for _, tt := range []struct {
-		text string
-		want string // protocol and peer, name, guest port; "" is an error
-	}{
-		{"https://example.com/x", "tcp 1.1.1.1:443 example.com"},
-		{"http://Example.COM.:8080", "tcp 1.1.1.1:8080 example.com"},
-		{"tcp://10.0.0.1:5432", "tcp 10.0.0.1:5432"},
-		{"udp://[2001:db8::1]:53", "udp [2001:db8::1]:53"},
-		{"tcp://[::ffff:10.0.0.1]:1", "tcp 10.0.0.1:1"},
-		{"icmp://192.0.2.1", "icmpv4 192.0.2.1:0"},
-		{"icmp://[fd00::1]", "icmpv6 [fd00::1]:0"},
-		{"in://:8080", "tcp 127.0.0.1:1024 8080"},
-		{"in://192.0.2.9:80", "tcp 192.0.2.9:1024 80"},
-		{"dns://example.com", "udp 1.1.1.1:53 example.com"},
-		{"tcp://" + policy.HostAliases()[0] + ":22", "tcp 10.77.0.1:22"},
-		{"dns://10.0.0.1", ""},
-		{"in://example.com:80", ""},
-		{"tcp://10.0.0.1", ""},
-		{"tcp://10.0.0.1:0", ""},
-		{"gopher://x", ""},
-		{"example.com", ""},
-		{"://", ""},
-	} {
-		got, err := parseTarget(tt.text, gateway)
-		if err != nil {
-			if tt.want != "" {
-				t.Errorf("%s: %v", tt.text, err)
-			}
-			continue
-		}
-		text := got.flow.Protocol.String() + " " + got.flow.Peer.String()
-		if got.name != "" {
-			text += " " + got.name
-		}
-		if got.flow.GuestPort != 0 {
-			text += " " + netip.AddrPortFrom(gateway, got.flow.GuestPort).String()[len("10.77.0.1:"):]
-		}
-		if text != tt.want {
-			t.Errorf("%s is %q, want %q", tt.text, text, tt.want)
-		}
 	}
 }
 
