@@ -100,8 +100,8 @@ var allowed = map[string]map[string]string{
 		"vnet/link":              "names its card's format, makes its streams",
 		"internal/guest":         "puts the agent into the guest",
 		"internal/guest/machine": "what it tells then",
-		"golang.org/x/net/bpf":   "writes the filter of the machine's process",
-		"golang.org/x/sys":       "socket pairs, terminals, seccomp",
+		"internal/seccomp":       "takes sockets from the machine's process",
+		"golang.org/x/sys":       "socket pairs, terminals",
 	},
 	"hv/vz": {
 		"hv":                     "implements it",

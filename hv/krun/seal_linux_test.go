@@ -69,19 +69,6 @@ func TestSeal(t *testing.T) {
 	}
 }
 
-// Where it can't be sealed no machine is started.
-func TestSealFilter(t *testing.T) {
-	t.Parallel()
-	for arch := range architectures {
-		if filter, err := sealFilter(arch); err != nil || len(filter) != 7+2*len(sealed) {
-			t.Errorf("%s: %d instructions, %v", arch, len(filter), err)
-		}
-	}
-	if _, err := sealFilter("mips"); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("%v", err)
-	}
-}
-
 // TSI takes a socket of the machine's process. By console ports that can't have one
 // from the start; by vsock, of which older libraries carry it whatever is switched
 // off, from before the agent is anybody's.
