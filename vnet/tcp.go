@@ -262,7 +262,7 @@ func (n *Network) dial(ctx context.Context, f *tcpFlow) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	c, err := n.cfg.Dialer.DialTCP(ctx, f.dialed)
-	if err == nil || f.dialed == f.key.remote {
+	if err == nil || !f.dialed.Addr().IsLoopback() {
 		return c, err
 	}
 	// The gateway stands for this host, whichever loopback the server is on.
