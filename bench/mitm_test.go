@@ -125,6 +125,8 @@ func (f loopFlow) Decide(string, string) policy.Verdict {
 	return policy.Verdict{Action: policy.Allow, Group: policy.GroupPublic}
 }
 
+func (f loopFlow) Connect(netip.AddrPort, string) policy.Verdict { return policy.Verdict{} }
+
 func (f loopFlow) Dial(ctx context.Context) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "tcp", f.server)
 }

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/sluicenet/sluice/mitm/secret"
-	"github.com/sluicenet/sluice/policy"
 )
 
 // Config describes one sandbox's interception. Its zero value intercepts port 443
@@ -46,10 +46,9 @@ type Config struct {
 	// its way elsewhere. It must not block; nil only blocks the request.
 	Terminate func(reason string)
 
-	// Connect decides the target of an HTTP CONNECT and dials it. host is a
-	// canonical name, to be resolved as the guest would, or an IP address. If the
-	// verdict denies, the other results are not looked at. nil refuses CONNECT.
-	Connect func(ctx context.Context, host string, port uint16) (net.Conn, policy.Verdict, error)
+	// Lookup returns the addresses of the target of an HTTP CONNECT: a canonical
+	// name, to be resolved as the guest would. nil refuses CONNECT.
+	Lookup func(ctx context.Context, name string) ([]netip.Addr, error)
 	// DNS answers DNS over one stream until it ends, and closes it: DNS over TLS
 	// comes here decrypted. nil leaves port 853 alone.
 	DNS func(net.Conn)

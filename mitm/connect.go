@@ -9,45 +9,45 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sluicenet/sluice/policy"
 )
 
+// connectTimeout bounds how long the target of a CONNECT may take to be looked up
+// and to answer, whatever the number of its addresses: as long as one dial.
+const connectTimeout = 10 * time.Second
+
 // connect answers an HTTP CONNECT. The proxy that the guest wrote to isn't asked:
 // the target is decided as if the guest had gone there itself, dialled, and what
-// is said inside the tunnel is read as on any flow to that port.
+// is said inside the tunnel is read, and decided, as on any flow to that port.
 func (s *session) connect(w *recorder, r *http.Request) {
 	// One in a tunnel would be a connection that nobody counts, and so any number.
 	_, inTunnel := s.flow.(*tunnel)
-	if s.secure || inTunnel || r.ProtoMajor != 1 || s.p.cfg.Connect == nil {
+	if s.secure || inTunnel || r.ProtoMajor != 1 || s.p.cfg.Lookup == nil {
 		refuse(w, http.StatusMisdirectedRequest, "no CONNECT here", "")
 		return
 	}
-	host, portText, _ := splitAuthority(r.RequestURI)
-	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil || port == 0 {
-		refuse(w, http.StatusBadRequest, "the target of CONNECT isn't host and port", "")
-		return
-	}
-	t := &tunnel{outer: s.flow, connect: s.p.cfg.Connect, port: uint16(port)}
-	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
-		t.host = addr.String()
-	} else if name, ok := policy.CanonicalName(host); ok {
-		t.host, t.name = name, name
-	} else {
-		refuse(w, http.StatusBadRequest, "the target of CONNECT isn't host and port", "")
-		return
-	}
-	upstream, err := t.open(r.Context())
+	t, port, ok := s.tunnelTo(r.RequestURI)
 	switch {
-	case t.verdict.Action != policy.Allow:
+	case !ok:
+		refuse(w, http.StatusBadRequest, "the target of CONNECT isn't host and port", "")
+		return
+	case port == portDNS, port == portDoT:
+		refuse(w, http.StatusMisdirectedRequest, "names are looked up outside of tunnels", "")
+		return
+	}
+	defer t.close()
+	ctx, cancel := context.WithTimeout(r.Context(), connectTimeout)
+	defer cancel()
+	switch err := t.open(ctx, port); {
+	case errors.Is(err, errDenied):
 		refuse(w, http.StatusMisdirectedRequest, "the policy denies this host", "")
 		return
 	case err != nil:
 		refuse(w, http.StatusBadGateway, "no connection to the target: "+err.Error(), "")
 		return
 	}
-	defer upstream.Close()
 	guest, _, err := w.Hijack()
 	if err != nil {
 		return
@@ -57,89 +57,104 @@ func (s *session) connect(w *recorder, r *http.Request) {
 		return
 	}
 	w.status = http.StatusOK
-	ctx, cancel := context.WithCancel(s.p.ctx)
+	ctx, cancel = context.WithCancel(s.p.ctx)
 	defer cancel()
 	s.p.dispatch(ctx, guest, t)
 }
 
-// errDenied is the error of a dial that the policy denies.
-var errDenied = errors.New("denied by the policy")
+// Errors of a target.
+var (
+	errDenied    = errors.New("denied by the policy")
+	errNoAddress = errors.New("the name has no address")
+)
 
-// A tunnel is the flow inside a CONNECT. What was decided about it is a name, or an
-// address: no other name may be shown inside.
+// A tunnel is the flow inside a CONNECT: the guest's flow, which is about the
+// target now.
 type tunnel struct {
-	outer   Flow
-	connect func(ctx context.Context, host string, port uint16) (net.Conn, policy.Verdict, error)
-	host    string // as connect takes it
-	name    string // "" if the target is an address
-	port    uint16
+	Flow
+	lookup func(ctx context.Context, name string) ([]netip.Addr, error)
+	name   string     // of the target, canonical; "" if it is an address
+	addr   netip.Addr // of the target; not valid if it has a name
 
-	mu      sync.Mutex
-	verdict policy.Verdict
-	dialled netip.AddrPort
-	spare   net.Conn // connected, not handed out yet
+	mu    sync.Mutex
+	spare net.Conn // connected, not handed out yet
 }
 
-// open decides and connects.
-func (t *tunnel) open(ctx context.Context) (net.Conn, error) {
-	c, v, err := t.connect(ctx, t.host, t.port)
+// tunnelTo reads the target of a CONNECT.
+func (s *session) tunnelTo(target string) (t *tunnel, port uint16, ok bool) {
+	host, portText, ok := splitAuthority(target)
+	n, err := strconv.ParseUint(portText, 10, 16)
+	if !ok || err != nil || n == 0 {
+		return nil, 0, false
+	}
+	t = &tunnel{Flow: s.flow, lookup: s.p.cfg.Lookup}
+	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		t.addr = addr.Unmap()
+		return t, uint16(n), addr.Zone() == ""
+	}
+	t.name, ok = policy.CanonicalName(host)
+	return t, uint16(n), ok
+}
+
+// open decides the target's addresses one after the other, and connects to the
+// first that the policy allows and that answers. Where it depends on a name that
+// the guest is to show, that is awaited first.
+func (t *tunnel) open(ctx context.Context, port uint16) error {
+	addrs := []netip.Addr{t.addr}
+	if t.name != "" {
+		var err error
+		if addrs, err = t.lookup(ctx, t.name); err != nil {
+			return err
+		}
+		if len(addrs) == 0 {
+			return errNoAddress
+		}
+	}
+	err := errDenied // or that of the last dial
+	for _, addr := range addrs {
+		switch v := t.Connect(netip.AddrPortFrom(addr, port), t.name); {
+		case v.Action == policy.Allow:
+			var c net.Conn
+			if c, err = t.Flow.Dial(ctx); err == nil {
+				t.spare = c
+				return nil
+			}
+		case v.NeedsName:
+			return nil
+		}
+	}
+	return err
+}
+
+// close closes what was connected for nobody.
+func (t *tunnel) close() {
+	if c := t.take(); c != nil {
+		_ = c.Close()
+	}
+}
+
+// take returns the connection that was made in advance, once.
+func (t *tunnel) take() net.Conn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.verdict = v
-	if v.Action != policy.Allow || err != nil {
-		return nil, err
-	}
-	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
-		t.dialled = netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), t.port)
-	}
-	t.spare = c
-	return c, nil
-}
-
-// Asked returns the target.
-func (t *tunnel) Asked() netip.AddrPort {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.dialled
-}
-
-// Source returns the guest's end.
-func (t *tunnel) Source() netip.AddrPort { return t.outer.Source() }
-
-// Decide returns the target's verdict for its own name and denies any other.
-func (t *tunnel) Decide(name, from string) policy.Verdict {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if from == fromMalformed || name != "" && name != t.name {
-		return policy.Verdict{Reason: "the tunnel was opened for another name"}
-	}
-	return t.verdict
-}
-
-// Resolved reports whether the target was resolved by this name.
-func (t *tunnel) Resolved(name string) bool { return name != "" && name == t.name }
-
-// Dial connects to the target, decided anew but for the first time.
-func (t *tunnel) Dial(ctx context.Context) (net.Conn, error) {
-	t.mu.Lock()
 	c := t.spare
 	t.spare = nil
-	t.mu.Unlock()
-	if c != nil {
-		return c, nil
-	}
-	c, err := t.open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if c == nil {
-		return nil, errDenied
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.spare = nil
-	return c, nil
+	return c
 }
 
-// Reset resets the connection that the tunnel is in.
-func (t *tunnel) Reset() { t.outer.Reset() }
+// Decide decides the target by the name that is shown inside. Where none is, it is
+// the one that the guest asked for.
+func (t *tunnel) Decide(name, from string) policy.Verdict {
+	if name == "" && from != fromMalformed {
+		name, from = t.name, fromHTTP
+	}
+	return t.Flow.Decide(name, from)
+}
+
+// Dial connects to the target.
+func (t *tunnel) Dial(ctx context.Context) (net.Conn, error) {
+	if c := t.take(); c != nil {
+		return c, nil
+	}
+	return t.Flow.Dial(ctx)
+}

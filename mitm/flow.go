@@ -11,7 +11,7 @@ import (
 // A Flow is one TCP flow of the guest's, as the network that carries it shows it
 // to the Proxy. Its methods may be called concurrently, and until Serve returns.
 type Flow interface {
-	// Asked returns the destination that the guest wrote.
+	// Asked returns the destination that the guest wrote, or the last of Connect.
 	Asked() netip.AddrPort
 	// Source returns the guest's end.
 	Source() netip.AddrPort
@@ -21,6 +21,12 @@ type Flow interface {
 	// bytes may carry a name that can't be told. Who implements it records and
 	// reports the verdict.
 	Decide(name, from string) policy.Verdict
+	// Connect makes the target of an HTTP CONNECT what the flow is about: the other
+	// methods are about it from here on. It returns the verdict of this moment's
+	// policy. name is how the guest wrote the target, canonical, or "" if that was
+	// the address; then a verdict that denies but NeedsName leaves the decision to
+	// the name that is shown inside.
+	Connect(target netip.AddrPort, name string) policy.Verdict
 	// Resolved reports whether the configured resolver gave Asked for a name, and
 	// that is still so. A host alias is a name of the gateway.
 	Resolved(name string) bool

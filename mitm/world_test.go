@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -36,6 +37,7 @@ type world struct {
 	mu       sync.Mutex
 	denied   []string // names that the policy denies
 	opaque   policy.Verdict
+	targets  policy.Verdict // of CONNECT, by address
 	resolved func(name string) bool
 	dial     map[uint16]func(context.Context) (net.Conn, error) // by the port asked for
 	events   []Event
@@ -51,7 +53,7 @@ func newWorld(t testing.TB, cfg Config) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, ca: ca, dial: make(map[uint16]func(context.Context) (net.Conn, error))}
+	w := &world{t: t, ca: ca, targets: allow, dial: make(map[uint16]func(context.Context) (net.Conn, error))}
 	if cfg.Roots == nil {
 		cfg.Roots = ca.Pool()
 	}
@@ -74,12 +76,17 @@ func newWorld(t testing.TB, cfg Config) *world {
 // A testFlow is a guest's flow to a port of the address.
 type testFlow struct {
 	w      *world
-	asked  netip.AddrPort
+	asked  netip.AddrPort // guarded by the world's mu
 	source netip.AddrPort
 }
 
-func (f *testFlow) Asked() netip.AddrPort  { return f.asked }
 func (f *testFlow) Source() netip.AddrPort { return f.source }
+
+func (f *testFlow) Asked() netip.AddrPort {
+	f.w.mu.Lock()
+	defer f.w.mu.Unlock()
+	return f.asked
+}
 
 func (f *testFlow) Decide(name, from string) policy.Verdict {
 	f.w.mu.Lock()
@@ -105,9 +112,20 @@ func (f *testFlow) Dial(ctx context.Context) (net.Conn, error) {
 	f.w.dials++
 	f.w.mu.Unlock()
 	if dial == nil {
-		return nil, errDenied
+		return nil, errors.New("nobody there")
 	}
 	return dial(ctx)
+}
+
+func (f *testFlow) Connect(target netip.AddrPort, name string) policy.Verdict {
+	f.w.mu.Lock()
+	f.asked = target
+	v := f.w.targets
+	f.w.mu.Unlock()
+	if name != "" {
+		return f.Decide(name, fromHTTP)
+	}
+	return v
 }
 
 func (f *testFlow) Reset() {
@@ -336,6 +354,13 @@ func (w *world) resetCount() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.resets
+}
+
+// dialCount returns how often a server was dialled.
+func (w *world) dialCount() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dials
 }
 
 // seen returns the events of a type.

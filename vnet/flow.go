@@ -75,7 +75,7 @@ func (n *Network) decideFlight(f *tcpFlow, seen sniff.Result, first bool, now ti
 func (n *Network) decideTarget(f *tcpFlow, c sniff.Result, first bool, now time.Time) (follow, ok bool) {
 	if c.Addr.IsValid() {
 		target := netip.AddrPortFrom(c.Addr, c.Port)
-		v, generation := n.decideConnect(f, target, now)
+		v, generation := n.decideConnect(f, target, policy.Evidence{Stage: policy.StageNoName}, now)
 		f.mu.Lock()
 		follow = n.rules.Load().decide(f.askedLocked(), policy.Evidence{Names: f.evidence.Names}).NeedsName
 		f.spliced = first && !follow
@@ -91,16 +91,17 @@ func (n *Network) decideTarget(f *tcpFlow, c sniff.Result, first bool, now time.
 	return false, n.allowedOrRecorded(f, v, r.generation, now)
 }
 
-// decideConnect decides the address that a CONNECT request names, and makes it
-// what the flow is about.
-func (n *Network) decideConnect(f *tcpFlow, target netip.AddrPort, now time.Time) (policy.Verdict, uint64) {
-	ev := policy.Evidence{Stage: policy.StageNoName, Names: n.namesOf(target.Addr(), now)}
+// decideConnect decides the address that a CONNECT request names, by what else is
+// known of it, and makes it what the flow is about.
+func (n *Network) decideConnect(f *tcpFlow, target netip.AddrPort, ev policy.Evidence, now time.Time) (policy.Verdict, uint64) {
+	ev.Names = n.namesOf(target.Addr(), now)
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	r := n.rules.Load()
 	f.target = target
 	v := r.decide(f.askedLocked(), ev)
 	f.evidence, f.decided, f.generation, f.stage = ev, v, r.generation, ev.Stage
+	f.mu.Unlock()
+	f.keepNames(n, target.Addr(), ev.Names, now)
 	return v, r.generation
 }
 

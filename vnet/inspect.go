@@ -132,8 +132,8 @@ func (n *Network) inspect(f *tcpFlow, ep tcpip.Endpoint, wq *waiter.Queue, host 
 	return how
 }
 
-// Asked returns the destination as the guest wrote it.
-func (f *InspectedFlow) Asked() netip.AddrPort { return f.flow.key.remote }
+// Asked returns the destination as the guest wrote it, or the target of its CONNECT.
+func (f *InspectedFlow) Asked() netip.AddrPort { return f.flow.peer() }
 
 // Source returns the guest's address and port.
 func (f *InspectedFlow) Source() netip.AddrPort { return f.flow.key.guest }
@@ -166,14 +166,29 @@ func (f *InspectedFlow) Decide(name, from string) policy.Verdict {
 	return v
 }
 
-// DecideTarget is Decide for the target of a CONNECT request: where the other end
-// will connect to. The flow's record is about it from here on.
-func (f *InspectedFlow) DecideTarget(target netip.AddrPort) policy.Verdict {
+// Connect is Decide for the target of a CONNECT request, which the inspector is the
+// proxy of: the flow is about it from here on, for Asked, Decide and Dial. name is
+// how the guest wrote it, canonical, "" if that was the address. Then the verdict
+// may say that a name must be shown inside.
+func (f *InspectedFlow) Connect(target netip.AddrPort, name string) policy.Verdict {
+	if c := f.takeFirst(); c != nil { // of the proxy that the guest wrote to
+		reset(c)
+		c.Close()
+	}
+	ev := policy.Evidence{Stage: policy.StageAddress}
+	from := ""
+	if name != "" {
+		ev, from = policy.Evidence{Stage: policy.StageName, Name: name}, "http"
+	}
 	now := time.Now()
-	v, generation := f.n.decideConnect(f.flow, target, now)
+	f.flow.mu.Lock()
+	f.flow.dialed, f.flow.nameFrom = f.n.target(target), from
+	f.flow.mu.Unlock()
+	v, generation := f.n.decideConnect(f.flow, target, ev, now)
+	f.n.tcp.established(f.flow)
 	if v.Action == policy.Allow {
 		f.n.openTCP(f.flow, now)
-	} else if f.tells(told{target.String(), generation}) {
+	} else if !v.NeedsName && f.tells(told{target.String(), generation}) {
 		f.n.denied(f.flow.info(), v, generation, now)
 	}
 	return v

@@ -33,10 +33,10 @@
 // pace of its own reader, so that a slow one holds up nobody else. Sessions are
 // what keeps an idle sandbox alive, and what a draining one waits for.
 //
-// Policies are replaced in network and resolver at once, as one generation; open
-// tunnels of CONNECT are decided again as flows are. TLS that is read meets the
-// network by an inspector, and the guest trusts its authority by its bootstrap.
-// Patches of the root are made by the agent, inside the guest.
+// Policies are replaced in network and resolver at once, as one generation. TLS
+// that is read meets the network by an inspector, and the guest trusts its
+// authority by its bootstrap. Patches of the root are made by the agent, inside the
+// guest.
 //
 // A sandbox ends for the first of: Stop, Kill or a drain's last session, the end
 // of its lifeline unless it is detached, its longest or its idle time, the end of

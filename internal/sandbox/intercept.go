@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -39,7 +38,7 @@ func (s *Sandbox) intercept() error {
 	s.cfg.Warnings = append(s.cfg.Warnings, warnings...)
 	cfg.Secrets = s.secrets
 	cfg.Terminate = func(string) { s.end(control.SourceViolation) }
-	cfg.Connect = s.connectTarget
+	cfg.Lookup = s.resolver.Lookup
 	cfg.DNS = s.resolver.ServeConn
 	cfg.Events = func(e mitm.Event) { s.events.emit(proxyRecord(e)) }
 	cfg.Logger = s.log
@@ -196,56 +195,3 @@ func (s *Sandbox) checkSecret(name string) error {
 	}
 	return &control.Failure{Kind: control.KindArgument, Message: fmt.Sprintf("no secret is named %q", name), Hint: "secrets are declared when the sandbox is created"}
 }
-
-// dialTime bounds how long the target of a CONNECT may take to answer.
-const dialTime = 10 * time.Second
-
-// connectTarget is mitm.Config.Connect: it decides the target of a CONNECT as if
-// the guest had gone there, and dials it. The name is looked up as a query of the
-// guest's.
-func (s *Sandbox) connectTarget(ctx context.Context, host string, port uint16) (net.Conn, policy.Verdict, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTime)
-	defer cancel()
-	targets, err := s.lookUpTarget(ctx, host, port)
-	if err != nil {
-		return nil, policy.Verdict{Rule: -1, Reason: err.Error()}, err
-	}
-	var verdict policy.Verdict
-	for _, t := range targets {
-		if verdict = s.decideTarget(t); verdict.Action != policy.Allow {
-			continue
-		}
-		var c net.Conn
-		if c, err = s.dialTarget(ctx, t); err == nil {
-			return c, verdict, nil
-		}
-	}
-	if err != nil { // one was allowed, but none answered
-		return nil, policy.Verdict{Action: policy.Allow}, err
-	}
-	s.denyTarget(targets[0], verdict)
-	return nil, verdict, fmt.Errorf("%s: denied by the policy", host)
-}
-
-// denyTarget tells of a target that was denied.
-func (s *Sandbox) denyTarget(t connectTo, v policy.Verdict) {
-	s.events.emit(networkRecord(vnet.Event{
-		Type:       typeDeny,
-		Time:       time.Now(),
-		Generation: s.generation.Load(),
-		Flow: vnet.FlowInfo{
-			Direction: policy.Egress,
-			Protocol:  policy.TCP,
-			Src:       t.source,
-			Dst:       t.addr,
-			Name:      t.name,
-			NameFrom:  "http",
-			Stage:     t.evidence().Stage,
-			Response:  "421",
-		},
-		Verdict: v,
-	}))
-}
-
-// errNoAddress is the failure of a CONNECT to a name without addresses.
-var errNoAddress = errors.New("the name has no address")

@@ -1,12 +1,8 @@
 package sandbox
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
-	"io"
 	"io/fs"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,7 +13,6 @@ import (
 	"github.com/sluicenet/sluice/internal/control"
 	"github.com/sluicenet/sluice/mitm"
 	"github.com/sluicenet/sluice/mitm/secret"
-	"github.com/sluicenet/sluice/policy"
 )
 
 // TestIntercept checks what the guest and the sandbox's client are told of
@@ -60,82 +55,6 @@ func TestIntercept(t *testing.T) {
 	}
 	if err := none.SetSecret("TOKEN", "x"); kind(err) != control.KindArgument {
 		t.Errorf("set where there are none: %v", err)
-	}
-}
-
-// TestConnectTarget checks how the target of a CONNECT is decided, dialled and,
-// under new rules, cut.
-func TestConnectTarget(t *testing.T) {
-	t.Parallel()
-	ctx := t.Context()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
-	s := embed(t, testDirs(t), "connect", &hvtest.Fake{}, testConfig{Policy: "allow-all", TLSPort: 443}).s
-	gateway := s.block.block.Gateway4.String()
-	c, v, err := s.connectTarget(ctx, gateway, port)
-	if err != nil || v.Action != policy.Allow {
-		t.Fatalf("the gateway: %+v, %v", v, err)
-	}
-	defer c.Close()
-	served, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer served.Close()
-	if _, v, err := s.connectTarget(ctx, "127.0.0.1", port); err == nil || v.Action != policy.Deny {
-		t.Errorf("loopback: %+v, %v", v, err)
-	}
-	if _, _, err := s.connectTarget(ctx, gateway, 1); err == nil || errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("nobody listens: %v", err)
-	}
-	if _, v, err := s.connectTarget(ctx, "nosuch.invalid", port); err == nil || v.Action == policy.Allow {
-		t.Errorf("a name that nobody knows: %+v, %v", v, err)
-	}
-	denied := 0
-	for _, line := range events(t, s) {
-		if strings.Contains(line, `"type":"flow.deny"`) && strings.Contains(line, `"addr":"127.0.0.1"`) {
-			denied++
-		}
-	}
-	if denied != 1 {
-		t.Errorf("%d denials were told of", denied)
-	}
-	if _, err := s.Update(testConfig{Policy: "public-only", TLSPort: 443}.raw()); err != nil {
-		t.Fatal(err)
-	}
-	_ = served.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if _, err := served.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("under rules that deny it: %v", err)
-	}
-	if len(s.tunnels.open) != 0 {
-		t.Error("a closed tunnel is kept")
-	}
-}
-
-// TestReachable checks where addresses are dialled.
-func TestReachable(t *testing.T) {
-	t.Parallel()
-	s := embed(t, testDirs(t), "reachable", &hvtest.Fake{}, public).s
-	b := s.block.block
-	for _, tt := range []struct {
-		addr netip.Addr
-		want string
-	}{
-		{b.Gateway4, "[127.0.0.1:80 [::1]:80]"},
-		{b.Gateway6, "[[::1]:80 127.0.0.1:80]"},
-		{netip.MustParseAddr("192.0.2.1"), "[192.0.2.1:80]"},
-	} {
-		var got []string
-		for _, a := range s.reachable(netip.AddrPortFrom(tt.addr, 80)) {
-			got = append(got, a.String())
-		}
-		if text := "[" + strings.Join(got, " ") + "]"; text != tt.want {
-			t.Errorf("%v: %s, want %s", tt.addr, text, tt.want)
-		}
 	}
 }
 

@@ -121,8 +121,14 @@ func (s *Sandbox) setRules(change func()) uint64 {
 	s.ruling.Lock()
 	defer s.ruling.Unlock()
 	change()
-	s.tunnels.review(func(t connectTo) bool { return s.decideTarget(t).Action == policy.Allow })
 	return s.generation.Add(1)
+}
+
+// rules returns the policy of this moment and what it is about.
+func (s *Sandbox) rules() (*policy.Policy, *policy.Host) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.policy, s.told
 }
 
 // fixedDifferences names the fields in which two configurations differ and which

@@ -45,7 +45,6 @@ type Sandbox struct {
 	resolver   *dns.Server
 	proxy      *mitm.Proxy // nil where TLS isn't read
 	secrets    *secret.Set // nil without any
-	tunnels    tunnels
 	network    *vnet.Network
 	agent      *guest.Client
 	server     *control.Server
