@@ -171,7 +171,35 @@ func checkBackends(ctx context.Context) []Diagnosis {
 			found[i].Status = DiagnosisWarn
 		}
 	}
-	return found
+	return append(found, diagnoseChoice(sluice.Backends(), found))
+}
+
+// diagnoseChoice says which backend a sandbox gets that names none, by what was found
+// out about each.
+func diagnoseChoice(backends []sluice.Backend, found []Diagnosis) Diagnosis {
+	d := Diagnosis{Check: "choice", Status: DiagnosisOK}
+	var order []string
+	chosen := ""
+	for i, b := range backends {
+		if b.ByNameOnly {
+			continue
+		}
+		order = append(order, b.Name())
+		if chosen == "" && found[i].Status == DiagnosisOK {
+			chosen = b.Name()
+		}
+	}
+	switch named := os.Getenv("SLUICE_BACKEND"); {
+	case named != "" && named != "auto":
+		d.Detail = fmt.Sprintf("%s without --backend, as SLUICE_BACKEND says", named)
+	case chosen != "":
+		d.Detail = fmt.Sprintf("%s without --backend: the first of %s that works", chosen, strings.Join(order, ", "))
+	default:
+		d.Status = DiagnosisWarn
+		d.Detail = fmt.Sprintf("none without --backend: of %s none works, and less than a virtual machine is never taken unasked", strings.Join(order, ", "))
+		d.Fix = "see above; or --backend namespace, whose guests share this host's kernel"
+	}
+	return d
 }
 
 // checkBackend asks a backend whether it works, which it finds out by booting a
