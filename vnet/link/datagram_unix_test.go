@@ -5,6 +5,7 @@ package link
 import (
 	"bytes"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -218,4 +219,49 @@ func TestSetBuffer(t *testing.T) {
 	if err := setBuffer(fds[0], 1<<20, 0x7fff); err == nil {
 		t.Error("an option that does not exist: no error")
 	}
+}
+
+// FuzzDatagrams has a guest send datagrams of any length, TCP segments among them, to
+// a reader with all sorts of memory: in batches and one by one, what comes out, cut
+// again, is what a frame can be of what went in, in order, and the rest is counted.
+func FuzzDatagrams(f *testing.F) {
+	f.Add([]byte{1, 1, 1, 0, 1, 3, 5}, uint64(1))
+	f.Add([]byte{250, 1, 238, 236, 1, 1, 1, 1, 2, 1, 1}, uint64(2))
+	f.Fuzz(func(t *testing.T, script []byte, seed uint64) {
+		segments := cutAll(t, segment{payload: pattern(50 * 100), flags: tcpACK}.frame(100))
+		var sent, want [][]byte
+		for _, op := range script[:min(len(script), 100)] {
+			b := pattern(int(op) * 277) // beyond MaxFrame too
+			if op&1 == 1 && len(segments) > 0 {
+				b, segments = segments[0], segments[1:]
+			}
+			if sent = append(sent, b); len(b) <= MaxFrame {
+				want = append(want, b)
+			}
+		}
+		last := []byte("the last frame")
+		for _, open := range []func(testing.TB, Config) (Link, Link){openOneByOne, func(t testing.TB, cfg Config) (Link, Link) { return openPair(t, cfg, Datagram) }} {
+			rnd := rand.New(rand.NewPCG(seed, 0))
+			ours, guests := open(t, Config{})
+			raw := guests.(*datagram).raw
+			go func() { // ends with its socket, at the latest
+				for _, b := range append(sent, last) {
+					_ = raw.Write(func(fd uintptr) bool { return unix.Send(int(fd), b, 0) != unix.EAGAIN })
+				}
+			}()
+			var got []Frame
+			for len(got) == 0 || !bytes.Equal(got[len(got)-1].Data, last) {
+				frames := room(1+rnd.IntN(8), []int{0, 100, 1514, 1 << 16}[rnd.IntN(4)])
+				n, err := ours.ReadFrames(frames)
+				must(t, err)
+				got = append(got, frames[:n]...)
+			}
+			sameFlows(t, want, got[:len(got)-1])
+			if d := ours.(DropCounter).Drops(); d != (Drops{Oversize: uint64(len(sent) - len(want))}) {
+				t.Errorf("%+v of %d datagrams, of which %d are frames", d, len(sent), len(want))
+			}
+			must(t, ours.Close())
+			must(t, guests.Close())
+		}
+	})
 }
