@@ -81,13 +81,13 @@ func (c *checker) warnOfNamespace(out sandbox.Config) {
 		return
 	}
 	if out.Keep {
-		c.warnings = append(c.warnings, "WithEphemeral or WithDetached: a namespace keeps no files: what is written to its root is gone when it stops")
+		c.warnings = append(c.warnings, "a namespace keeps no files: what is written to its root is gone when it stops")
 	}
 	if out.CPUs != 0 {
-		c.warnings = append(c.warnings, "WithCPUs: a namespace doesn't limit processors")
+		c.warnings = append(c.warnings, "a namespace doesn't limit processors")
 	}
 	if out.MemoryMiB != 0 {
-		c.warnings = append(c.warnings, "WithMemory: in a namespace it bounds the files that the guest writes, not its processes")
+		c.warnings = append(c.warnings, "in a namespace the memory's size bounds the files that the guest writes, not its processes")
 	}
 }
 

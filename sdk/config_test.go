@@ -302,6 +302,7 @@ func TestErrors(t *testing.T) {
 		not  []error
 	}{
 		{&Error{}, "unknown", []error{ErrUnknown}, []error{ErrIO}},
+		{&Error{Kind: ErrTLS, Op: "op", Field: "F[0]", Value: "a b", Message: "no word", Hint: "hint"}, `op: F[0]: "a b": no word; hint`, []error{ErrTLS}, nil},
 		{&Error{Kind: ErrIO, Op: "op", Message: "message", Hint: "hint", Cause: cause}, "op: message: cause; hint", []error{ErrIO, cause}, []error{ErrUnknown}},
 		{&Error{Kind: ErrIO, Op: "op", Cause: cause}, "op: cause", []error{cause}, nil},
 		{&Error{Kind: ErrUnsupportedOperation, Op: "op"}, "op", []error{ErrUnsupportedOperation, errors.ErrUnsupported}, nil},
@@ -324,6 +325,12 @@ func TestErrors(t *testing.T) {
 				t.Errorf("%v: is %v", tt.err, target)
 			}
 		}
+	}
+	var c checker
+	c.fail(ErrTLS, "A", "1", "is wrong", "")
+	c.fail(ErrTLS, "B", "", "is wrong", "")
+	if all := c.err().(*Error).Problems(); len(all) != 2 || all[1].Field != "B" || len(all[0].Problems()) != 1 {
+		t.Errorf("problems %v", all)
 	}
 	var failure *ExecFailure
 	if err := withOp("op", &control.Failure{Kind: "exec failed", Code: 126}); !errors.As(err, &failure) || failure.Code != 126 {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/sluicenet/sluice/internal/control"
@@ -106,7 +108,9 @@ func kindNamed(name string) ErrorKind {
 type Error struct {
 	Kind    ErrorKind
 	Op      string // what was tried: create sandbox "worker"; "" within another Error
-	Message string // what is wrong; for a configuration, field path, value and what would be right
+	Field   string // of a configuration, the path of what is wrong: Rules[2].Ports[0]; "" elsewhere
+	Value   string // what stands there; "" where no single value is at fault
+	Message string // what is wrong
 	Hint    string // what to do next; "" if there is nothing to add
 	Cause   error  // what lies beneath; nil if nothing does
 
@@ -120,7 +124,11 @@ type Error struct {
 func (e *Error) Error() string {
 	var b strings.Builder
 	sep := ""
-	for _, part := range []string{e.Op, e.text()} {
+	value := ""
+	if e.Value != "" {
+		value = strconv.Quote(e.Value)
+	}
+	for _, part := range []string{e.Op, e.Field, value, e.text()} {
 		if part != "" {
 			b.WriteString(sep + part)
 			sep = ": "
@@ -144,6 +152,15 @@ func (e *Error) text() string {
 		return e.Cause.Error()
 	}
 	return e.Message + ": " + e.Cause.Error()
+}
+
+// Problems returns the parts of an error about a configuration, in the order of its
+// fields; none of another error.
+func (e *Error) Problems() []*Error {
+	if len(e.problems) == 0 && e.Field != "" {
+		return []*Error{e}
+	}
+	return slices.Clone(e.problems)
 }
 
 // Unwrap returns the kind, the cause and the problems that the error is made of.

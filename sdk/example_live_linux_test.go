@@ -257,7 +257,7 @@ func ExampleSandbox_Warnings() {
 	}
 	fmt.Println(sb.Close(), m.RemoveSandbox(context.Background(), sb.Name()))
 	// Output:
-	// WithEphemeral or WithDetached: a namespace keeps no files: what is written to its root is gone when it stops
+	// a namespace keeps no files: what is written to its root is gone when it stops
 	// <nil> <nil>
 }
 

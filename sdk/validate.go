@@ -21,13 +21,7 @@ type checker struct {
 // fail files a problem of the field at path. value is what stands there, ""
 // where no single value is at fault; fix says what would be right.
 func (c *checker) fail(kind ErrorKind, path, value, message, fix string) {
-	if value != "" {
-		message = strconv.Quote(value) + ": " + message
-	}
-	if path != "" {
-		message = path + ": " + message
-	}
-	c.problems = append(c.problems, &Error{Kind: kind, Message: message, Hint: fix})
+	c.problems = append(c.problems, &Error{Kind: kind, Field: path, Value: value, Message: message, Hint: fix})
 }
 
 // add files what package policy found. A rule that is unsound only beside others,

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -46,7 +48,17 @@ it, 125 if sluice failed, 126 if the command can't be run, 127 if there is none.
   sluice exec -it worker sh`,
 		Args: takes(2, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.run(cmd.Context(), c, args[0], args[1:])
+			name, command := args[0], args[1:]
+			if command[0] == "--" { // as run takes it
+				command = command[1:]
+			}
+			switch {
+			case len(command) == 0:
+				return exit(codeRun, errors.New("there is no command; write it behind the sandbox's name"))
+			case strings.HasPrefix(command[0], "-"):
+				return exit(codeRun, fmt.Errorf("%q: is no command; flags of exec stand before the sandbox's name", command[0]))
+			}
+			return f.run(cmd.Context(), c, name, command)
 		},
 		ValidArgsFunction: completeNames(true, 1),
 	}

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,7 +28,7 @@ type guestFlags struct {
 	volumes     []string
 	labels      []string
 	cpus        uint8
-	memory      uint32
+	memory      mebibytes
 	remove      bool
 	maxDuration time.Duration
 	idleTimeout time.Duration
@@ -50,7 +52,7 @@ func (f *guestFlags) registerFlags(flags *pflag.FlagSet) {
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "`VAR`=VALUE, or VAR for this shell's value; repeatable")
 	flags.StringArrayVar(&f.labels, "label", nil, "label `KEY=VALUE`, for sluice ls; repeatable")
 	flags.Uint8VarP(&f.cpus, "cpus", "c", 0, "`N` processors")
-	flags.Uint32VarP(&f.memory, "memory", "m", 0, "memory in `MiB`")
+	flags.VarP(&f.memory, "memory", "m", "memory, in `MiB` or as 512m or 2g")
 	flags.DurationVar(&f.maxDuration, "max-duration", 0, "end the sandbox after a `TIME` such as 10m")
 	flags.DurationVar(&f.idleTimeout, "idle-timeout", 0, "end it when nothing ran in it for a `TIME`")
 }
@@ -89,7 +91,7 @@ func (f *guestFlags) options(image string, detached bool) ([]m.SandboxOption, er
 		m.WithMounts(mounts),
 		m.WithLabels(labels),
 		m.WithCPUs(f.cpus),
-		m.WithMemory(f.memory),
+		m.WithMemory(uint32(f.memory)),
 		m.WithMaxDuration(f.maxDuration),
 		m.WithIdleTimeout(f.idleTimeout),
 		m.WithEphemeral(f.remove || f.name == "" && !detached),
@@ -142,3 +144,28 @@ func parseVolumes(texts []string) (map[string]m.MountConfig, error) {
 	}
 	return mounts, nil
 }
+
+// mebibytes is the value of --memory.
+type mebibytes uint32
+
+// Set implements pflag.Value. It takes a number of MiB, or one with docker's
+// unit.
+func (b *mebibytes) Set(text string) error {
+	number, unit := strings.ToLower(text), uint64(1)
+	switch {
+	case strings.HasSuffix(number, "m"):
+		number = number[:len(number)-1]
+	case strings.HasSuffix(number, "g"):
+		number, unit = number[:len(number)-1], 1<<10
+	}
+	n, err := strconv.ParseUint(number, 10, 20)
+	if err != nil {
+		return errors.New("want a number of MiB, or one such as 512m or 2g")
+	}
+	*b = mebibytes(n * unit)
+	return nil
+}
+
+// String and Type implement pflag.Value.
+func (b *mebibytes) String() string { return "" }
+func (b *mebibytes) Type() string   { return "memory" }

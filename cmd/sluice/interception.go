@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -52,7 +53,10 @@ func (f *interceptionFlags) apply(n *m.NetworkConfig) error {
 			}
 			t.InterceptedPorts = append(t.InterceptedPorts, uint16(port))
 		}
-		if f.caCert != "" || f.caKey != "" {
+		if (f.caCert == "") != (f.caKey == "") {
+			return errors.New("--tls-ca-cert and --tls-ca-key are of one authority; write both, or neither")
+		}
+		if f.caCert != "" {
 			t.CACert, t.CAKey = f.caCert, f.caKey
 		}
 		if len(t.InterceptedPorts) == 0 {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -20,6 +22,9 @@ what they were.`,
 		Example: `  sluice policy set worker --policy stricter.yaml`,
 		Args:    takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.implicit() && len(f.denials) == 0 && f.denyResponse == "" {
+				return errors.New("which policy? write --policy FILE, --network PRESET, --allow or --deny")
+			}
 			n, err := f.config()
 			if err != nil {
 				return err
@@ -62,7 +67,7 @@ What is said last counts: its rules come before all others. HOST is a name,
 			var rules []m.PolicyRule
 			for _, target := range args[1:] {
 				if err := (&targets{&rules, action}).Set(target); err != nil {
-					return err
+					return fmt.Errorf("%q: %w", target, err)
 				}
 			}
 			return updatePolicy(cmd.Context(), c, args[0], func(old *m.NetworkConfig) (*m.NetworkConfig, error) {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -23,7 +24,7 @@ func main() { os.Exit(run(os.Args[1:], newConsole(os.Stdin, os.Stdout, os.Stderr
 func run(args []string, c *console) int {
 	root := newRoot(c)
 	root.SetArgs(args)
-	err := root.Execute()
+	cmd, err := root.ExecuteC()
 	if err == nil {
 		return 0
 	}
@@ -32,7 +33,7 @@ func run(args []string, c *console) int {
 		exit = &exitError{code: codeOf(err), err: err}
 	}
 	if exit.err != nil {
-		c.errorf("%v%s", exit.err, adviceOn(exit.err))
+		c.errorf("%v%s", inFlags(cmd.Flags(), exit.err), adviceOn(exit.err))
 	}
 	return exit.code
 }
@@ -41,7 +42,12 @@ func run(args []string, c *console) int {
 // user wrote makes no sense, or it was tried and failed.
 func codeOf(err error) int {
 	var failure *m.Error
-	if !errors.As(err, &failure) {
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &failure):
+	case errors.As(err, &errno): // standard output can't be written to
+		return codeFailure
+	default:
 		return codeUsage
 	}
 	switch failure.Kind {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/sluicenet/sluice/policy"
 	m "github.com/sluicenet/sluice/sdk"
 )
 
@@ -21,8 +22,8 @@ type networkFlags struct {
 	denyResponse   string
 	maxConnections maxConnections
 	dns            []string
-	addHosts       []string
-	publish        []string
+	addHosts       hostAddrs
+	publish        publications
 	pool4, pool6   string
 }
 
@@ -66,8 +67,8 @@ func (f *networkFlags) registerPolicy(flags *pflag.FlagSet) {
 func (f *networkFlags) registerCard(flags *pflag.FlagSet) {
 	flags.Var(&f.maxConnections, "max-connections", "at most `N` TCP flows at once (default 4096)")
 	flags.Var((*wordList)(&f.dns), "dns", "nameserver `HOST[:PORT]` to ask instead of this host's; repeatable")
-	flags.StringArrayVar(&f.addHosts, "add-host", nil, "a name for the guest's /etc/hosts, `NAME:ADDR`; ADDR host-gateway is this host; repeatable")
-	flags.StringArrayVarP(&f.publish, "publish", "p", nil, "publish `PORT` on this host: [ADDR:][HOSTPORT]:PORT[/udp]; repeatable")
+	flags.Var(&f.addHosts, "add-host", "a name for the guest's /etc/hosts, `NAME:ADDR`; ADDR host-gateway is this host; repeatable")
+	flags.VarP(&f.publish, "publish", "p", "publish `PORT` on this host: [ADDR:][HOSTPORT]:PORT[/udp]; repeatable")
 	flags.StringVar(&f.pool4, "ipv4-pool", "", "`PREFIX` that the guest's IPv4 address is taken from (default 172.16.0.0/12)")
 	flags.StringVar(&f.pool6, "ipv6-pool", "", "`PREFIX` that the guest's IPv6 address is taken from (default fd42:6d73:62::/48)")
 }
@@ -114,6 +115,8 @@ func (f *networkFlags) config() (*m.NetworkConfig, error) {
 // base returns what the rules of the flags are added to.
 func (f *networkFlags) base() (*m.NetworkConfig, error) {
 	switch {
+	case f.preset == "none" && len(f.rules)+len(f.denials) > 0:
+		return nil, errors.New("--network none leaves nothing to rule; drop it, or drop --allow, --deny and --rule")
 	case f.preset != "" && f.file != "":
 		return nil, errors.New("--network and --policy exclude each other: a file names its own policy")
 	case f.file != "":
@@ -134,45 +137,84 @@ func (f *networkFlags) implicit() bool {
 	return f.preset == "" && f.file == "" && len(f.rules) == 0
 }
 
-// ports returns the option of --publish. What is wrong with a value is left in
-// its binding, for the sdk to report.
-func (f *networkFlags) ports() m.SandboxOption {
-	var bindings []m.PortBinding
-	for _, text := range f.publish {
-		bindings = append(bindings, parsePublish(text))
-	}
-	return m.WithPortBindings(bindings...)
-}
-
-// hosts returns the option of --add-host. What is wrong with a value is left in
-// it, for the sdk to report.
+// hosts returns the option of --add-host. What is wrong with an address is left
+// in it, for the sdk to report.
 func (f *networkFlags) hosts() m.SandboxOption {
 	return func(c *m.SandboxConfig) {
-		for _, text := range f.addHosts {
-			name, addr := text, ""
-			if i := strings.IndexAny(text, ":="); i >= 0 { // docker takes both
-				name, addr = text[:i], text[i+1:]
-			}
-			m.WithAddHost(name, strings.TrimSuffix(strings.TrimPrefix(addr, "["), "]"))(c)
+		for _, h := range f.addHosts {
+			m.WithAddHost(h.name, h.addr)(c)
 		}
 	}
 }
 
+// hostAddrs is the value of --add-host.
+type hostAddrs []struct{ name, addr string }
+
+// Set implements pflag.Value. It takes NAME:ADDR and, as docker does, NAME=ADDR
+// and an address in brackets.
+func (h *hostAddrs) Set(text string) error {
+	i := strings.IndexAny(text, ":=")
+	if i <= 0 || i == len(text)-1 {
+		return errors.New("want NAME:ADDR")
+	}
+	addr := strings.TrimSuffix(strings.TrimPrefix(text[i+1:], "["), "]")
+	*h = append(*h, struct{ name, addr string }{text[:i], addr})
+	return nil
+}
+
+// String and Type implement pflag.Value.
+func (h *hostAddrs) String() string { return "" }
+func (h *hostAddrs) Type() string   { return "host" }
+
+// publications is the value of --publish.
+type publications []m.PortBinding
+
+// Set implements pflag.Value.
+func (p *publications) Set(text string) error {
+	b, err := parsePublish(text)
+	*p = append(*p, b)
+	return err
+}
+
+// String and Type implement pflag.Value.
+func (p *publications) String() string { return "" }
+func (p *publications) Type() string   { return "publication" }
+
 // parsePublish reads [ADDR:][HOSTPORT]:PORT[/udp], or PORT alone for a free port
 // of the host.
-func parsePublish(text string) m.PortBinding {
-	var b m.PortBinding
-	text, protocol, _ := strings.Cut(text, "/")
-	b.Protocol = m.PortProtocol(protocol)
-	rest, guest := cutLast(text, ":")
-	bind, host := cutLast(rest, ":")
-	b.Bind = strings.Trim(bind, "[]")
-	b.GuestPort = parsePort(guest)
-	b.HostPort = parsePort(host)
-	if host != "" && b.HostPort == 0 && host != "0" {
-		b.Bind = rest // not a port: the sdk says what it isn't
+func parsePublish(text string) (m.PortBinding, error) {
+	place, protocol, _ := strings.Cut(text, "/")
+	rest, guest := cutLast(place, ":")
+	b, err := parseBound(rest, protocol)
+	if err == nil {
+		b.GuestPort, err = parsePort(guest)
 	}
-	return b
+	if err == nil && b.GuestPort == 0 {
+		err = errNoPort
+	}
+	if err != nil {
+		return b, fmt.Errorf("%w; write [ADDR:][HOSTPORT]:PORT[/udp], such as 8080:80", err)
+	}
+	return b, nil
+}
+
+// parseBound reads where on the host a port is published, [ADDR:][HOSTPORT], and
+// a protocol: tcp, udp, or "" for tcp.
+func parseBound(place, protocol string) (b m.PortBinding, err error) {
+	bind, port := cutLast(place, ":")
+	if b.Bind = strings.Trim(bind, "[]"); b.Bind != "" {
+		if _, err := netip.ParseAddr(b.Bind); err != nil {
+			return b, fmt.Errorf("%q is no address", b.Bind)
+		}
+	}
+	b.Protocol = m.PortProtocol(protocol)
+	if protocol != "" && protocol != "tcp" && protocol != "udp" {
+		return b, fmt.Errorf("%q is no protocol", protocol)
+	}
+	if port != "" {
+		b.HostPort, err = parsePort(port)
+	}
+	return b, err
 }
 
 // cutLast parts s around the last sep; before is empty if there is none.
@@ -184,13 +226,16 @@ func cutLast(s, sep string) (before, after string) {
 	return s[:i], s[i+len(sep):]
 }
 
-// parsePort returns 0 for what is no port.
-func parsePort(s string) uint16 {
+// errNoPort is what parsePort says.
+var errNoPort = errors.New("a port is a number from 1 to 65535")
+
+// parsePort reads a port, or 0.
+func parsePort(s string) (uint16, error) {
 	n, err := strconv.ParseUint(s, 10, 16)
 	if err != nil {
-		return 0
+		return 0, errNoPort
 	}
-	return uint16(n)
+	return uint16(n), nil
 }
 
 // targets is the value of --allow and --deny: it adds a rule per target.
@@ -208,17 +253,34 @@ func (t *targets) Set(text string) error {
 			words = append(words, port)
 		}
 		rule, err := m.ParsePolicyRule(strings.Join(words, " "))
-		if err != nil {
-			return oneLine(err)
+		switch {
+		case strings.TrimSpace(target) == "":
+			return errors.New("names nothing; write HOST[:PORT]")
+		case strings.Contains(target, "://"):
+			return errors.New("is a URL; write its HOST[:PORT]")
+		case strings.ContainsAny(target, " \t"):
+			return errors.New("holds a space; write HOST[:PORT], or a whole rule behind --rule")
+		case err != nil:
+			return ruleError(strings.Join(words, " "), host)
 		}
 		*t.rules = append(*t.rules, rule)
 	}
 	return nil
 }
 
-// oneLine returns the problems of a rule in a line.
-func oneLine(err error) error {
-	return errors.New(strings.ReplaceAll(err.Error(), "\n", "; and "))
+// ruleError returns what is wrong with a rule's text, of which the user wrote
+// given.
+func ruleError(text, given string) error {
+	_, err := policy.ParseRule(text)
+	var p policy.Problem
+	if !errors.As(err, &p) {
+		return err
+	}
+	p.Field = ""
+	if p.Value == given {
+		p.Value = "" // it stands before the error
+	}
+	return p
 }
 
 // String and Type implement pflag.Value.
@@ -271,7 +333,7 @@ type ruleTexts struct{ rules *[]m.PolicyRule }
 func (r *ruleTexts) Set(text string) error {
 	rule, err := m.ParsePolicyRule(text)
 	if err != nil {
-		return oneLine(err)
+		return ruleError(text, text)
 	}
 	*r.rules = append(*r.rules, rule)
 	return nil

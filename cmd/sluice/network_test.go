@@ -92,11 +92,14 @@ func TestNetworkFlagsErrors(t *testing.T) {
 		"--network lan":                      `--network "lan": want none, public-only, non-local or allow-all`,
 		"--network public --policy p.yaml":   "exclude each other",
 		"--policy missing.yaml":              "no such file",
-		"--network none --deny x.example":    "with Policy none there is no network to rule",
+		"--network none --deny x.example":    "--network none leaves nothing to rule",
 		"--allow meta":                       "no such group",
-		"--allow a.example:http":             `"http"`,
+		"--allow a.example:http":             `"http": no such protocol`,
+		"--allow https://a.example/":         "is a URL; write its HOST[:PORT]",
+		"--dns ,":                            "is empty",
+		"--publish 0":                        "a port is a number",
 		"--allow a.example:0":                "no port",
-		"--deny ,":                           "a rule has an action and a destination",
+		"--deny ,":                           "names nothing",
 		"--max-connections many":             "want a number from 0 to 65536",
 		"--max-connections -1":               "want a number from 0 to 65536",
 		"--rule allow":                       "a rule has an action and a destination",
@@ -152,28 +155,54 @@ func TestSplitTarget(t *testing.T) {
 	}
 }
 
-// TestParsePublish checks the forms of --publish. What is no port or address is
-// left for the sdk to report.
+// TestParsePublish checks the forms of --publish.
 func TestParsePublish(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]m.PortBinding{
-		"80":                  {GuestPort: 80},
-		"8080:80":             {HostPort: 8080, GuestPort: 80},
-		"0:80":                {GuestPort: 80},
-		":80":                 {GuestPort: 80},
-		"53:53/udp":           {HostPort: 53, GuestPort: 53, Protocol: "udp"},
-		"80/tcp":              {GuestPort: 80, Protocol: "tcp"},
-		"0.0.0.0:8080:80":     {Bind: "0.0.0.0", HostPort: 8080, GuestPort: 80},
-		"127.0.0.1::80":       {Bind: "127.0.0.1", GuestPort: 80},
-		"[::1]:8080:80":       {Bind: "::1", HostPort: 8080, GuestPort: 80},
-		"[::]::80/udp":        {Bind: "::", GuestPort: 80, Protocol: "udp"},
-		"http:80":             {Bind: "http", GuestPort: 80},
-		"8080:http":           {HostPort: 8080},
-		"127.0.0.1:99999:80":  {Bind: "127.0.0.1:99999", GuestPort: 80},
-		"localhost:8080:80/x": {Bind: "localhost", HostPort: 8080, GuestPort: 80, Protocol: "x"},
+		"80":              {GuestPort: 80},
+		"8080:80":         {HostPort: 8080, GuestPort: 80},
+		"0:80":            {GuestPort: 80},
+		":80":             {GuestPort: 80},
+		"53:53/udp":       {HostPort: 53, GuestPort: 53, Protocol: "udp"},
+		"80/tcp":          {GuestPort: 80, Protocol: "tcp"},
+		"0.0.0.0:8080:80": {Bind: "0.0.0.0", HostPort: 8080, GuestPort: 80},
+		"127.0.0.1::80":   {Bind: "127.0.0.1", GuestPort: 80},
+		"[::1]:8080:80":   {Bind: "::1", HostPort: 8080, GuestPort: 80},
+		"[::]::80/udp":    {Bind: "::", GuestPort: 80, Protocol: "udp"},
 	} {
-		if got := parsePublish(text); got != want {
-			t.Errorf("%s is %+v, want %+v", text, got, want)
+		if got, err := parsePublish(text); err != nil || got != want {
+			t.Errorf("%s is %+v, %v, want %+v", text, got, err, want)
+		}
+	}
+	for text, want := range map[string]string{
+		"":                   "a port is a number",
+		"0":                  "a port is a number",
+		"http:80":            "a port is a number",
+		"8080:http":          "a port is a number",
+		"99999:80":           "a port is a number",
+		"127.0.0.1:99999:80": "a port is a number",
+		"80:80:80:80":        `"80:80" is no address`,
+		"nowhere:80:80":      `"nowhere" is no address`,
+		"80/sctp":            `"sctp" is no protocol; write [ADDR:][HOSTPORT]:PORT[/udp]`,
+	} {
+		if got, err := parsePublish(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s is %+v, %v, want %q", text, got, err, want)
+		}
+	}
+}
+
+// TestMemory checks the forms of --memory.
+func TestMemory(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]mebibytes{"512": 512, "512m": 512, "2g": 2048, "2G": 2048, "0": 0} {
+		var got mebibytes
+		if err := got.Set(text); err != nil || got != want {
+			t.Errorf("%s is %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, bad := range []string{"", "m", "-1", "1t", "1.5g", "9999999", "9999999999999999999g"} {
+		if err := new(mebibytes).Set(bad); err == nil {
+			t.Errorf("%q was read", bad)
 		}
 	}
 }
@@ -193,8 +222,8 @@ func TestSplitArgs(t *testing.T) {
 		{"alpine", -1, "alpine", "", ""},
 		{"", -1, "", "", ""},
 		{"alpine", 1, "alpine", "", ""},
-		{"alpine sh", -1, "", "", `"sh": one image at most`},
-		{"alpine debian sh", 2, "", "", `"debian": one image at most`},
+		{"alpine sh", -1, "", "", `"sh": there is one IMAGE at most`},
+		{"alpine debian sh", 2, "", "", `"debian": there is one IMAGE at most`},
 	} {
 		image, cmd, err := splitArgs(strings.Fields(tt.args), tt.dash)
 		if tt.err != "" {

@@ -56,7 +56,11 @@ func newPortAdd(c *console) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withSandbox(cmd.Context(), args[0], func(sb *m.Sandbox) error {
 				return each(args[1:], func(text string) error {
-					bound, err := sb.Ports().Add(cmd.Context(), parsePublish(text))
+					b, err := parsePublish(text)
+					if err != nil {
+						return fmt.Errorf("port %q: %w", text, err)
+					}
+					bound, err := sb.Ports().Add(cmd.Context(), b)
 					if err != nil {
 						return err
 					}
@@ -78,18 +82,18 @@ func newPortRemove(c *console) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withSandbox(cmd.Context(), args[0], func(sb *m.Sandbox) error {
 				return each(args[1:], func(text string) error {
-					return sb.Ports().Remove(cmd.Context(), parseBound(text))
+					place, protocol, _ := strings.Cut(text, "/")
+					b, err := parseBound(place, protocol)
+					if err == nil && b.HostPort == 0 {
+						err = errNoPort
+					}
+					if err != nil {
+						return fmt.Errorf("port %q: %w; write [ADDR:]HOSTPORT[/udp], as sluice port ls shows it", text, err)
+					}
+					return sb.Ports().Remove(cmd.Context(), b)
 				})
 			})
 		},
 		ValidArgsFunction: completeNames(true, 1),
 	}
-}
-
-// parseBound reads [ADDR:]HOSTPORT[/udp].
-func parseBound(text string) m.PortBinding {
-	b := parsePublish(text)
-	// Without a guest's port, what stands last is the host's.
-	host, _ := cutLast(text, ":")
-	return m.PortBinding{Bind: strings.Trim(host, "[]"), HostPort: b.GuestPort, Protocol: b.Protocol}
 }

@@ -110,6 +110,17 @@ func (f *runFlags) sandboxName() string {
 	return fmt.Sprintf("run-%08x", rand.Uint32())
 }
 
+// unnamed returns err without a sandbox's name that its user never chose.
+func (f *runFlags) unnamed(err error) error {
+	var failure *m.Error
+	if f.guest.name != "" || f.detach || !errors.As(err, &failure) {
+		return err
+	}
+	plain := *failure
+	plain.Op = ""
+	return &plain
+}
+
 // start creates the sandbox, starts the command in it and leaves both alone.
 func (f *runFlags) start(ctx context.Context, c *console, opts []m.SandboxOption, command []string) (int, error) {
 	signals, stop := caughtSignals()
@@ -156,7 +167,7 @@ func (f *runFlags) attach(ctx context.Context, opts []m.SandboxOption, command [
 		return 128 + int(sig.(syscall.Signal)), 0, err
 	}
 	if err != nil {
-		return codeRun, 0, err
+		return codeRun, 0, f.unnamed(err)
 	}
 	passed := make(chan os.Signal, cap(signals))
 	stop := passSignals(sb, signals, passed)
@@ -166,7 +177,7 @@ func (f *runFlags) attach(ctx context.Context, opts []m.SandboxOption, command [
 		code, err = sb.AttachWith(ctx, command[0], command[1:], m.WithAttachSignals(passed))
 	}
 	stop()
-	code, err = commandError(code, err)
+	code, err = commandError(code, f.unnamed(err))
 	denied, endErr := endSandbox(ctx, sb)
 	return code, denied, errors.Join(err, endErr)
 }
@@ -281,7 +292,7 @@ func (f *runFlags) options(cmd *cobra.Command, c *console, args []string) ([]m.S
 	if err != nil {
 		return nil, nil, err
 	}
-	return append(opts, m.WithNetwork(network), f.network.hosts(), f.network.ports(), secrets), command, nil
+	return append(opts, m.WithNetwork(network), f.network.hosts(), m.WithPortBindings(f.network.publish...), secrets), command, nil
 }
 
 // check reports flags that don't go together.
@@ -291,6 +302,8 @@ func (f *runFlags) check(c *console, image string, command []string) error {
 	switch {
 	case needsImage && image == "" && f.guest.rootfs == "":
 		return errors.New("a guest with a kernel of its own needs an IMAGE or --rootfs; --backend namespace runs the command on this host's files")
+	case f.summary == "text" && slices.Contains([]string{"text", "md", "json"}, image):
+		return fmt.Errorf("%q: is no image; write --summary=%s", image, image)
 	case image == "" && len(command) == 0:
 		return errors.New("there is no command; write it behind --")
 	case f.detach && (f.events != "" || f.summary != "" || f.failOnDeny):
@@ -314,7 +327,7 @@ func splitArgs(args []string, dash int) (image string, command []string, err err
 	before, command := args[:dash], args[dash:]
 	switch {
 	case len(before) > 1:
-		return "", nil, fmt.Errorf("%q: one image at most; the command stands behind --", before[1])
+		return "", nil, fmt.Errorf("%q: there is one IMAGE at most; write -- before the command", before[1])
 	case len(before) == 1:
 		image = before[0]
 	}
