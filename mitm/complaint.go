@@ -5,8 +5,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"syscall"
 )
 
 // A complaint says in words what is wrong with a leg of a connection and what
@@ -56,8 +58,8 @@ func guestComplaint(name string, err error) complaint {
 		return complaint{"the guest's program doesn't trust the sandbox's CA", fmt.Sprintf("%s: [%q]", bypass, name)}
 	case errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
 		return complaint{"the guest didn't finish the handshake in time", ""}
-	case fromPeer(err):
-		return complaint{"the guest ended the handshake: " + err.Error(), ""}
+	case hungUp(err) && !isAlert(err):
+		return complaint{"the guest hung up before its first request", fmt.Sprintf("if its program doesn't trust the sandbox's CA, %s: [%q]", bypass, name)}
 	}
 	return complaint{"no handshake with the guest: " + err.Error(), fmt.Sprintf("if its program pins certificates, set Bypass: [%q]", name)}
 }
@@ -97,6 +99,11 @@ func upstreamComplaint(name string, asked bool, err error) complaint {
 		return complaint{"the server and sluice have no TLS version or cipher suite in common", fmt.Sprintf("set Bypass: [%q] if the guest's program knows older ones", name)}
 	}
 	return complaint{"no TLS with the server: " + err.Error(), ""}
+}
+
+// hungUp reports whether err says that the peer has gone, with an alert or without.
+func hungUp(err error) bool {
+	return isAlert(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // isAlert reports whether err is an alert that the peer sent.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 
@@ -206,24 +207,29 @@ func (p *Proxy) explain(ctx context.Context, guest net.Conn, s *session, offer [
 // serveDecrypted answers what a guest says inside its TLS, in the protocol that
 // both legs chose. far is nil if there is no upstream.
 func (p *Proxy) serveDecrypted(ctx context.Context, near, far *tls.Conn, s *session, chosen string) {
-	if isHTTP2(chosen) {
-		p.serveGuest(ctx, newHTTP2Guest(near, s))
-		return
-	}
-	// What the protocol is called doesn't matter: there are servers of HTTP that
+	ofHTTP := chosen == alpnHTTP1 || isHTTP2(chosen)
+	// What the protocol is called doesn't matter: there are servers of HTTP/1 that
 	// accept other names than these.
 	var first flight
 	var spoken bool
 	var err error
-	if chosen != alpnHTTP1 && far != nil {
+	if !ofHTTP && far != nil {
 		first, spoken, err = p.readFlightOrBanner(near, far, s.flow)
 	} else {
 		first, err = readFlight(near, s.flow.Asked().Addr(), p.limits.Idle, p.limits.Head, nil)
 	}
+	if err == nil && len(first.bytes) == 0 && !spoken {
+		err = io.EOF
+	}
+	if hungUp(err) && !spoken && s.complaint == nil {
+		p.fail(s.flow, s.name, "guest", guestComplaint(s.name, err))
+	}
 	switch {
-	case err != nil:
+	case err != nil && (ofHTTP || err != io.EOF): // who ends its half may still listen
+	case isHTTP2(chosen):
+		// HTTP/2 over TLS is chosen by ALPN, and by nothing else (RFC 9113, section 3.2).
+		p.serveGuest(ctx, newHTTP2Guest(&replayed{near, first.bytes}, s))
 	case first.Kind == sniff.HTTP2:
-		// HTTP/2 over TLS is chosen by ALPN (RFC 9113, section 3.2).
 	case isHTTP(first.Kind) && !spoken, first.Kind == sniff.Malformed && first.Reason != "" && !spoken:
 		p.serveGuest(ctx, newHTTP1Guest(near, s, first))
 	case far != nil && first.Kind != sniff.Malformed && !isHTTP(first.Kind):

@@ -108,6 +108,8 @@ func TestProgramsDistrust(t *testing.T) {
 	t.Parallel()
 	for _, argv := range [][]string{
 		{"curl", "-sS", "--capath", "/nonexistent", "{url}"},
+		{"curl", "-sS", "--cacert", "{ca}", "--pinnedpubkey", "sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "{url}"},
+		{"gnutls-cli", "--logfile=/dev/null", "--port={port}", "localhost"},
 		{"openssl", "s_client", "-quiet", "-verify_return_error", "-no-CAfile", "-no-CApath", "-no-CAstore", "-servername", "localhost", "-connect", "127.0.0.1:{port}"},
 		{"/usr/bin/python3", "-c", "import ssl, urllib.request; urllib.request.urlopen('{url}', context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))"},
 	} {
