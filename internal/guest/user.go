@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // The files that say who the guest's users are.
@@ -162,9 +163,10 @@ func parseID(s string) (uint32, error) {
 const maxTable = 4 << 20
 
 // readTable returns the entries of a file of users. A file that isn't there has
-// none, and a line that is none is passed over, as the C library does.
+// none, and a line that is none is passed over, as the C library does. Nobody waits
+// for the writer of a pipe that an image has in its place.
 func readTable[T any](path string, parse func(line string) (T, bool)) ([]T, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -172,6 +174,9 @@ func readTable[T any](path string, parse func(line string) (T, bool)) ([]T, erro
 		return nil, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(fmt.Errorf("%s is no file", path), err)
+	}
 	var entries []T
 	s := bufio.NewScanner(io.LimitReader(f, maxTable))
 	s.Buffer(nil, maxTable+1)
