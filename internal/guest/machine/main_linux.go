@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -134,7 +133,7 @@ func end(off bool) {
 	err := unix.Reboot(how)
 	fmt.Fprintf(os.Stderr, "sluice: reset: %v\n", err)
 	// The kernel panics when process 1 ends, and resets the machine then.
-	runtime.Goexit()
+	os.Exit(guest.CodeRefused)
 }
 
 // errNoDevice is why a wait for a device ended.
