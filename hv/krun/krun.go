@@ -25,7 +25,9 @@
 // libkrunfw's kernel takes its root from a directory of the host. That is one
 // with nothing in it but the agent and mount points, which is read-only, lives as
 // long as the VM and holds no file of anybody's. The agent then makes the root
-// that Config names: a directory, shown read-only, or a disk.
+// that Config names: a disk, or a directory, shown read-only. What is in a directory
+// can be written over only with a libkrun newer than 1.19 (its issue 867); with others
+// Start says so.
 //
 // # What it won't do
 //

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,7 +36,38 @@ func mountRoot(s Setup, devices *deviceWatch) error {
 	if err := mountUpper(s, devices); err != nil {
 		return err
 	}
-	return mountOverlay()
+	if err := mountOverlay(); err != nil {
+		return err
+	}
+	if s.Root == virtiofs {
+		return tryCopyUp(rootDir)
+	}
+	return nil
+}
+
+// tryCopyUp finds out whether what is in the root can be changed, by changing nothing
+// of a directory in it. An overlay asks a FUSE file system for a file's flags before
+// it copies the file up, and takes ENOTTY for "it has none"; libkrun up to 1.19 says
+// EOPNOTSUPP (libkrun issue 867), whereupon every change fails.
+func tryCopyUp(root string) error {
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if err := os.Chmod(filepath.Join(root, e.Name()), info.Mode()); err != nil {
+			return fmt.Errorf("change what is in the root directory: %w (this libkrun's directories can't be written over: use a disk image)", err)
+		}
+		return nil
+	}
+	return nil // nothing in it that could be changed
 }
 
 // findDisk waits for the disk of a serial number, or for the one in its place.
