@@ -49,7 +49,10 @@ type streams struct {
 
 func newStreams(dst netip.Addr) *streams {
 	s := &streams{dst: dst}
-	s.table = hpack.NewDecoder(4096, func(f hpack.HeaderField) { s.head.field(f.Name, f.Value) })
+	s.table = hpack.NewDecoder(4096, func(f hpack.HeaderField) {
+		s.head.field(f)
+		s.table.SetEmitEnabled(s.head.reason == "")
+	})
 	s.table.SetAllowedMaxDynamicTableSize(maxTable)
 	s.table.SetMaxStringLength(MaxFlight)
 	return s
@@ -104,6 +107,7 @@ func (s *streams) headers(b []byte) (pass int, head Result) {
 	block := b[:s.block]
 	s.block = 0
 	s.head = fieldBlock{}
+	s.table.SetEmitEnabled(true)
 	if !s.decode(block) {
 		return 0, malformed("HTTP/2 field block can't be decoded")
 	}
@@ -168,6 +172,7 @@ func streamOf(b []byte) uint32 {
 // A fieldBlock collects what counts of a request's fields (RFC 9113, section
 // 8.3). Its zero value is ready for the first field.
 type fieldBlock struct {
+	size      uint32 // of the fields so far, in bytes as RFC 7541 counts them
 	pseudo    pseudoFields
 	regular   bool // a regular field was seen
 	inHost    bool
@@ -186,11 +191,14 @@ const (
 	pseudoAuthority
 )
 
-// field takes note of one field.
-func (f *fieldBlock) field(name, value string) {
-	if f.reason == "" {
-		f.reason = f.read(name, value)
+// field takes note of one field. Behind a malformed one, which decides the block,
+// there is nothing to be noted: a byte of a block can stand for a field of 64 KiB.
+func (f *fieldBlock) field(field hpack.HeaderField) {
+	if f.size += field.Size(); f.size > MaxFlight {
+		f.reason = "longer than 64 KiB"
+		return
 	}
+	f.reason = f.read(field.Name, field.Value)
 }
 
 // read reads one field. It returns the reason why it is malformed, or "".

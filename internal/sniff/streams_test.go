@@ -75,6 +75,7 @@ func TestStreams(t *testing.T) {
 		{"empty continuation", []string{frame(frameHeaders, 0, 1, a), frame(frameContinuation, 0, 1, "")}, "1 malformed: HTTP/2 field block of a forbidden length"},
 		{"long block", []string{frame(frameHeaders, 0, 1, strings.Repeat("x", maxFrame+1))}, "1 malformed: HTTP/2 field block of a forbidden length"},
 		{"endless block", []string{frame(frameHeaders, 0, 1, a), strings.Repeat(frame(frameContinuation, 0, 1, strings.Repeat("x", maxFrame)), 4)}, "1 malformed: longer than 64 KiB"},
+		{"short block of long fields", []string{headers(1, a+"\x40"+block("x", strings.Repeat("y", 4000))[1:]+strings.Repeat("\xbe", 1000))}, "1 malformed: longer than 64 KiB"},
 		{"block that ends early", []string{headers(1, a[:len(a)-1])}, "1 malformed: HTTP/2 field block can't be decoded"},
 		{"no such entry in the table", []string{headers(1, "\xff\x20")}, "1 malformed: HTTP/2 field block can't be decoded"},
 		{"padding beyond the frame", []string{frame(frameHeaders, flagEndHeaders|flagPadded, 1, "\xff"+a)}, "1 malformed: HTTP/2 field block can't be decoded"},
