@@ -697,6 +697,7 @@ func TestCanaryBrokenServer(t *testing.T) {
 		"reason phrase":   "HTTP/1.1 200 " + canary + "\r\nContent-Length: 0\r\n\r\n",
 		"header line":     "HTTP/1.1 200 OK\r\n" + canary + "\r\n\r\n",
 		"header's name":   "HTTP/1.1 200 OK\r\n" + strings.ReplaceAll(canary, "\"", "") + " : 1\r\n\r\n",
+		"quoted value":    "HTTP/1.1 200 OK\r\nContent-Length: \x01" + canary + "\r\n\r\n",
 		"status":          "HTTP/1.1 " + canary + " OK\r\n\r\n",
 		"length":          "HTTP/1.1 200 OK\r\nContent-Length: " + canary + "\r\n\r\n",
 		"encoding":        "HTTP/1.1 200 OK\r\nTransfer-Encoding: " + canary + "\r\n\r\n",

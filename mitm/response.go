@@ -10,6 +10,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/net/http2"
 
 	"github.com/sluicenet/sluice/mitm/secret"
 )
@@ -73,9 +76,35 @@ func answerError(w http.ResponseWriter, r *http.Request, err error) {
 		s.p.fail(s.flow, s.name, "upstream", c)
 		refuse(w, http.StatusBadGateway, c.reason, c.fix)
 	default:
-		// net/http quotes the lines of a server that it can't read.
-		refuse(w, http.StatusBadGateway, "no answer from the server: "+x.secrets.RedactText(err.Error()), "")
+		refuse(w, http.StatusBadGateway, "no answer from the server: "+whyNone(err), "")
 	}
+}
+
+// whyNone says in words of our own why there is no response. Those of net/http and
+// x/net quote a server that they can't read, which may be saying a secret's value.
+func whyNone(err error) string {
+	var (
+		errno  syscall.Errno
+		stream http2.StreamError
+		away   http2.GoAwayError
+	)
+	switch {
+	case errors.As(err, &errno):
+		return errno.Error()
+	case isTimeout(err):
+		return "it took too long"
+	case errors.As(err, &stream):
+		return "it reset the stream: " + stream.Code.String()
+	case errors.As(err, &away):
+		return "it went away: " + away.ErrCode.String()
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, errStale):
+		return "it closed the connection"
+	case errors.Is(err, errHeadTooLong):
+		return errHeadTooLong.Error()
+	case errors.Is(err, errBudget):
+		return errBudget.Error()
+	}
+	return "what it says isn't HTTP"
 }
 
 // refuse answers a request with a page of our own, after which the connection

@@ -116,12 +116,30 @@ func (c *check) judge(p Place, h hit) verdict {
 func (c *check) name(name string) {
 	v := c.request.view
 	for g, group := range v.groups {
-		if containsFold(name, v.secrets[group[0]].placeholder()) {
-			c.judge(PlaceHeaderName, hit{subject: g})
+		if as, ok := nameHolds(name, v.secrets[group[0]].placeholder()); ok {
+			c.judge(PlaceHeaderName, hit{subject: g, spelling: as})
 			return
 		}
 	}
 	c.look(PlaceHeaderName, name)
+}
+
+// nameHolds reports whether a header's name has text in it, and how: raw or
+// percent-encoded. Other escapes can't stand in a name.
+func nameHolds(name, text string) (Spelling, bool) {
+	if containsFold(name, text) {
+		return Raw, true
+	}
+	if strings.IndexByte(name, '%') < 0 {
+		return Raw, false
+	}
+	var decoded []byte
+	for rest := bytesOf(name); len(rest) > 0; {
+		u, _ := readPercent(rest, true)
+		decoded = append(decoded, u.stands[0])
+		rest = rest[u.width:]
+	}
+	return Percent, containsFold(string(decoded), text)
 }
 
 // containsFold reports whether text has sub in it, in any case.

@@ -68,6 +68,7 @@ func TestHeadPlaces(t *testing.T) {
 		{"header's name", header("X-$MSB_KEY", "v"), everywhere, `skip KEY: header-name "X-$MSB_KEY"`, `block KEY: header-name "X-$MSB_KEY", unlisted`, header("X-$MSB_KEY", "v")},
 		{"header's name, HTTP/2", header("$msb_key", "v"), everywhere, `skip KEY: header-name "$msb_key"`, `block KEY: header-name "$msb_key", unlisted`, header("$msb_key", "v")},
 		{"header's name, canonical", header("X-$msb_key", "v"), everywhere, `skip KEY: header-name "X-$msb_key"`, `block KEY: header-name "X-$msb_key", unlisted`, header("X-$msb_key", "v")},
+		{"header's name, escaped, canonical", header("X-%24msb_k%45y", "v"), everywhere, `skip KEY: header-name "X-%24msb_k%45y", percent-encoded`, `block KEY: header-name "X-%24msb_k%45y", percent-encoded, unlisted`, header("X-%24msb_k%45y", "v")},
 		{"header's name, escaped", header("%24MSB_KEY", "v"), everywhere, `skip KEY: header-name "%24MSB_KEY", percent-encoded`, `block KEY: header-name "%24MSB_KEY", percent-encoded, unlisted`, header("%24MSB_KEY", "v")},
 		{"Basic password", header("Authorization", basic("user:$MSB_KEY")), nil, `inject KEY: basic "Authorization"`, `block KEY: basic "Authorization", unlisted`, header("Authorization", basic("user:"+canary))},
 		{"Basic user", header("Authorization", basic("$MSB_KEY:")), nil, `inject KEY: basic "Authorization"`, `block KEY: basic "Authorization", unlisted`, header("Authorization", basic(canary+":"))},

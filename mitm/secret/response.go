@@ -43,16 +43,6 @@ func (r *Request) Redact(header map[string][]string) { r.redact(PlaceHeader, hea
 // RedactTrailer is Redact for trailers.
 func (r *Request) RedactTrailer(trailer map[string][]string) { r.redact(PlaceTrailer, trailer) }
 
-// RedactText returns a text about a response with the values replaced: net/http's
-// errors quote malformed lines of a server, which may hold what the server got.
-func (r *Request) RedactText(text string) string {
-	if r == nil {
-		return text
-	}
-	e := responseEditor{request: r, place: PlaceHeader, kind: bodyText}
-	return e.text(e.matcher(), text)
-}
-
 func (r *Request) redact(place Place, header map[string][]string) {
 	if r == nil {
 		return
@@ -226,7 +216,7 @@ func (e *responseEditor) text(m *matcher, text string) string {
 // inName returns the secret whose value a header's name holds. Names have no case.
 func (e *responseEditor) inName(name string) (entry, bool) {
 	for _, owner := range e.values.owners {
-		if containsFold(name, owner.Value.Reveal()) {
+		if _, ok := nameHolds(name, owner.Value.Reveal()); ok {
 			return owner, true
 		}
 	}
