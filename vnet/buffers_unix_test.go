@@ -140,7 +140,7 @@ func TestBuffersStay(t *testing.T) {
 // and when a flow ends its repetition is let in.
 func TestBuffersSpent(t *testing.T) {
 	t.Parallel()
-	n := startNet(t, "allow egress public", func(c *Config) { c.Limits.BufferBytes = 4 * tightBuffer })
+	n := startNet(t, "allow egress public", func(c *Config) { c.Limits.BufferBytes = 4 * tightBuffer }, throughStack)
 	n.serve("93.184.216.34:80", func(c *net.TCPConn) { io.Copy(c, c) })
 	first, second := n.mustDial("93.184.216.34:80"), n.mustDial("93.184.216.34:80")
 	if used := n.budget.used(); used != 4*tightBuffer {
@@ -164,7 +164,7 @@ func TestBuffersSpent(t *testing.T) {
 // back when others ask for it.
 func TestBuffersGrow(t *testing.T) {
 	t.Parallel()
-	n := startNet(t, "allow egress public", func(c *Config) { c.Limits.BufferBytes = 4 << 20 })
+	n := startNet(t, "allow egress public", func(c *Config) { c.Limits.BufferBytes = 4 << 20 }, throughStack)
 	n.serve("93.184.216.34:80", func(c *net.TCPConn) { io.Copy(c, c) })
 	c := n.mustDial("93.184.216.34:80")
 	data := randomBytes(2<<20, 9)

@@ -2,6 +2,7 @@ package vnet
 
 import (
 	"net"
+	"net/netip"
 	"time"
 )
 
@@ -25,6 +26,9 @@ type hostDialer struct{}
 // NewDialer returns the Dialer that a nil Config.Dialer means: ordinary,
 // unprivileged sockets of this host, in the network namespace of the process.
 func NewDialer() Dialer { return hostDialer{} }
+
+// socketAddress lets direct flows have sockets of their own.
+func (hostDialer) socketAddress(addr netip.AddrPort) (netip.AddrPort, bool) { return addr, true }
 
 // ListenUDP opens an unconnected socket on a port of the system's choice.
 func (hostDialer) ListenUDP(ipv6 bool) (*net.UDPConn, error) {

@@ -61,6 +61,7 @@ const (
 	dropHeld       // a SYN above Limits.HeldFlows: the guest repeats it
 	dropFlowRate   // a flow above Limits.FlowsPerSecond, UDP's too
 	dropRepeated   // a SYN of a flow that is being dialled already
+	dropSequence   // a segment that leaves a gap: the guest sends it again
 	dropLinkClosed // the guest's card is gone
 
 	numDrops // how many there are: the size of an array of counters
@@ -121,5 +122,6 @@ var dropNames = [numDrops]string{
 	dropHeld:              "held",
 	dropFlowRate:          "flow-rate",
 	dropRepeated:          "repeated",
+	dropSequence:          "sequence",
 	dropLinkClosed:        "link-closed",
 }

@@ -68,13 +68,23 @@ func (g *gate) open() bool { return g.state == gateOpen }
 // may pass.
 func (g *gate) withheld() bool { return g.state == gateRequests && !g.dial }
 
+// until returns when a held flight is to be given up; the zero time if none is
+// held.
+func (g *gate) until() time.Time {
+	if g.state != gateRead && g.state != gateHold && !g.withheld() {
+		return time.Time{}
+	}
+	return g.deadline
+}
+
 // expired returns a channel that fires when a held flight is to be given up;
 // nil if none is held.
 func (g *gate) expired(now time.Time) <-chan time.Time {
-	if g.state != gateRead && g.state != gateHold && !g.withheld() || g.deadline.IsZero() {
+	by := g.until()
+	if by.IsZero() {
 		return nil
 	}
-	return time.After(g.deadline.Sub(now))
+	return time.After(by.Sub(now))
 }
 
 // pass looks at b, all bytes that the guest has sent and nobody forwarded, and

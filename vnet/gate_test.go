@@ -157,7 +157,7 @@ func checkGateRow(t *testing.T, row gateRow, size int) {
 // take far more memory than their bytes.
 func TestGateCrumbs(t *testing.T) {
 	t.Parallel()
-	n := startNet(t, "allow egress good.example", func(c *Config) { c.Names, c.holdTimeout = gateNames, time.Minute })
+	n := startNet(t, "allow egress good.example", func(c *Config) { c.Names, c.holdTimeout = gateNames, time.Minute }, throughStack)
 	got := make(chan []byte, 1)
 	n.serve("93.184.216.34:80", func(c *net.TCPConn) {
 		b, _ := io.ReadAll(c)

@@ -2,6 +2,7 @@ package vnet
 
 import (
 	"context"
+	"flag"
 	"net"
 	"net/netip"
 	"os"
@@ -70,8 +71,15 @@ func startNet(t *testing.T, rules string, change ...func(*Config)) *testNet {
 	return n
 }
 
+// throughStack has all flows of the guest go through gVisor, as those do that
+// somebody has to read, and on other platforms all.
+func throughStack(c *Config) { c.Dialer.(*labDialer).stack = true }
+
+// stackOnly says that for every test. TestThroughStack uses it.
+var stackOnly = flag.Bool("stack", false, "all flows go through the stack")
+
 func newLab() *labDialer {
-	return &labDialer{to: make(map[netip.AddrPort]string), err: make(map[netip.AddrPort]error)}
+	return &labDialer{stack: *stackOnly, to: make(map[netip.AddrPort]string), err: make(map[netip.AddrPort]error)}
 }
 
 // policyOf compiles rules, separated by semicolons; everything else is denied.
@@ -277,6 +285,8 @@ type labDialer struct {
 	to  map[netip.AddrPort]string
 	err map[netip.AddrPort]error
 	all string // where connects to other addresses go; "" never answers
+
+	stack bool // every flow goes through the stack
 }
 
 func (d *labDialer) add(addr, to string) {
@@ -297,6 +307,21 @@ func (d *labDialer) fail(addr string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.err[netip.MustParseAddrPort(addr)] = err
+}
+
+// socketAddress has flows go without the stack to what answers, unless the test
+// is about the stack.
+func (d *labDialer) socketAddress(addr netip.AddrPort) (netip.AddrPort, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	to, ok := d.to[addr]
+	if !ok && d.all != "" && d.err[addr] == nil {
+		to, ok = d.all, true
+	}
+	if !ok || d.stack {
+		return netip.AddrPort{}, false
+	}
+	return netip.MustParseAddrPort(to), true
 }
 
 func (d *labDialer) DialTCP(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {

@@ -62,6 +62,7 @@ func (r *reader) run() error {
 			r.frame(i, now)
 			r.frames[i].Data = r.views[i].AsSlice()[:0]
 		}
+		r.n.direct.flush(now)
 		r.n.udp.flush(now)
 	}
 }
@@ -87,6 +88,9 @@ func (r *reader) frame(i int, now time.Time) {
 		if p.ttl == 1 && !n.isLocal(p) {
 			n.counters.drop(dropExpired)
 			n.reporter.report(icmpReport{what: icmpTimeExceed}, p.ip(), now)
+			return
+		}
+		if n.direct.segment(p, now) {
 			return
 		}
 		if p.tcpFlags&(flagSYN|flagACK) == flagSYN {

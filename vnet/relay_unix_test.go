@@ -91,7 +91,7 @@ func TestRelayGuestReset(t *testing.T) {
 // reset, while the host is silent.
 func TestRelayHalfClosedGuestReset(t *testing.T) {
 	t.Parallel()
-	n := startNet(t, "allow egress public")
+	n := startNet(t, "allow egress public", throughStack)
 	seen := make(chan error, 1)
 	n.serve("93.184.216.34:80", func(c *net.TCPConn) {
 		io.Copy(io.Discard, c)
@@ -184,7 +184,7 @@ func readSlowly(r io.Reader) (all []byte) {
 // guest that never does can't collect such leftovers.
 func TestRelayUnread(t *testing.T) {
 	t.Parallel()
-	n := startNet(t, "allow egress public")
+	n := startNet(t, "allow egress public", throughStack)
 	n.serve("93.184.216.34:80", func(c *net.TCPConn) { c.Write(make([]byte, 3<<20)) })
 	// The guest's window is small, so that most of it stays on our side.
 	wq := new(waiter.Queue)

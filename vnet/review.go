@@ -69,7 +69,9 @@ func (n *Network) reviewTCP(f *tcpFlow, now time.Time) bool {
 		f.cut(endDenied)
 		return false
 	}
-	if unclassified {
+	if d := f.direct.Load(); d != nil && unclassified {
+		d.reviewed()
+	} else if unclassified {
 		select {
 		case f.reviewed <- struct{}{}:
 		default: // its gate has not looked since the last time

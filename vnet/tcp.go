@@ -36,6 +36,10 @@ func (n *Network) onTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 	}
 	f.syn = append(append(f.syn, pkt.NetworkHeader().Slice()...), pkt.TransportHeader().Slice()...)
 	n.flows.Add(1)
+	if n.direct.takes(f) {
+		n.direct.open(f, header.TCP(pkt.TransportHeader().Slice()), now)
+		return true
+	}
 	forwarder := n.forwarder
 	if f.buffers.tight() {
 		forwarder = n.tight

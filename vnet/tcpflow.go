@@ -42,7 +42,8 @@ type tcpFlow struct {
 
 	release func(time.Time) // lets go of the names that decided; nil if there were none
 
-	reviewed chan struct{} // holds one element when its gate must look at new rules; nil for inbound flows
+	direct   atomic.Pointer[directFlow] // that carries it; nil for a flow through the stack
+	reviewed chan struct{}              // holds one element when its gate must look at new rules; nil for inbound flows
 
 	buffers           buffers
 	bytesOut, bytesIn atomic.Uint64 // from and to the guest

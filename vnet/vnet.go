@@ -157,6 +157,7 @@ type Network struct {
 	newFlows  *rate.Limiter // a second's worth at once
 	hits      limitHits
 	tcp       *tcpTable
+	direct    *direct  // nil where every flow goes through the stack
 	builder   *builder // immutable
 	neighbour *neighbour
 	autoconf  *autoconf
@@ -193,6 +194,7 @@ func New(cfg Config) (*Network, error) {
 	}
 	n.reader.Go(n.read)
 	n.reader.Go(func() { n.endpoint.writeSynAcks(n.ctx.Done()) })
+	n.reader.Go(n.direct.run)
 	n.reader.Go(n.sweep)
 	n.reader.Go(n.reclaim)
 	n.reader.Go(func() { n.advertise(time.Tick(advertiseInterval)) })
@@ -229,6 +231,10 @@ func newNetwork(cfg Config) (*Network, error) {
 		return nil, fmt.Errorf("start TCP stack: %w", err)
 	}
 	n.stack = s
+	if n.direct, err = newDirect(n); err != nil {
+		s.Destroy()
+		return nil, fmt.Errorf("watch sockets: %w", err)
+	}
 	n.startNATs()
 	n.forwarder = tcp.NewForwarder(s, firstBuffer, forwarderInFlight, n.answerSYN)
 	n.tight = tcp.NewForwarder(s, tightBuffer, forwarderInFlight, n.answerSYN)
@@ -271,6 +277,7 @@ func (n *Network) sweep() {
 		select {
 		case now := <-t.C:
 			n.inbound.expire(now)
+			n.direct.keepAlive(now)
 			n.tellHits(now)
 		case <-n.ctx.Done():
 			n.tellHits(time.Now().Add(hitInterval)) // all there is
@@ -293,7 +300,7 @@ func (n *Network) Close() error {
 	var err error
 	n.close.Do(func() {
 		n.cancel(cutError(endClosed))
-		err = n.cfg.Link.Close()
+		err = errors.Join(n.cfg.Link.Close(), n.direct.close())
 		n.reader.Wait()
 		err = errors.Join(err, n.retireAll())
 		n.flows.Wait()

@@ -1,0 +1,311 @@
+package vnet
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// ackDelay is how long an acknowledgement waits for bytes to travel with (RFC
+	// 9293, section 3.8.6.3, allows half a second): a server on this machine
+	// answers sooner, and a guest that waits for it to send more hardly notices.
+	ackDelay = 4 * time.Millisecond
+	// earlyQueue is how much of a flow's queue may use the budget's last quarter
+	// but one, which growth has to leave to others.
+	earlyQueue = 32 << 10
+)
+
+// directIn is a direct flow's way from the guest to the host. Bytes go from the
+// frame straight into the socket. What it has no room for, and what the gate
+// holds, waits in a queue.
+type directIn struct {
+	touched bool        // owned by the reader: the flow is in direct.touched
+	now     atomic.Bool // an acknowledgement is due at once
+	review  atomic.Bool // the gate is to look again
+	shut    atomic.Bool // the host was sent the end of the stream
+
+	next   atomic.Uint32 // RCV.NXT: what the guest is to send next; written under mu
+	told   atomic.Uint32 // next, as the guest was told last
+	queued atomic.Int64  // bytes in queue; written under mu
+	window atomic.Int64  // that the guest was told last
+	starve atomic.Bool   // the budget is spent: the window is closed
+
+	mu      sync.Mutex // guards the following fields
+	gate    *gate      // nil once open
+	queue   []byte
+	head    int   // bytes of queue that the socket has
+	passed  int   // bytes of queue that the gate let pass
+	ended   bool  // the guest's end of stream has come
+	watched bool  // the poller tells when the socket has room
+	dropped bool  // the flow is over
+	charged int64 // taken from the budget
+}
+
+func (in *directIn) begin(next uint32, g *gate) {
+	in.next.Store(next)
+	in.told.Store(next)
+	in.window.Store(directWindow)
+	in.gate = g
+}
+
+// tell returns what a segment to the guest says: the acknowledgement and the
+// window.
+func (in *directIn) tell(scaled bool) (next uint32, window uint16) {
+	next = in.next.Load()
+	room := in.room()
+	in.told.Store(next)
+	in.window.Store(room)
+	if scaled {
+		room >>= directScale
+	}
+	return next, uint16(min(room, 0xffff))
+}
+
+// room is the window. Each byte that comes makes it smaller by no more than one, so
+// what was promised stays so, unless the budget is spent.
+func (in *directIn) room() int64 {
+	if in.starve.Load() {
+		return 0
+	}
+	return max(directWindow-in.queued.Load(), 0)
+}
+
+// acknowledge sends an acknowledgement if one is due, or has it sent in time.
+func (c *directFlow) acknowledge(out *batch, now time.Time) {
+	in := &c.fromGuest
+	due := in.next.Load() - in.told.Load()
+	at := in.now.Swap(false) || int(due) >= 2*c.mss
+	if !at && due == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.state != directOpen:
+	case at:
+		c.appendACK(out)
+	default:
+		c.timer.set(c, now.Add(ackDelay))
+	}
+}
+
+// receive takes what is new in a segment, and returns how the flow ends if that
+// ends it.
+func (in *directIn) receive(c *directFlow, s *guestSegment, now time.Time) (how string) {
+	fin := s.flags&flagFIN != 0
+	total := len(s.data)
+	if fin {
+		total++
+	}
+	if total == 0 {
+		if s.seq != in.next.Load() {
+			in.now.Store(true) // it asks whether we are there
+		}
+		return ""
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	known := int(int32(in.next.Load() - s.seq))
+	switch {
+	case in.dropped:
+		return ""
+	case known < 0 || known >= total || in.ended:
+		if known < 0 {
+			c.d.n.counters.drop(dropSequence)
+		}
+		in.now.Store(true)
+		return ""
+	}
+	data := s.data[min(known, len(s.data)):]
+	n, how := in.take(c, data, fin, now)
+	in.next.Add(uint32(n))
+	if n < len(data) {
+		in.now.Store(true) // the guest keeps the rest, and sends it again
+		return how
+	}
+	if fin && how == "" {
+		in.ended = true
+		in.next.Add(1)
+		in.now.Store(true)
+		how = in.finishLocked(c)
+	}
+	return how
+}
+
+// take takes bytes in order, and returns how many. closed says that nothing
+// follows them.
+func (in *directIn) take(c *directFlow, data []byte, closed bool, now time.Time) (n int, how string) {
+	if in.gate == nil && len(in.queue) == 0 {
+		if n, how = in.write(c, data); how != "" || n == len(data) {
+			return n, how
+		}
+	}
+	k := in.enqueue(c, data[n:])
+	closed = closed && n+k == len(data)
+	if in.gate == nil {
+		in.passed = len(in.queue)
+	} else if how = in.ask(c, closed, now); how != "" {
+		return n + k, how
+	}
+	return n + k, in.flush(c)
+}
+
+// write writes to the host what it has room for.
+func (in *directIn) write(c *directFlow, b []byte) (n int, how string) {
+	if len(b) == 0 {
+		return 0, ""
+	}
+	n, err := c.socket.write(b)
+	c.flow.bytesOut.Add(uint64(n))
+	if err != nil {
+		return n, endReset
+	}
+	if n < len(b) && !in.watched {
+		in.watched = true
+		if c.socket.watchWrites() != nil {
+			return n, endFailed
+		}
+	}
+	return n, ""
+}
+
+// enqueue keeps bytes for later, and returns how many there is memory for.
+func (in *directIn) enqueue(c *directFlow, b []byte) int {
+	if in.head > 0 && in.head == len(in.queue) {
+		in.queue, in.head, in.passed = in.queue[:0], 0, 0
+	}
+	if need := len(in.queue) + len(b); need > cap(in.queue) {
+		size := max(need-in.head, min(2*cap(in.queue), directWindow))
+		leave := c.d.n.budget.limit / 4
+		if size <= earlyQueue {
+			leave /= 2
+		}
+		if !c.d.n.budget.take(int64(size), leave) {
+			in.starve.Store(true)
+			c.d.n.limitHit("BufferBytes", c.flow, time.Now())
+			c.timer.set(c, time.Now().Add(ackDelay))
+			b = b[:cap(in.queue)-len(in.queue)]
+		} else {
+			queue := make([]byte, len(in.queue)-in.head, size)
+			copy(queue, in.queue[in.head:])
+			in.passed -= in.head
+			in.queue, in.head = queue, 0
+			c.d.n.budget.give(in.charged)
+			in.charged = int64(size)
+		}
+	}
+	in.queue = append(in.queue, b...)
+	in.queued.Store(int64(len(in.queue) - in.head))
+	return len(b)
+}
+
+// ask shows the gate what it has not let pass.
+func (in *directIn) ask(c *directFlow, closed bool, now time.Time) (how string) {
+	n, denied := in.gate.pass(in.queue[in.passed:], closed, now)
+	switch {
+	case denied:
+		return endDenied
+	case in.gate.handOver: // to an inspector that didn't want it when it began
+		c.d.n.denyUnread(c.flow, now)
+		return endDenied
+	}
+	in.passed += n
+	if in.gate.open() {
+		in.gate, in.passed = nil, len(in.queue)
+	} else if by := in.gate.until(); !by.IsZero() {
+		c.timer.set(c, by)
+	}
+	return ""
+}
+
+// expired reports whether the gate holds bytes that are to be given up.
+func (in *directIn) expired(c *directFlow, now time.Time) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.gate == nil {
+		return false
+	}
+	by := in.gate.until()
+	if by.IsZero() {
+		return false
+	}
+	if now.Before(by) {
+		c.timer.set(c, by)
+		return false
+	}
+	return true
+}
+
+// again asks the gate once more: rules were replaced, or its time may be over.
+func (in *directIn) again(c *directFlow, now time.Time) (how string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.gate == nil || in.dropped {
+		return ""
+	}
+	if how = in.ask(c, in.ended, now); how == "" {
+		how = in.flush(c)
+	}
+	return how
+}
+
+// writable goes on with what waits for room in the socket.
+func (in *directIn) writable(c *directFlow) (how string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.dropped {
+		return ""
+	}
+	return in.flush(c)
+}
+
+// flush writes what has passed the gate.
+func (in *directIn) flush(c *directFlow) (how string) {
+	n, how := in.write(c, in.queue[in.head:in.passed])
+	in.head += n
+	in.queued.Store(int64(len(in.queue) - in.head))
+	if in.head == len(in.queue) {
+		in.release(c)
+	}
+	if how == "" && in.ended {
+		how = in.finishLocked(c)
+	}
+	return how
+}
+
+// finishLocked passes the guest's end of stream on when the host has all before
+// it.
+func (in *directIn) finishLocked(c *directFlow) (how string) {
+	if len(in.queue) > 0 || in.shut.Load() {
+		return ""
+	}
+	if c.socket.closeWrite() != nil {
+		return endReset
+	}
+	in.shut.Store(true)
+	return ""
+}
+
+// release gives an empty queue's memory back.
+func (in *directIn) release(c *directFlow) {
+	in.queue, in.head, in.passed = nil, 0, 0
+	in.queued.Store(0)
+	in.starve.Store(false)
+	c.d.n.budget.give(in.charged)
+	in.charged = 0
+}
+
+// opened reports whether the window has opened so far that the guest should know.
+func (in *directIn) opened(mss int) bool {
+	told, room := in.window.Load(), in.room()
+	return room-told >= directWindow/4 || told < int64(2*mss) && room >= int64(2*mss)
+}
+
+// drop ends the direction.
+func (in *directIn) drop(c *directFlow) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.dropped, in.gate = true, nil
+	in.release(c)
+}
