@@ -70,6 +70,10 @@ var allowed = map[string]map[string]string{
 	"hv": {
 		"vnet/link": "the format of a guest's card",
 	},
+	"hv/internal/ends": {
+		"hv":        "how a guest has ended",
+		"vnet/link": "how frames travel",
+	},
 	"hv/hvtest": {
 		"hv":                             "the suite is of its interface",
 		"vnet/link":                      "the fake's card is a link",
@@ -88,6 +92,7 @@ var allowed = map[string]map[string]string{
 	},
 	"hv/qemu": {
 		"hv":                     "implements it",
+		"hv/internal/ends":       "with what all backends share",
 		"vnet/link":              "names its card's format, makes its streams",
 		"internal/guest":         "finds the agent, and asks it when probing",
 		"internal/guest/kernel":  "what a guest boots",

@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/hv/internal/ends"
 	"github.com/sluicenet/sluice/internal/guest/kernel"
 	"github.com/sluicenet/sluice/internal/guest/machine"
 	"github.com/sluicenet/sluice/vnet/link"
@@ -51,12 +52,14 @@ func (l *launcher) launch(h *Hypervisor, p plan, accelerator string) (*vm, error
 		arch: h.cfg.Arch, accelerator: accelerator, sandbox: confinesItself, board: h.chooseBoard(p.kernel, accelerator),
 		name: p.cfg.Name, cpus: p.cfg.CPUs, memoryMiB: p.cfg.MemoryMiB,
 	}
-	v := &vm{changed: make(chan struct{}, 1), done: make(chan struct{}), console: output{also: p.cfg.Console}}
-	var s streams
-	var err error
-	if v.agent, i.agent, err = l.stream(); err != nil {
+	v := &vm{changed: make(chan struct{}, 1), End: ends.NewEnd(), console: output{also: p.cfg.Console}}
+	agent, n, err := l.stream()
+	if err != nil {
 		return nil, err
 	}
+	v.PutAgent(agent)
+	i.agent = n
+	var s streams
 	if s.status, i.status, err = l.stream(); err != nil {
 		return nil, err
 	}
@@ -65,7 +68,7 @@ func (l *launcher) launch(h *Hypervisor, p plan, accelerator string) (*vm, error
 		if err != nil {
 			return nil, err
 		}
-		v.nic = nic
+		v.PutNIC(nic, link.Stream)
 		l.ours = append(l.ours, nic)
 		i.nic = &card{descriptor: l.pass(guests), mac: p.cfg.NIC.MAC, mtu: int(cmp.Or(p.cfg.NIC.MTU, 1500))}
 	}
@@ -213,7 +216,7 @@ func (l *launcher) execute(v *vm, s streams, program string, i invocation) (*vm,
 	started := make(chan error, 1)
 	go v.run(s, started)
 	if err := <-started; err != nil {
-		<-v.done
+		<-v.Done()
 		return nil, fmt.Errorf("execute the supervisor: %w", err)
 	}
 	return v, nil

@@ -245,7 +245,7 @@ func (v *vm) awaitReady(ctx context.Context) (machine.Status, error) {
 		}
 		select {
 		case <-v.changed:
-		case <-v.done:
+		case <-v.Done():
 			return status, errEnded
 		case <-ctx.Done():
 			return status, ctx.Err()

@@ -4,7 +4,6 @@ package qemu
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -18,9 +17,9 @@ import (
 	"time"
 
 	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/hv/internal/ends"
 	"github.com/sluicenet/sluice/internal/guest"
 	"github.com/sluicenet/sluice/internal/guest/machine"
-	"github.com/sluicenet/sluice/vnet/link"
 )
 
 // hangUpTime is how long a guest may live on when its agent's stream was closed.
@@ -29,12 +28,13 @@ const hangUpTime = 3 * time.Second
 
 // A vm is a running guest.
 type vm struct {
+	ends.Ends
+	ends.End // set by run when all is over
+
 	cmd      *exec.Cmd // the supervisor
 	lifeline net.Conn  // QEMU ends when it is closed
 
 	mu     sync.Mutex // guards the following fields
-	agent  net.Conn   // nil once it is the caller's, or closed
-	nic    *os.File   // nil without a card, once it is the caller's, or closed
 	status machine.Status
 	pid    int         // QEMU's; 0 until the supervisor has told
 	late   *time.Timer // kills a guest whose agent's stream was closed; nil before that
@@ -42,9 +42,6 @@ type vm struct {
 	changed chan struct{} // gets a value when status has changed; has room for one
 	console output
 	words   output // QEMU's standard error
-
-	done chan struct{} // closed by run when all is over
-	exit hv.Exit       // valid once done is closed
 }
 
 // Streams are our ends of what run reads. It closes them.
@@ -59,7 +56,8 @@ type streams struct {
 func (v *vm) run(s streams, started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	defer close(v.done)
+	var exit hv.Exit
+	defer func() { v.SetEnd(exit) }()
 	defer s.close()
 	err := v.cmd.Start()
 	started <- err
@@ -76,7 +74,7 @@ func (v *vm) run(s streams, started chan<- error) {
 		v.killOrphan()
 	}
 	readers.Wait() // each stream ends with QEMU
-	v.exit = v.outcome(v.cmd.ProcessState)
+	exit = v.outcome(v.cmd.ProcessState)
 }
 
 // close closes the streams.
@@ -147,27 +145,12 @@ func (v *vm) outcome(state *os.ProcessState) hv.Exit {
 	return hv.Exit{Code: guest.CodeRefused} // a reset without a word: a panic
 }
 
-// NIC returns the card's other end. See hv.VM.
-func (v *vm) NIC() (*os.File, link.Format) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.nic == nil {
-		return nil, 0
-	}
-	nic := v.nic
-	v.nic = nil
-	return nic, link.Stream
-}
-
 // Agent returns the agent's stream. See hv.VM.
 func (v *vm) Agent() net.Conn {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.agent == nil {
+	agent := v.Ends.Agent()
+	if agent == nil {
 		return nil // not a net.Conn that holds a nil pointer
 	}
-	agent := v.agent
-	v.agent = nil
 	return &agentConn{Conn: agent, vm: v}
 }
 
@@ -198,34 +181,10 @@ func (v *vm) Kill() error {
 	return nil
 }
 
-// Wait waits for the guest's end. See hv.VM.
-func (v *vm) Wait(ctx context.Context) (hv.Exit, error) {
-	select { // an answer that is there is given, whatever ctx says
-	case <-v.done:
-		return v.exit, nil
-	default:
-	}
-	select {
-	case <-v.done:
-		return v.exit, nil
-	case <-ctx.Done():
-		return hv.Exit{}, ctx.Err()
-	}
-}
-
 // Close ends the guest and closes what the caller didn't take.
 func (v *vm) Close() error {
 	err := v.Kill()
-	<-v.done
-	v.mu.Lock()
-	agent, nic := v.agent, v.nic
-	v.agent, v.nic = nil, nil
-	v.mu.Unlock()
-	if agent != nil {
-		agent.Close()
-	}
-	if nic != nil {
-		nic.Close()
-	}
+	<-v.Done()
+	v.CloseEnds()
 	return err
 }
