@@ -59,6 +59,7 @@ func configure(f functions, s spec) (uint32, error) {
 			return 0, fmt.Errorf("%d processors are more than KVM's %d", s.CPUs, most)
 		}
 	}
+	// This also opens libkrunfw, by its bare name: see openFirmware.
 	created := f.createContext()
 	if err := result("krun_create_ctx", created); err != nil {
 		return 0, err
@@ -118,6 +119,8 @@ func fileSteps(f functions, ctx uint32, s spec) []step {
 			return f.setKernel(ctx, s.Kernel, s.KernelFormat, s.Initrd, commandLine(s))
 		}})
 	}
+	// The window of memory that a guest may map files through (DAX) is 0 bytes: one for
+	// the agent alone isn't worth the half GiB of addresses that krun_set_root takes.
 	if f.has("krun_add_virtiofs3") {
 		steps = append(steps, step{"krun_add_virtiofs3", func() int32 { return f.addVirtioFS(ctx, bootTag, s.boot(), 0, true) }})
 	} else {
@@ -126,6 +129,8 @@ func fileSteps(f functions, ctx uint32, s spec) []step {
 	if s.Root != "" {
 		steps = append(steps, step{"krun_add_virtiofs3", func() int32 { return f.addVirtioFS(ctx, rootTag, s.Root, 0, true) }})
 	}
+	// krun_add_disk takes its image for a raw one. Those that look at an image's format
+	// (krun_add_disk2) would follow one that a guest wrote into it to files of the host.
 	for i, d := range s.Disks {
 		id := fmt.Sprintf("disk%d", i)
 		steps = append(steps, step{"krun_add_disk", func() int32 { return f.addDisk(ctx, id, d.Path, d.ReadOnly) }})
@@ -179,6 +184,7 @@ func vsockSteps(f functions, ctx uint32, paths []string) []step {
 // addPorts adds the console and the agent's ports. A console without a terminal
 // would have its text mixed into libkrun's log.
 func addPorts(f functions, ctx uint32) error {
+	// The first port is hvc0, so the terminal comes first.
 	added := f.addConsole(ctx)
 	if err := result("krun_add_virtio_console_multiport", added); err != nil {
 		return err

@@ -19,6 +19,8 @@ func openTerminal() (ours, guests *os.File, err error) {
 		ours.Close()
 		return nil, nil, err
 	}
+	// By the descriptor, not by a name in /dev/pts, which another mount of devpts may
+	// not have.
 	var fd int
 	var openErr error
 	err = raw.Control(func(master uintptr) { fd, openErr = openPeer(int(master)) })

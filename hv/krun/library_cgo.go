@@ -85,6 +85,9 @@ func openLibrary(names []string) (functions, string, error) {
 			continue // one place of many, where it isn't
 		}
 		c := C.CString(name)
+		// NOW: a library that lacks one of its own is found out here, and not by the
+		// process's death in the middle of a call. It is never closed: Rust's threads
+		// and destructors don't survive that.
 		handle := C.dlopen(c, C.RTLD_NOW|C.RTLD_LOCAL)
 		C.free(unsafe.Pointer(c))
 		if handle == nil {
@@ -132,7 +135,8 @@ func (l *library) with(function string, f func(unsafe.Pointer) C.int32_t) int32 
 	return int32(f(symbol))
 }
 
-// A bundle holds C strings for the length of a call.
+// A bundle holds C strings for the length of a call: libkrun makes Rust strings of
+// all that it is given. (Only krun_fs_add_overlay_file keeps the caller's memory.)
 type bundle []unsafe.Pointer
 
 func (b *bundle) string(s string) *C.char {
@@ -141,7 +145,8 @@ func (b *bundle) string(s string) *C.char {
 	return c
 }
 
-// array returns a NULL-terminated array of strings.
+// array returns a NULL-terminated array of strings. NULL instead of an array would
+// mean the host's environment to krun_set_exec.
 func (b *bundle) array(strings []string) **C.char {
 	memory := C.calloc(C.size_t(len(strings)+1), C.size_t(unsafe.Sizeof((*C.char)(nil))))
 	*b = append(*b, memory)
@@ -245,6 +250,7 @@ func (l *library) addDisk(ctx uint32, id, path string, readOnly bool) int32 {
 	})
 }
 
+// setKernel: libkrun takes a nil initrd for none, and would look for one named "".
 func (l *library) setKernel(ctx uint32, path string, format uint32, initrd, commandLine string) int32 {
 	var b bundle
 	defer b.free()
@@ -269,6 +275,8 @@ func (l *library) setExec(ctx uint32, path string, argv, env []string) int32 {
 	})
 }
 
+// addNetStream gives the descriptor, and so NULL for the path: the library refuses
+// both. It copies the address; the descriptor becomes libkrun's when the VM starts.
 func (l *library) addNetStream(ctx uint32, fd int, mac [6]byte, features, flags uint32) int32 {
 	return l.with("krun_add_net_unixstream", func(f unsafe.Pointer) C.int32_t {
 		return C.call_add_net(f, C.uint32_t(ctx), C.int(fd), (*C.uint8_t)(unsafe.Pointer(&mac[0])), C.uint32_t(features), C.uint32_t(flags))
@@ -295,6 +303,8 @@ func (l *library) addConsolePort(ctx, console uint32, name string, in, out int) 
 	})
 }
 
+// startEnter returns only what went wrong before the VM ran: then libkrun has the
+// thread, and ends the process by _exit, so that neither defers nor atexit run.
 func (l *library) startEnter(ctx uint32) int32 { return l.ofContext("krun_start_enter", ctx) }
 
 // builtWithCgo reports whether openLibrary can work.

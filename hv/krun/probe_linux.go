@@ -61,6 +61,8 @@ func (h *Hypervisor) look(ctx context.Context) (offer, error) {
 	if err := ctx.Err(); err != nil {
 		return offer{}, err
 	}
+	// In a process of its own: a library's constructors are none of this process's
+	// business, and it can't be closed again.
 	v, err := launch(hv.Config{Name: "probe"})
 	if err != nil {
 		return offer{}, err

@@ -157,6 +157,7 @@ func (v *vm) plug(cfg hv.Config, theirs *closers) (p plugged, err error) {
 		*theirs = append(*theirs, end)
 		p.files = append(p.files, end)
 	}
+	// SEQPACKET keeps messages apart, and tells of the other end's death.
 	if v.control, end, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
 		return p, err
 	}
@@ -169,11 +170,14 @@ func (v *vm) plug(cfg hv.Config, theirs *closers) (p plugged, err error) {
 		return p, err
 	}
 	add()
+	// krun_add_console_port_tty takes nothing but a terminal (-ENOTTY).
 	if p.console, end, err = openTerminal(); err != nil {
 		return p, err
 	}
 	add()
 	if cfg.NIC != nil {
+		// A stream, and not datagrams: on Linux libkrun loses a slot of its ring for
+		// good whenever a datagram finds no room.
 		if v.nic, end, err = link.Pair(link.Stream); err != nil {
 			return p, err
 		}

@@ -73,6 +73,8 @@ func (l *listener) accept(i, pid int, deadline time.Time) (*net.UnixConn, error)
 // meet waits until the guest has connected by vsock.
 func (v *vm) meet() error {
 	deadline := time.Now().Add(bootTimeout)
+	// Process 1 connects its status first. The direction is from the guest to the host:
+	// the other way the first connection takes libkrun five seconds (its issue 684).
 	status, err := v.door.accept(1, v.cmd.Process.Pid, deadline)
 	if err == nil {
 		var agent *net.UnixConn

@@ -27,6 +27,7 @@ func prepareBoot(ctx context.Context, cfg hv.Config, dir string) (bootFiles, err
 	if path == "" {
 		path = os.Getenv("SLUICE_KERNEL")
 	}
+	// Foreign: a Mac has no Linux kernel of its own in /boot.
 	k, err := kernel.Find(kernel.Query{Path: path, Arch: runtime.GOARCH, Foreign: true})
 	if err != nil {
 		return bootFiles{}, err
@@ -34,6 +35,7 @@ func prepareBoot(ctx context.Context, cfg hv.Config, dir string) (bootFiles, err
 	if k.Bundled {
 		return bootFiles{}, errors.New("libkrunfw's kernel has no PCI, on which the framework's devices are: use another")
 	}
+	// The guest's processor is the host's: nothing is emulated.
 	if err := checkKernel(k.Path, runtime.GOARCH); err != nil {
 		return bootFiles{}, err
 	}
@@ -45,6 +47,7 @@ func prepareBoot(ctx context.Context, cfg hv.Config, dir string) (bootFiles, err
 	if err != nil {
 		return bootFiles{}, fmt.Errorf("find the guest's agent: %w", err)
 	}
+	// The framework's devices are on PCI, which distributions have as modules.
 	needed, helpful := setupOf(cfg).Modules()
 	packed, err := k.Initramfs(agent, machine.Role, machine.ModulesDir, append(needed, "virtio_pci", "virtio_rng"), helpful)
 	if err != nil {

@@ -16,6 +16,7 @@ type apple struct{}
 
 func newFramework() framework { return apple{} }
 
+// limits asks the framework, whose answers are the Mac's and need no entitlement.
 func (apple) limits() (limits, error) {
 	return limits{
 		minCPUs: vz.VirtualMachineConfigurationMinimumAllowedCPUCount(), maxCPUs: vz.VirtualMachineConfigurationMaximumAllowedCPUCount(),
@@ -57,6 +58,8 @@ func newAppleMachine(p plan) (*appleMachine, error) {
 	if p.initrd != "" {
 		options = append(options, vz.WithInitrd(p.initrd))
 	}
+	// Kernel, initrd and disks are paths: the framework's own process opens them, the
+	// kernel only when the machine starts. They are absolute and stay until its end.
 	loader, err := vz.NewLinuxBootLoader(p.kernel, append(options, vz.WithCommandLine(p.commandLine))...)
 	if err != nil {
 		return nil, fmt.Errorf("make boot loader: %w", err)
@@ -65,6 +68,8 @@ func newAppleMachine(p plan) (*appleMachine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make configuration: %w", err)
 	}
+	// Each state fits: start, and what a caller asks for, make two or three, and own
+	// takes them between its calls.
 	m := &appleMachine{config: config, plan: p, states: make(chan state, 16), closed: make(chan struct{})}
 	for _, add := range []func() error{m.addEntropy, m.addDisks, m.addConsole, m.addPorts, m.addCard} {
 		if err := add(); err != nil {
@@ -81,6 +86,8 @@ func newAppleMachine(p plan) (*appleMachine, error) {
 		return nil, fmt.Errorf("make machine: %w", err)
 	}
 	if p.card != nil {
+		// Its Go binding watches with a goroutine that holds the machine's object for
+		// the life of the process. There is one machine in a sandbox's process.
 		gone, err := m.NetworkDeviceAttachmentWasDisconnected()
 		if err != nil {
 			return nil, fmt.Errorf("watch card: %w", err)
@@ -92,6 +99,8 @@ func newAppleMachine(p plan) (*appleMachine, error) {
 	return m, nil
 }
 
+// addEntropy adds a virtio-rng: without it a guest's kernel makes its randomness of
+// its own timing, and the first handshakes wait for that.
 func (m *appleMachine) addEntropy() error {
 	entropy, err := vz.NewVirtioEntropyDeviceConfiguration()
 	if err != nil {
@@ -101,10 +110,13 @@ func (m *appleMachine) addEntropy() error {
 	return nil
 }
 
+// addDisks adds virtio-blk devices: the guest's vda, vdb and so on, in this order.
 func (m *appleMachine) addDisks() error {
 	var all []vz.StorageDeviceConfiguration
 	for _, d := range m.plan.disks {
-		// Cached: the default, automatic, has damaged Linux's file systems.
+		// Cached: the default, automatic, has damaged Linux's file systems. Fsync: what
+		// the guest flushes outlives the guest; that it outlives the Mac's power too
+		// (Full) would cost every flush a round to the drive.
 		attachment, err := vz.NewDiskImageStorageDeviceAttachmentWithCacheAndSync(d.path, d.readOnly, vz.DiskImageCachingModeCached, vz.DiskImageSynchronizationModeFsync)
 		if err != nil {
 			return fmt.Errorf("attach disk %q: %w", d.path, err)
@@ -113,6 +125,8 @@ func (m *appleMachine) addDisks() error {
 		if err != nil {
 			return fmt.Errorf("attach disk %q: %w", d.path, err)
 		}
+		// The serial number, by which process 1 knows the root from the upper: macOS
+		// 12.3, at most 20 bytes of ASCII.
 		if d.identifier != "" {
 			if err := device.SetBlockDeviceIdentifier(d.identifier); err != nil {
 				return fmt.Errorf("name disk %q: %w", d.path, err)
@@ -124,6 +138,7 @@ func (m *appleMachine) addDisks() error {
 	return nil
 }
 
+// addConsole adds the console, hvc0.
 func (m *appleMachine) addConsole() error {
 	attachment, err := vz.NewFileHandleSerialPortAttachment(m.plan.console, m.plan.console)
 	if err != nil {
@@ -137,6 +152,9 @@ func (m *appleMachine) addConsole() error {
 	return nil
 }
 
+// addPorts adds ports that are no consoles, each a /dev/vportNpM whose name is in
+// /sys/class/virtio-ports: macOS 13. The framework takes a descriptor's number and has
+// one of its own of it; ours must be open until the machine is over all the same.
 func (m *appleMachine) addPorts() error {
 	device, err := vz.NewVirtioConsoleDeviceConfiguration()
 	if err != nil {
@@ -160,6 +178,10 @@ func (m *appleMachine) addPorts() error {
 	return nil
 }
 
+// addCard adds a virtio-net device whose frames are a datagram socket's: bare, with
+// whole checksums, since nothing carries virtio-net's header here. The socket's
+// buffers are to be set on both ends before (see link.Pair), and the MTU, which takes
+// macOS 13, is offered to the guest's driver.
 func (m *appleMachine) addCard() error {
 	c := m.plan.card
 	if c == nil {
@@ -226,10 +248,15 @@ func (m *appleMachine) passLost(gone <-chan *vz.DisconnectedError) {
 	}
 }
 
+// close ends the goroutines. The framework's objects go with the last reference.
 func (m *appleMachine) close() {
 	close(m.closed)
 	m.news.Wait()
 }
+
+// The calls are made on the machine's dispatch queue by the Go binding, which returns
+// when the framework's completion handler has been called: as virtualMachine wants it.
+// A state has the number of vz.VirtualMachineState, and that has the framework's.
 
 func (m *appleMachine) start() error            { return m.Start() }
 func (m *appleMachine) pause() error            { return m.Pause() }

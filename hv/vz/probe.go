@@ -25,7 +25,7 @@ func (h *Hypervisor) Probe(ctx context.Context) hv.Report {
 		return *h.probed
 	}
 	r := h.probe(ctx)
-	if ctx.Err() == nil {
+	if ctx.Err() == nil { // else nothing was shown
 		h.probed = &r
 	}
 	return r
@@ -37,6 +37,7 @@ func (h *Hypervisor) probe(ctx context.Context) hv.Report {
 	if err != nil {
 		return reportOf(err)
 	}
+	// The entitlement is the program's: a process can't get it while it runs.
 	program, err := h.signer.executable(ctx, self)
 	if err != nil {
 		return reportOf(&unusableError{err, "xcode-select --install, or set SLUICE_EXECUTABLE to a sluice that is signed with " + entitlement})

@@ -138,6 +138,8 @@ func (s signer) copySigned(ctx context.Context, path, to string) error {
 	}
 	defer from.Close()
 	program, list := filepath.Join(work, filepath.Base(path)), filepath.Join(work, "entitlements.plist")
+	// A new file, never one that was executed before: the kernel remembers a file's
+	// signature, and kills what runs from one that was signed again in its place.
 	if err := writeFile(program, from); err != nil {
 		return err
 	}
@@ -147,6 +149,8 @@ func (s signer) copySigned(ctx context.Context, path, to string) error {
 	if err := os.WriteFile(list, []byte(entitlements), 0o600); err != nil {
 		return err
 	}
+	// "-" signs without a certificate. --force, since Go's linker has signed already:
+	// nothing runs unsigned on Apple silicon.
 	if _, err := s.codesign(ctx, "--sign", "-", "--force", "--entitlements", list, program); err != nil {
 		return err
 	}

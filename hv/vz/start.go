@@ -83,6 +83,7 @@ func (h *Hypervisor) start(ctx context.Context, cfg hv.Config, begin func(virtua
 		}
 		return nil, h.signer.explain(ctx, err)
 	}
+	// From here on the machine is own's, and Close, which waits for own, frees it.
 	go v.own(begin, cfg.Console)
 	stop := context.AfterFunc(ctx, func() { v.Kill() })
 	err = <-v.begun
@@ -102,6 +103,7 @@ func (v *vm) make(ctx context.Context, h *Hypervisor, cfg hv.Config, p plan) err
 	if v.dir, err = os.MkdirTemp("", "sluice-vz-"); err != nil {
 		return err
 	}
+	// In the machine's own directory: the framework reads the initramfs when it starts.
 	boot, err := h.boot(ctx, cfg, v.dir)
 	if err != nil {
 		return err
@@ -127,6 +129,7 @@ func (v *vm) make(ctx context.Context, h *Hypervisor, cfg hv.Config, p plan) err
 		}
 		v.theirs = append(v.theirs, p.card.file)
 	}
+	// Last, since it can't be undone but by stopping what runs.
 	v.machine, err = h.framework.create(p)
 	return err
 }

@@ -71,6 +71,8 @@ func (v *vm) own(begin func(virtualMachine) error, console io.Writer) {
 	defer close(v.done)
 	v.readers.Go(func() { copyConsole(console, v.console) })
 	v.readers.Go(v.follow)
+	// begin may take seconds, and nobody can interrupt it. A Kill meanwhile is found
+	// by attend, at a machine that runs by then.
 	err := begin(v.machine)
 	v.begun <- err
 	end := failed
@@ -86,7 +88,7 @@ func (v *vm) own(begin func(virtualMachine) error, console io.Writer) {
 	v.mu.Unlock()
 	v.free()
 	// What the machine said before its end is there. The framework may keep its
-	// ends open for as long as it likes.
+	// ends open for as long as it likes, so that no end of file comes.
 	lately := time.Now().Add(lastWords)
 	_ = v.status.SetReadDeadline(lately)
 	_ = v.console.SetReadDeadline(lately)
