@@ -52,6 +52,11 @@ type Config struct {
 	// Root is the directory that becomes the guest's root. Empty: a backend
 	// without its own kernel shows the host's files read-only, others fail.
 	Root string
+	// Files is a directory of the host, the caller's and for one guest at a time,
+	// in which a backend without disks keeps what the guest writes over Root: who is
+	// started with both again finds it. "" keeps it in memory, and it ends with the
+	// guest.
+	Files string
 	// Disks are the guest's, of a backend with a kernel of its own; others fail
 	// if there are any. The first is the guest's root. A root that is read-only
 	// gets an overlay: what the guest writes goes to the second disk if that can

@@ -80,13 +80,14 @@ func (c *checker) warnOfNamespace(out sandbox.Config) {
 	if out.Backend != "namespace" {
 		return
 	}
-	if out.Keep {
-		c.warnings = append(c.warnings, "a namespace keeps no files: what is written to its root is gone when it stops")
-	}
 	if out.CPUs != 0 {
 		c.warnings = append(c.warnings, "a namespace doesn't limit processors")
 	}
-	if out.MemoryMiB != 0 {
+	switch {
+	case out.MemoryMiB == 0:
+	case out.Keep && (out.Root != "" || out.Image != ""):
+		c.warnings = append(c.warnings, "in a namespace whose root is kept the memory's size bounds neither its processes nor its files, which are on the host's disk")
+	default:
 		c.warnings = append(c.warnings, "in a namespace the memory's size bounds the files that the guest writes, not its processes")
 	}
 }

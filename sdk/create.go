@@ -145,8 +145,8 @@ func userDirs() (sandbox.Dirs, error) {
 }
 
 // StartSandbox starts a sandbox again that has ended and was kept, with its
-// configuration and, if it is a virtual machine, its files, and returns when its
-// guest is ready. A namespace keeps no files, and begins with its root as it was.
+// configuration and what was written to its root, and returns when its guest is
+// ready. A namespace that shows the host's files has none of its own to keep.
 // The sandbox ends with Close and with this program, however it was created.
 //
 // The error has kind ErrSandboxNotFound if there is none, ErrSandboxStillRunning

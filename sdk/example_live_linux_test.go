@@ -257,7 +257,7 @@ func ExampleSandbox_Warnings() {
 	}
 	fmt.Println(sb.Close(), m.RemoveSandbox(context.Background(), sb.Name()))
 	// Output:
-	// a namespace keeps no files: what is written to its root is gone when it stops
+	// without an image or a root of its own the sandbox keeps no files: what is written is gone when it stops
 	// <nil> <nil>
 }
 

@@ -215,7 +215,7 @@ func TestRunImage(t *testing.T) {
 }
 
 // TestImageIsKept checks that a sandbox that was stopped still has its image, and
-// its patches, and that a namespace says that it has not what it wrote.
+// its patches, and what was written to it.
 func TestImageIsKept(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -226,11 +226,14 @@ func TestImageIsKept(t *testing.T) {
 	}
 	image := m.WithImage("kept.example/root")
 	sb := running(t, "kept-root", image, m.WithEphemeral(false), m.WithPatches(m.Patch.Text("/etc/patched", "x", m.PatchOptions{})))
-	if w := strings.Join(sb.Warnings(), "\n"); !strings.Contains(w, "a namespace keeps no files") {
+	if w := strings.Join(sb.Warnings(), "\n"); strings.Contains(w, "gone when") {
 		t.Errorf("warnings %q", w)
 	}
-	if err := sb.FS().WriteString(ctx, "/srv/file", "gone"); err != nil {
+	if err := sb.FS().WriteString(ctx, "/srv/file", "kept"); err != nil {
 		t.Fatal(err)
+	}
+	if out, err := sb.Shell(ctx, "rm /etc/motd; echo own >> /etc/patched; chown 5:5 /srv/file"); err != nil || !out.Success() {
+		t.Fatal(out, err)
 	}
 	if err := sb.Stop(ctx); err != nil {
 		t.Fatal(err)
@@ -242,11 +245,14 @@ func TestImageIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text, err := again.FS().ReadString(ctx, "/etc/patched"); text != "x" || err != nil {
+	if text, err := again.FS().ReadString(ctx, "/etc/patched"); text != "xown\n" || err != nil {
 		t.Errorf("read %q, %v", text, err)
 	}
-	if ok, err := again.FS().Exists(ctx, "/srv/file"); ok || err != nil {
-		t.Errorf("what was written is there: %v, %v", ok, err)
+	if text, err := again.FS().ReadString(ctx, "/srv/file"); text != "kept" || err != nil {
+		t.Errorf("read %q, %v", text, err)
+	}
+	if ok, err := again.FS().Exists(ctx, "/etc/motd"); ok || err != nil {
+		t.Errorf("what was removed is there: %v, %v", ok, err)
 	}
 	if err := again.Close(); err != nil {
 		t.Error(err)

@@ -438,7 +438,7 @@ func TestLogLevel(t *testing.T) {
 func TestNamespaceWarns(t *testing.T) {
 	t.Parallel()
 	sb := running(t, "warns", m.WithCPUs(2), m.WithMemory(512))
-	for _, want := range []string{"WithCPUs: ", "WithMemory: "} {
+	for _, want := range []string{"a namespace doesn't limit processors", "in a namespace the memory's size"} {
 		if !slices.ContainsFunc(sb.Warnings(), func(w string) bool { return strings.HasPrefix(w, want) }) {
 			t.Errorf("%q isn't among %q", want, sb.Warnings())
 		}

@@ -44,8 +44,9 @@ func allCapabilities() []uintptr {
 // confine takes from the process what no later step needs, and returns the
 // system that starts its commands. The agent's own threads keep their
 // capabilities, for the network's sake; the thread that starts commands, and
-// so the commands, keep commandCapabilities.
-func confine() (guest.System, error) {
+// so the commands, keep commandCapabilities. Each user of the guest may have so many
+// processes.
+func confine(processes uint32) (guest.System, error) {
 	// Commands are of the same user: without this they could read the agent's
 	// memory, and follow /proc/1/exe, /proc/1/fd and /proc/1/root.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
@@ -57,7 +58,10 @@ func confine() (guest.System, error) {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1}); err != nil {
 		return nil, fmt.Errorf("forbid core dumps: %w", err)
 	}
-	sys, err := guest.NewSystem(restrictThread)
+	if !countsByNamespace() {
+		processes = 0
+	}
+	sys, err := guest.NewBoundedSystem(restrictThread, uint64(processes))
 	if err != nil {
 		return nil, err
 	}

@@ -18,28 +18,35 @@ const maxControl = 64 << 10
 // A setup is the host's one message to process 1: what to build. The root, and
 // paths of the host to mount, come along as mounts where the host is real root's.
 type setup struct {
-	Tun      string   `json:"tun"` // device to open; "" gives no card
-	MAC      []byte   `json:"mac"`
-	MTU      int      `json:"mtu"`
-	Root     string   `json:"root"` // "" shows the host's files
-	Hide     []string `json:"hide"`
-	Groups   bool     `json:"groups"`   // setgroups(2) is allowed: drop the caller's
-	Terminal string   `json:"terminal"` // path of the terminal among the standard files; ""
+	Tun   string `json:"tun"` // device to open; "" gives no card
+	MAC   []byte `json:"mac"`
+	MTU   int    `json:"mtu"`
+	Root  string `json:"root"`  // "" shows the host's files
+	Files string `json:"files"` // keeps what is written over Root; "" is memory
+	// Remove is a directory to remove, and then to end; "" is a guest.
+	Remove string   `json:"remove"`
+	Hide   []string `json:"hide"`
+	Groups bool     `json:"groups"` // setgroups(2) is allowed: drop the caller's
+	// Processes bounds the guest's processes and threads.
+	Processes uint32 `json:"processes"`
+	Terminal  string `json:"terminal"` // path of the terminal among the standard files; ""
 	// ScratchMiB bounds the guest's files in memory; 0 is the kernel's default
 	// for a tmpfs, half of the machine's memory.
 	ScratchMiB uint32 `json:"scratch_mib"`
-	// Mounts are laid over the root. RootTree, and their Tree, say which came
-	// along as mounts, in this order.
-	Mounts   []mountSetup `json:"mounts"`
-	RootTree bool         `json:"root_tree"`
+	// Mounts are laid over the root. RootTree, FilesTree and their Tree say which
+	// came along as mounts, in this order.
+	Mounts    []mountSetup `json:"mounts"`
+	RootTree  bool         `json:"root_tree"`
+	FilesTree bool         `json:"files_tree"`
 }
 
 // A report is process 1's answers: remarks, then ready or a failure. The TAP's
 // descriptor travels with the one that is ready.
 type report struct {
-	Remark string     `json:"remark,omitempty"` // something that is not shown to the guest, and why
-	Error  string     `json:"error,omitempty"`
-	Errno  unix.Errno `json:"errno,omitempty"` // what Error wraps; 0 if it is none
+	NotKept string     `json:"not_kept,omitempty"` // why setup.Files isn't used
+	Remark  string     `json:"remark,omitempty"`   // something that is not shown to the guest, and why
+	Error   string     `json:"error,omitempty"`
+	Errno   unix.Errno `json:"errno,omitempty"` // what Error wraps; 0 if it is none
 }
 
 // socketpair returns a connected pair of unix sockets of that type. The first

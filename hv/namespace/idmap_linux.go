@@ -22,6 +22,15 @@ func shiftedTrees(s *setup, pid int, log *slog.Logger) (trees []*os.File, err er
 			trees = append(trees, tree)
 		}
 	}
+	if s.Files != "" {
+		tree, err := openTree(s.Files, 0)
+		if err != nil {
+			return trees, err
+		}
+		if s.FilesTree = tree != nil; s.FilesTree {
+			trees = append(trees, tree)
+		}
+	}
 	for i := range s.Mounts {
 		m := &s.Mounts[i]
 		if m.Source == "" {
@@ -49,15 +58,14 @@ func shiftedTrees(s *setup, pid int, log *slog.Logger) (trees []*os.File, err er
 // attributes are the mount's, recursive is unix.AT_RECURSIVE for what is mounted
 // below too.
 func shiftedTree(dir string, attributes uint64, recursive uint, pid int, log *slog.Logger) (*os.File, error) {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|recursive)
-	if errors.Is(err, unix.EPERM) { // root of a container, without CAP_SYS_ADMIN
+	tree, err := openTree(dir, recursive)
+	if err != nil {
+		return nil, err
+	}
+	if tree == nil {
 		log.Warn("files will belong to nobody in the guest: this root may not shift ids", "path", dir)
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open %q: %w", dir, err)
-	}
-	tree := os.NewFile(uintptr(fd), dir)
 	userns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
 	if err != nil {
 		tree.Close()
@@ -65,8 +73,21 @@ func shiftedTree(dir string, attributes uint64, recursive uint, pid int, log *sl
 	}
 	defer userns.Close()
 	shift := &unix.MountAttr{Attr_set: attributes | unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|recursive, shift); err != nil {
+	if err := unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH|recursive, shift); err != nil {
 		log.Warn("files will belong to nobody in the guest: their file system can't shift ids", "path", dir, "error", err)
 	}
 	return tree, nil
+}
+
+// openTree returns the path dir as a mount of its own, nil where this process may
+// not make one: root of a container, without CAP_SYS_ADMIN.
+func openTree(dir string, recursive uint) (*os.File, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|recursive)
+	if errors.Is(err, unix.EPERM) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %q: %w", dir, err)
+	}
+	return os.NewFile(uintptr(fd), dir), nil
 }

@@ -56,6 +56,9 @@ func live(control *net.UnixConn) error {
 		return err
 	}
 	closeFiles(card) // the host's from here on
+	if sys == nil {
+		return nil // it was no guest that was wanted
+	}
 	agent, err := unixConn(agentFD)
 	if err != nil {
 		return err
@@ -85,8 +88,11 @@ func become(control *net.UnixConn) (guest.System, *os.File, error) {
 	if err := becomeRoot(s.Groups); err != nil {
 		return nil, nil, err
 	}
-	remark := func(text string) error { return sendControl(control, report{Remark: text}) }
-	if err := enterRoot(s, trees, remark); err != nil {
+	if s.Remove != "" {
+		return nil, nil, os.RemoveAll(s.Remove)
+	}
+	tell := func(r report) error { return sendControl(control, r) }
+	if err := enterRoot(s, trees, tell); err != nil {
 		return nil, nil, err
 	}
 	// The card comes after the defaults that it takes over.
@@ -98,10 +104,13 @@ func become(control *net.UnixConn) (guest.System, *os.File, error) {
 			return nil, nil, err
 		}
 	}
+	if err := boundProcesses(s.Processes); err != nil {
+		return nil, nil, err
+	}
 	if err := sealRoot(s.Root == ""); err != nil {
 		return nil, nil, err
 	}
-	sys, err := confine()
+	sys, err := confine(s.Processes)
 	return sys, tap, err
 }
 

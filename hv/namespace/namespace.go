@@ -38,9 +38,11 @@
 // It is no kernel boundary: a flaw in the host's kernel is a flaw here. A VM
 // that is asked for must never be replaced by it in silence. It does not limit
 // processors or memory, apart from the guest's files in memory (Config.MemoryMiB).
+// What it keeps by Config.Files takes as much of the host's disk as the guest writes.
 package namespace
 
 import (
+	"cmp"
 	"os"
 	"sync"
 )
@@ -51,6 +53,12 @@ const Role = "sluice:namespace"
 // A Hypervisor starts guests in namespaces. Use New. Its methods may be called
 // by several goroutines.
 type Hypervisor struct {
+	// Processes bounds the processes and threads of a guest; 0 means 4096, what
+	// container engines and systemd give a service, give or take. Since Linux 5.14
+	// it holds for each user of the guest, since 6.14 for all of them together;
+	// before, there is no bound.
+	Processes uint32
+
 	tun string // the clone device of TAPs; a test replaces it
 
 	mu         sync.Mutex // guards the following field
@@ -59,6 +67,9 @@ type Hypervisor struct {
 
 // New returns a Hypervisor.
 func New() *Hypervisor { return &Hypervisor{tun: "/dev/net/tun"} }
+
+// processes returns Processes with its default.
+func (h *Hypervisor) processes() uint32 { return cmp.Or(h.Processes, 4096) }
 
 // Name returns "namespace".
 func (h *Hypervisor) Name() string { return "namespace" }

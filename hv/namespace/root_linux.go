@@ -19,21 +19,28 @@ const (
 	newRoot  = "/new"     // what becomes the guest's root
 	emptyDir = "/empty"   // an empty directory
 	lowerDir = "/lower"   // where a root that came as a mount is attached
+	filesDir = "/files"   // where the host's directory for what the guest writes is
 	scratch  = "/scratch" // the tmpfs that bounds all that the guest can write
 )
 
 // enterRoot builds the guest's root and pivots into it: the host's tree is
 // gone afterwards, but for what the new one was made of. trees are what came
-// along as mounts, and are closed; remark says what of the host's files can't be
-// shown.
-func enterRoot(s setup, trees []*os.File, remark func(string) error) error {
+// along as mounts, and are closed; tell tells the host what of its files can't
+// be shown, or kept.
+func enterRoot(s setup, trees []*os.File, tell func(report) error) error {
 	defer closeFiles(trees)
-	var tree *os.File // the directory s.Root
-	if s.RootTree {
-		if len(trees) == 0 {
-			return errors.New("the root's mount is missing")
+	var root, files *os.File // the directories s.Root and s.Files
+	for _, t := range []struct {
+		came bool
+		to   **os.File
+	}{{s.RootTree, &root}, {s.FilesTree, &files}} {
+		if !t.came {
+			continue
 		}
-		tree, trees = trees[0], trees[1:]
+		if len(trees) == 0 {
+			return errors.New("a mount of the root's is missing")
+		}
+		*t.to, trees = trees[0], trees[1:]
 	}
 	mounts, err := readMounts() // while /proc is the host's
 	if err != nil {
@@ -43,12 +50,18 @@ func enterRoot(s setup, trees []*os.File, remark func(string) error) error {
 		return err
 	}
 	if s.Root == "" {
-		v := newHostView(mounts, remark)
+		v := newHostView(mounts, func(text string) error { return tell(report{Remark: text}) })
 		if err := v.build(); err != nil {
 			return err
 		}
-	} else if err := overlayRoot(s.Root, tree); err != nil {
-		return err
+	} else {
+		upper, err := upperDir(s.Files, files)
+		if err != nil {
+			return err
+		}
+		if err := overlayRoot(s.Root, root, upper, tell); err != nil {
+			return err
+		}
 	}
 	if err := buildDevices(s.Terminal, s.Groups); err != nil {
 		return err
@@ -113,12 +126,11 @@ func enterBase(scratchMiB uint32) error {
 }
 
 // overlayRoot mounts dir of the host, or tree unless that is nil, as the guest's
-// root; what the guest writes goes to the scratch.
-func overlayRoot(dir string, tree *os.File) error {
-	for _, d := range []string{lowerDir, scratch + "/upper", scratch + "/work"} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			return err
-		}
+// root; what the guest writes goes to the directory upper. Where the file system of
+// that can't have it, and has nothing yet, it goes to the scratch.
+func overlayRoot(dir string, tree *os.File, upper string, tell func(report) error) error {
+	if err := os.Mkdir(lowerDir, 0o755); err != nil {
+		return err
 	}
 	from := hostRoot + dir
 	if tree != nil {
@@ -132,9 +144,15 @@ func overlayRoot(dir string, tree *os.File) error {
 		return err
 	}
 	defer unix.Close(lower)
-	// userxattr: a user namespace may not set the attributes of trusted.overlay.
-	options := fmt.Sprintf("userxattr,lowerdir=%s,upperdir=%s/upper,workdir=%s/work", descriptorPath(lower), scratch, scratch)
-	err = unix.Mount("root", newRoot, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options)
+	err = mountOverlay(lower, upper)
+	if err != nil && upper != scratch && isEmpty(upper+"/upper") {
+		if err := tell(report{NotKept: err.Error()}); err != nil {
+			return err
+		}
+		if upper, err = upperDir("", nil); err == nil {
+			err = mountOverlay(lower, upper)
+		}
+	}
 	if errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("overlay root %q (is something mounted below it?): %w", dir, err)
 	}
@@ -142,6 +160,14 @@ func overlayRoot(dir string, tree *os.File) error {
 		return fmt.Errorf("overlay root %q: %w", dir, err)
 	}
 	return nil
+}
+
+// mountOverlay mounts an overlay as the guest's root: the directory lower below what
+// the directory upper has in upper and work.
+func mountOverlay(lower int, upper string) error {
+	// userxattr: a user namespace may not set the attributes of trusted.overlay.
+	options := fmt.Sprintf("userxattr,lowerdir=%s,upperdir=%s/upper,workdir=%s/work", descriptorPath(lower), upper, upper)
+	return unix.Mount("root", newRoot, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options)
 }
 
 // pivot makes dir the process's root and detaches the old one.

@@ -24,7 +24,7 @@ func guestRoot(t *testing.T) string {
 		self = "/proc/self/exe" // a memfd
 	}
 	files := librariesOf(t, self)
-	for _, name := range []string{"sh", "cat", "ls", "id", "stat", "chown", "sleep", "true", "false"} {
+	for _, name := range []string{"sh", "cat", "ls", "id", "stat", "chown", "chmod", "mkdir", "rm", "sleep", "true", "false"} {
 		path, err := exec.LookPath(name)
 		if err != nil {
 			t.Fatal(err)

@@ -70,7 +70,7 @@ func (h *Hypervisor) start(ctx context.Context, cfg hv.Config, s setup) (*vm, er
 // setup checks cfg and returns what process 1 is told, apart from what the ids
 // decide. Its errors are the caller's mistakes, and not the host's.
 func (h *Hypervisor) setup(cfg hv.Config) (setup, error) {
-	s := setup{ScratchMiB: cfg.MemoryMiB, Hide: append(hiddenDirectories(), cfg.Hide...), Terminal: terminal(cfg.Stdio)}
+	s := setup{Processes: h.processes(), ScratchMiB: cfg.MemoryMiB, Hide: append(hiddenDirectories(), cfg.Hide...), Terminal: terminal(cfg.Stdio)}
 	if cfg.Kernel != "" || cfg.Initrd != "" {
 		return setup{}, fmt.Errorf("a namespace has the host's kernel, and can't boot another: %w", errors.ErrUnsupported)
 	}
@@ -95,6 +95,9 @@ func (h *Hypervisor) setup(cfg hv.Config) (setup, error) {
 		s.Root = root
 	}
 	var err error
+	if s.Files, err = keptFiles(cfg); err != nil {
+		return setup{}, err
+	}
 	if s.Mounts, err = mountSetups(cfg.Mounts); err != nil {
 		return setup{}, err
 	}

@@ -20,6 +20,7 @@ import (
 type vm struct {
 	cmd     *exec.Cmd
 	control *net.UnixConn // the lifeline: process 1 ends when it is closed
+	files   bool          // hv.Config.Files has what the guest writes; valid once it has started
 
 	mu    sync.Mutex    // guards the following fields
 	agent *net.UnixConn // nil once it is the caller's, or closed
@@ -52,7 +53,10 @@ func (v *vm) run(started chan<- error) {
 // handshake gives process 1 its ids and its setup, and waits until it is ready
 // for its agent's host.
 func (v *vm) handshake(ids idMaps, s setup, log *slog.Logger) error {
-	s.Groups = !ids.single
+	s.Groups, v.files = !ids.single, s.Files != ""
+	if err := prepareFiles(s.Files, ids); err != nil {
+		return err
+	}
 	if err := ids.write(v.cmd.Process.Pid); err != nil {
 		return err
 	}
@@ -89,10 +93,18 @@ func (v *vm) handshake(ids idMaps, s setup, log *slog.Logger) error {
 		case r.Remark != "":
 			log.Warn("not shown to the guest", "what", r.Remark)
 			continue // ready, or another, is to follow
+		case r.NotKept != "":
+			log.Warn("what the guest writes to its root is not kept", "why", r.NotKept)
+			v.files = false
+			continue
 		}
 		return nil
 	}
 }
+
+// KeepsFiles reports whether what the guest writes over its root is in
+// hv.Config.Files: the file system there may not be able to have it.
+func (v *vm) KeepsFiles() bool { return v.files }
 
 // NIC returns the TAP. See hv.VM. The TAP outlives the guest while the file is
 // open, and a read of it doesn't end then: close it when Wait returns.

@@ -25,6 +25,7 @@ type reaper struct {
 	kills   chan killRequest  // likewise
 	ends    chan endRequest   // likewise
 	signals chan os.Signal    // from the runtime; SIGCHLD wakes the loop
+	bound   processBound
 }
 
 // A startRequest asks the loop to start a command.
@@ -43,12 +44,12 @@ type startReply struct {
 
 // newReaper starts the reaper's goroutine, which lives as long as the process.
 // It returns prepare's error.
-func newReaper(prepare func() error) (*reaper, error) {
+func newReaper(prepare func() error, bound processBound) (*reaper, error) {
 	// Whatever process 1 was started with, its commands get the standard files.
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("keep descriptors from commands: %w", err)
 	}
-	r := &reaper{starts: make(chan startRequest), kills: make(chan killRequest), ends: make(chan endRequest), signals: make(chan os.Signal, 1)}
+	r := &reaper{starts: make(chan startRequest), kills: make(chan killRequest), ends: make(chan endRequest), signals: make(chan os.Signal, 1), bound: bound}
 	// signal.Ignore would be inherited by commands; a caught signal is not.
 	signal.Notify(r.signals, unix.SIGCHLD)
 	signal.Notify(make(chan os.Signal, 1)) // all, and nobody reads them
@@ -169,7 +170,11 @@ func signalAll(running map[int]*process, signal unix.Signal) {
 
 // startProcess starts a program.
 func (r *reaper) startProcess(path string, args []string, attr *syscall.ProcAttr) (*process, error) {
-	pid, err := syscall.ForkExec(path, args, attr)
+	pid := 0
+	err := r.bound.within(func() (err error) {
+		pid, err = syscall.ForkExec(path, args, attr)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -20,8 +20,18 @@ import (
 // prepare, unless nil, runs once on the thread that starts every command. What
 // it changes of that thread (capabilities, keyrings) the commands inherit and
 // the agent's other threads don't.
-func NewSystem(prepare func() error) (System, error) {
-	r, err := newReaper(prepare)
+func NewSystem(prepare func() error) (System, error) { return NewBoundedSystem(prepare, 0) }
+
+// NewBoundedSystem is NewSystem for a guest whose processes and threads, of each user,
+// are at most so many; 0 is no bound. It is RLIMIT_NPROC's, which Linux counts within
+// a user namespace since 5.14. The agent itself has some more than its commands, so
+// that it can still end what has taken all of them.
+func NewBoundedSystem(prepare func() error, processes uint64) (System, error) {
+	bound, err := newProcessBound(processes)
+	if err != nil {
+		return nil, fmt.Errorf("bound processes: %w", err)
+	}
+	r, err := newReaper(prepare, bound)
 	if err != nil {
 		return nil, fmt.Errorf("prepare to start commands: %w", err)
 	}

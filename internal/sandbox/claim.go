@@ -156,7 +156,7 @@ func (c *claim) clear() error {
 		if e.Name() == lockName {
 			continue
 		}
-		if err := os.RemoveAll(c.path(e.Name())); err != nil {
+		if err := removeAll(c.path(e.Name())); err != nil {
 			return fmt.Errorf("clear state directory: %w", err)
 		}
 	}

@@ -300,8 +300,12 @@ func (s *Sandbox) beginGuest(ctx context.Context, hypervisor hv.Hypervisor, opts
 		return startFailure("set up guest", err)
 	}
 	s.cfg.Warnings = append(s.cfg.Warnings, s.agent.Warnings()...)
-	// A machine that was kept has what it wrote, its patches included.
-	if !s.spec.Again || !needsDisks(hypervisor) {
+	keeps := s.keepsFiles(hypervisor)
+	if s.cfg.Keep && !keeps {
+		s.cfg.Warnings = append(s.cfg.Warnings, s.warnOfLoss())
+	}
+	// A root that was kept has what was written to it, patches included.
+	if !s.spec.Again || !keeps {
 		if err := s.patch(ctx); err != nil {
 			return err
 		}
