@@ -21,7 +21,7 @@ import (
 func (h *Hypervisor) Probe(ctx context.Context) hv.Report {
 	err := h.tryGuest(ctx)
 	if err == nil {
-		return hv.Report{Usable: true, Reason: "a guest started and answered"}
+		return hv.Report{Usable: true, Reason: "a guest started and answered; " + processBound()}
 	}
 	report := hv.Report{Reason: strings.ReplaceAll(err.Error(), "\n", "; ")}
 	var unusable *unusableError

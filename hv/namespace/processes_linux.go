@@ -31,15 +31,26 @@ func boundProcesses(n uint32) error {
 	return nil
 }
 
+// processBound says how far the kernel bounds a guest's processes.
+func processBound() string {
+	switch {
+	case kernelIs(6, 14):
+		return "its processes are bounded"
+	case countsByNamespace():
+		return "the processes of each of its users are bounded, and those of all from Linux 6.14 on"
+	}
+	return "its processes are not bounded, as from Linux 5.14 on"
+}
+
 // countsByNamespace reports whether the kernel counts the processes of a user within
 // the user namespace, so that neither other guests nor the host's user have part in
-// the bound: Linux 5.14.
-func countsByNamespace() bool {
+// the bound.
+func countsByNamespace() bool { return kernelIs(5, 14) }
+
+// kernelIs reports whether the kernel is of that version, or a newer one.
+func kernelIs(major, minor int) bool {
 	var name unix.Utsname
-	if unix.Uname(&name) != nil {
-		return false
-	}
-	return atLeast(unix.ByteSliceToString(name.Release[:]), 5, 14)
+	return unix.Uname(&name) == nil && atLeast(unix.ByteSliceToString(name.Release[:]), major, minor)
 }
 
 // atLeast reports whether a kernel's release, such as 6.1.0-13-amd64, is that version

@@ -96,8 +96,7 @@ func TestForkBomb(t *testing.T) {
 // kernel can.
 func TestProcessesOfAllUsers(t *testing.T) {
 	t.Parallel()
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil || !atLeast(unix.ByteSliceToString(name.Release[:]), 6, 14) {
+	if !kernelIs(6, 14) {
 		t.Skip("this kernel has one bound for all PID namespaces")
 	}
 	before, err := os.ReadFile(pidMax)
