@@ -81,6 +81,7 @@ func (a *answer) namesExpire(now time.Time) time.Time {
 func readAnswer(m *mdns.Msg, q *query, now time.Time) (*answer, error) {
 	a := &answer{rcode: m.Rcode, ad: m.AuthenticatedData, addrTTL: maxTTL, stored: now}
 	a.ede, a.reason = upstreamError(m)
+	// In miekg's form, since that is what records' names are compared in.
 	question, _, err := mdns.UnpackDomainName(lowerWire(q.wire()), 0)
 	if err != nil {
 		return nil, fmt.Errorf("read queried name: %w", err)
@@ -94,6 +95,8 @@ func readAnswer(m *mdns.Msg, q *query, now time.Time) (*answer, error) {
 	if a.rcode != mdns.RcodeSuccess {
 		c.records, c.ended = c.records[:c.end], false // nothing stands at a name that doesn't exist
 	}
+	// Packed anew rather than cut: what the upstream sent may be compressed into
+	// what is left out, and what we pack we can trust.
 	a.hops = c.hops
 	out := mdns.Msg{Compress: true, Answer: c.records, Ns: proofs(m.Ns, c.names)}
 	out.Question = []mdns.Question{{Name: question, Qtype: q.qtype, Qclass: mdns.ClassINET}}
@@ -117,6 +120,7 @@ func upstreamError(m *mdns.Msg) (e ede, reason string) {
 		return ede{}, ""
 	}
 	for _, o := range opt.Option {
+		// Its number can lie no more than the answer itself can.
 		if e, ok := o.(*mdns.EDNS0_EDE); ok {
 			return errorOf(e.InfoCode, ""), mdns.ExtendedErrorCodeToString[e.InfoCode]
 		}
@@ -137,6 +141,8 @@ type chain struct {
 func walkChain(rrs []mdns.RR, question string, qtype uint16) (chain, error) {
 	c := chain{names: []string{question}}
 	for cur := question; ; {
+		// Who asks for the CNAME itself, or for everything, gets it and not what
+		// it leads to: https://www.rfc-editor.org/rfc/rfc1034#section-3.6.2
 		cname := findCNAME(rrs, cur)
 		if cname == nil || qtype == mdns.TypeCNAME || qtype == mdns.TypeANY {
 			c.end = len(c.records)
@@ -149,13 +155,13 @@ func walkChain(rrs []mdns.RR, question string, qtype uint16) (chain, error) {
 			}
 			return c, nil
 		}
-		if len(c.hops) == maxChain {
+		if len(c.hops) == maxChain { // loops, too, end here
 			return c, errChain
 		}
 		c.records = appendHop(c.records, rrs, cname, cur)
 		cur = mdns.CanonicalName(cname.Target)
 		hop, ok := textName(cur)
-		if !ok {
+		if !ok { // no rule could be about it, so none could deny it
 			return c, errChainName
 		}
 		c.names = append(c.names, cur)
@@ -234,6 +240,8 @@ func proofs(rrs []mdns.RR, names []string) []mdns.RR {
 		}
 		switch coveredType(rr) {
 		case mdns.TypeSOA:
+			// One of another zone would make a negative answer live as long as
+			// whoever sent it likes.
 			for _, n := range names {
 				if mdns.IsSubDomain(h.Name, n) {
 					out = append(out, rr)
@@ -253,7 +261,7 @@ func proofs(rrs []mdns.RR, names []string) []mdns.RR {
 // that stay.
 func (a *answer) collect(rrs []mdns.RR) []mdns.RR {
 	c := collector{a: a, seen: make(map[netip.Addr]bool)}
-	out := rrs[:0]
+	out := rrs[:0] // in place: what is read is never behind what is written
 	for _, rr := range rrs {
 		h := rr.Header()
 		h.Ttl = min(h.Ttl, maxTTL) // as RFC 8767, section 4: a set top bit is no negative number
@@ -303,9 +311,10 @@ type collector struct {
 	stripped bool                // a service binding lost its ech
 }
 
+// addAddr notes an address that the guest would be given, once.
 func (c *collector) addAddr(ip []byte, ttl uint32) {
 	addr, ok := netip.AddrFromSlice(ip)
-	if !ok {
+	if !ok { // a hint of another length
 		return
 	}
 	c.a.addrTTL = min(c.a.addrTTL, ttl)
@@ -333,6 +342,8 @@ func (c *collector) addBinding(b *mdns.SVCB) bool {
 	if isMandatory(b, mdns.SVCB_ECHCONFIG) {
 		return false
 	}
+	// Clients connect to hints without asking for the target's address, so they
+	// are addresses like those of A and AAAA records.
 	c.addTarget(b.Target)
 	for _, v := range b.Value {
 		switch v := v.(type) {
@@ -380,7 +391,7 @@ func keepFor(m *mdns.Msg, rcode int, positive bool) uint32 {
 		}
 	}
 	if (rcode != mdns.RcodeSuccess || !positive) && !soa {
-		return 0
+		return 0 // nobody says for how long the name doesn't exist
 	}
 	return ttl
 }
@@ -390,16 +401,18 @@ func keepFor(m *mdns.Msg, rcode int, positive bool) uint32 {
 func ttlFields(msg []byte) []ttlField {
 	records := int(binary.BigEndian.Uint16(msg[6:])) + int(binary.BigEndian.Uint16(msg[8:]))
 	fields := make([]ttlField, 0, records)
-	off := skipName(msg, headerLen) + 4
+	off := skipName(msg, headerLen) + 4 // name, type and class of the question
 	for range records {
-		off = skipName(msg, off) + 4
+		off = skipName(msg, off) + 4 // likewise of the record, and its TTL behind
 		fields = append(fields, ttlField{off, binary.BigEndian.Uint32(msg[off:])})
 		off += 6 + int(binary.BigEndian.Uint16(msg[off+4:]))
 	}
 	return fields
 }
 
-// fold takes our random case back out of the names in rrs: see foldShared.
+// fold takes our random case back out of the names in rrs: see foldShared. The
+// guest spells the name in its own way, and caches must not learn ours. Types that
+// aren't listed keep what they have: their names are never compared with it.
 func fold(rrs []mdns.RR, question string) {
 	for _, rr := range rrs {
 		h := rr.Header()

@@ -36,6 +36,8 @@ var (
 // limits don't apply; nothing is kept.
 func (s *Server) Discover(ctx context.Context) (Discovery, error) {
 	var d Discovery
+	// A tells what a proxy that fakes addresses makes of any name, AAAA what the
+	// network's NAT64 makes of the two addresses.
 	for _, qtype := range []uint16{mdns.TypeA, mdns.TypeAAAA} {
 		a, err := s.askFor(ctx, discoveryName, qtype)
 		if err != nil {
@@ -59,15 +61,16 @@ func (s *Server) askFor(ctx context.Context, name string, qtype uint16) (*answer
 	if err != nil {
 		return nil, err
 	}
-	q, _, _ := parseQuery(msg)
+	q, _, _ := parseQuery(msg) // ours, and so no error
 	text, _ := textName(name)
+	// No call that others could join: whoever asks for the guest is judged.
 	c := &call{key: cacheKey{name: text, qtype: qtype}, q: q}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		return nil, errClosed
 	}
-	s.wg.Add(1)
+	s.wg.Add(1) // Close waits for this goroutine, which is the caller's
 	s.mu.Unlock()
 	defer s.wg.Done()
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)

@@ -60,6 +60,7 @@ type limitHits struct {
 	byName map[string]*limitHit
 }
 
+// A limitHit is one bound.
 type limitHit struct {
 	count uint64 // not yet told
 	told  time.Time
@@ -77,7 +78,7 @@ func (h *limitHits) hit(limit string, n uint64, now time.Time) uint64 {
 	}
 	l.count += n
 	if !l.told.IsZero() && now.Sub(l.told) < limitEvery {
-		return 0
+		return 0 // the next hit tells; what follows no hit is in Stats
 	}
 	n, l.count, l.told = l.count, 0, now
 	return n
@@ -103,7 +104,8 @@ type counters struct {
 	queries, malformed, local, denied, cached, answered, failed, limited, upstream, evicted atomic.Uint64
 }
 
-// Stats returns the counters' values. They are read one after the other.
+// Stats returns the counters' values. They are read one after the other, so that
+// a query under way may be in Queries and in none of the rest yet.
 func (s *Server) Stats() Stats {
 	c := &s.stats
 	return Stats{

@@ -45,6 +45,7 @@ func exchange(ctx context.Context, server netip.AddrPort, q *query, u upstreamSt
 	m, err := exchangeUDP(ctx, server, q, u)
 	switch {
 	case errors.Is(err, errTruncated), errors.Is(err, errWrongReplies):
+		// What case TCP answers in teaches nothing here: nobody complained of it.
 		m, _, err = exchangeTCP(ctx, server, q, u)
 	case errors.Is(err, errCase):
 		// Either the server folds case, or somebody guessed id and port. TCP
@@ -77,6 +78,7 @@ func exchange(ctx context.Context, server netip.AddrPort, q *query, u upstreamSt
 // exchangeUDP asks over UDP. The socket is connected, so that the kernel drops
 // what comes from another address or port.
 func exchangeUDP(ctx context.Context, server netip.AddrPort, q *query, u upstreamState) (*mdns.Msg, error) {
+	// Port 0: the kernel takes a random free one, half of what is to be guessed.
 	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server))
 	if err != nil {
 		return nil, err
@@ -110,7 +112,7 @@ func exchangeUDP(ctx context.Context, server netip.AddrPort, q *query, u upstrea
 		case errCase, errTruncated:
 			return nil, err
 		default:
-			wrong++
+			wrong++ // and the right one may still come
 		}
 	}
 	return nil, errWrongReplies
@@ -135,6 +137,8 @@ func exchangeTCP(ctx context.Context, server netip.AddrPort, q *query, u upstrea
 	}
 	defer c.Close()
 	defer endWith(ctx, c)()
+	// Length and query in one write: some servers read them by one read.
+	// https://www.rfc-editor.org/rfc/rfc7766#section-8
 	framed := appendQuestion(make([]byte, 2, 320), q, u)
 	sent := framed[2:]
 	binary.BigEndian.PutUint16(framed, uint16(len(sent)))
@@ -182,10 +186,12 @@ func endWith(ctx context.Context, c net.Conn) (release func()) {
 // (https://datatracker.ietf.org/doc/html/draft-vixie-dnsext-dns0x20-00), and no
 // option of the guest's.
 func appendQuestion(dst []byte, q *query, u upstreamState) []byte {
+	// An id, and a bit for each byte of the name.
 	var random [2 + maxNameWire/8 + 1]byte
 	rand.Read(random[:]) // never fails
 	start := len(dst)
 	flags := uint16(flagRD | flagAD) // AD: https://www.rfc-editor.org/rfc/rfc6840#section-5.7
+	// A guest that validates by itself wants what doesn't validate, too.
 	if q.cd {
 		flags |= flagCD
 	}
@@ -204,6 +210,8 @@ func appendQuestion(dst []byte, q *query, u upstreamState) []byte {
 	if u.noEDNS {
 		return dst
 	}
+	// An OPT record of ours, with no option: no client subnet, no cookie, nothing
+	// of the guest's that a name server could tell it by.
 	dst[start+11] = 1
 	dst = append(dst, 0)
 	dst = binary.BigEndian.AppendUint16(dst, mdns.TypeOPT)
@@ -244,6 +252,8 @@ func checkReply(msg, sent []byte) error {
 	}
 	got, want := msg[headerLen:questionEnd], sent[headerLen:questionEnd]
 	name := len(want) - 4
+	// The name uncompressed, as every server repeats it: nothing stands before it
+	// that a pointer could lead to.
 	if !equalFold(got[:name], want[:name]) || !bytes.Equal(got[name:], want[name:]) {
 		return errWrongReply
 	}
@@ -285,7 +295,7 @@ func wellFormed(msg []byte) bool {
 	for i := 6; i < headerLen; i += 2 {
 		records += int(binary.BigEndian.Uint16(msg[i:]))
 	}
-	for range records {
+	for range records { // a record takes eleven bytes at least, so lies end soon
 		if off = skipName(msg, off); off < 0 || off+10 > len(msg) {
 			return false
 		}

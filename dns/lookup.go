@@ -18,7 +18,9 @@ import (
 // addresses come first. The error says what the guest would be told.
 func (s *Server) Lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 	var addrs []netip.Addr
-	var problem error
+	var problem error // the first
+	// Both families at once, as a resolver's client asks; the answers are kept as
+	// the guest's own would be.
 	qtypes := []uint16{mdns.TypeA, mdns.TypeAAAA}
 	answers := make([]chan []byte, len(qtypes))
 	for i, qtype := range qtypes {
@@ -33,6 +35,7 @@ func (s *Server) Lookup(ctx context.Context, name string) ([]netip.Addr, error) 
 			return nil, fmt.Errorf("look up %q: %w", name, errClosed)
 		}
 	}
+	// In the order of qtypes, whichever comes first: IPv4 is what most hosts reach.
 	for i := range qtypes {
 		select {
 		case answer := <-answers[i]:
@@ -43,7 +46,7 @@ func (s *Server) Lookup(ctx context.Context, name string) ([]netip.Addr, error) 
 			}
 		case <-ctx.Done():
 			return nil, fmt.Errorf("look up %q: %w", name, ctx.Err())
-		case <-s.ctx.Done():
+		case <-s.ctx.Done(): // who waits for an upstream then gets no answer
 			return nil, fmt.Errorf("look up %q: %w", name, errClosed)
 		}
 	}
@@ -58,6 +61,7 @@ func (s *Server) Lookup(ctx context.Context, name string) ([]netip.Addr, error) 
 
 // readAddrs returns the addresses in an answer of our own, or its error.
 func readAddrs(answer []byte) ([]netip.Addr, error) {
+	// Ours has a header, whatever went wrong, and no code beyond its four bits.
 	if rcode := int(binary.BigEndian.Uint16(answer[2:]) & 0xf); rcode != mdns.RcodeSuccess {
 		return nil, fmt.Errorf("answer is %s", mdns.RcodeToString[rcode])
 	}
@@ -68,7 +72,8 @@ func readAddrs(answer []byte) ([]netip.Addr, error) {
 	return addrsIn(m.Answer), nil
 }
 
-// addrsIn returns the addresses of the A and AAAA records in rrs.
+// addrsIn returns the addresses of the A and AAAA records in rrs, whoever owns
+// them: in an answer of ours all stand at the end of the queried name's chain.
 func addrsIn(rrs []mdns.RR) []netip.Addr {
 	var addrs []netip.Addr
 	for _, rr := range rrs {

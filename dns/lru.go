@@ -8,6 +8,7 @@ type lru[K comparable, V any] struct {
 	ring  lruNode[K, V] // ring.next is the newest entry, ring.prev the oldest
 }
 
+// A lruNode is an entry, in the map and in the ring.
 type lruNode[K comparable, V any] struct {
 	key        K
 	value      V
@@ -20,6 +21,7 @@ func newLRU[K comparable, V any]() *lru[K, V] {
 	return l
 }
 
+// len returns how many entries there are.
 func (l *lru[K, V]) len() int { return len(l.nodes) }
 
 // use moves n to the front.
@@ -31,11 +33,14 @@ func (l *lru[K, V]) use(n *lruNode[K, V]) {
 	l.link(n)
 }
 
+// link puts n to the front.
 func (l *lru[K, V]) link(n *lruNode[K, V]) {
 	n.prev, n.next = &l.ring, l.ring.next
 	n.prev.next, n.next.prev = n, n
 }
 
+// unlink takes n out of the ring, whose head is a node too: there is always a
+// neighbour on either side.
 func (n *lruNode[K, V]) unlink() {
 	n.prev.next, n.next.prev = n.next, n.prev
 }

@@ -23,6 +23,10 @@ const (
 // pairs, in the list of its address, and either held by flows or in expiry; a
 // name is in idle iff none of its pairs is held.
 //
+// Each of the four bounds is the guest's to run into, who chooses what it asks
+// for and, with a domain of its own, what is answered. What is over one is never
+// an open flow's: first goes what is unused, then the new is refused.
+//
 // It isn't safe for concurrent use.
 type nameTable struct {
 	maxNames  int // names at once
@@ -32,8 +36,8 @@ type nameTable struct {
 
 	byName map[string]*namedAddrs
 	byAddr map[netip.Addr]*sharedAddr
-	idle   *lru[string, *namedAddrs]
-	expiry pairHeap
+	idle   *lru[string, *namedAddrs] // names that may go when there are too many
+	expiry pairHeap                  // pairs that go when their time comes
 	pairs  int
 	round  uint64 // counts calls of add
 }
@@ -74,11 +78,10 @@ func newNameTable(l Limits) *nameTable {
 
 // add records that addrs were answered for name, until expires. It returns how
 // many of them, counted from the first, are now in the table, and how many live
-// pairs had to leave for them. An address that isn't in
-// the table must not reach the guest: a flow to it would look as if nobody had
-// ever named it.
+// pairs had to leave for them. An address that isn't in the table must not reach
+// the guest: a flow to it would look as if nobody had ever named it.
 func (t *nameTable) add(name string, addrs []netip.Addr, expires, now time.Time) (kept, evicted int) {
-	t.expire(now)
+	t.expire(now) // before anything that lives has to leave
 	if len(addrs) == 0 {
 		return 0, 0
 	}
@@ -86,7 +89,7 @@ func (t *nameTable) add(name string, addrs []netip.Addr, expires, now time.Time)
 	if n == nil {
 		for len(t.byName) >= t.maxNames {
 			dropped := t.evictName(nil)
-			if dropped == 0 {
+			if dropped == 0 { // flows hold every name
 				return 0, evicted
 			}
 			evicted += dropped
@@ -95,7 +98,7 @@ func (t *nameTable) add(name string, addrs []netip.Addr, expires, now time.Time)
 		t.byName[name] = n
 		t.idle.put(name, n)
 	} else if n.held == 0 {
-		t.idle.put(name, n)
+		t.idle.put(name, n) // to the end of the queue: it was just used
 	}
 	t.round++
 	for _, a := range addrs {
@@ -106,7 +109,7 @@ func (t *nameTable) add(name string, addrs []netip.Addr, expires, now time.Time)
 		}
 		kept++
 	}
-	if len(n.pairs) == 0 {
+	if len(n.pairs) == 0 { // not one found room
 		t.forget(n)
 	}
 	return kept, evicted
@@ -117,6 +120,8 @@ func (t *nameTable) addPair(n *namedAddrs, addr netip.Addr, expires time.Time) (
 	for _, p := range n.pairs {
 		if p.addr == addr {
 			p.round = t.round
+			// Never sooner: an answer with a shorter life doesn't take back what
+			// another has promised.
 			if expires.After(p.expires) {
 				p.expires = expires
 				if p.index >= 0 {
@@ -141,13 +146,14 @@ func (t *nameTable) addPair(n *namedAddrs, addr netip.Addr, expires time.Time) (
 		evicted++
 	}
 	for t.pairs >= t.maxPairs {
+		// Whole names: of half a one some addresses would pass and others not.
 		dropped := t.evictName(n)
 		if dropped == 0 {
 			return evicted, false
 		}
 		evicted += dropped
 	}
-	at := t.byAddr[addr]
+	at := t.byAddr[addr] // perhaps gone meanwhile, with its last name
 	if at == nil {
 		at = new(sharedAddr)
 		t.byAddr[addr] = at
@@ -164,7 +170,8 @@ func (t *nameTable) addPair(n *namedAddrs, addr netip.Addr, expires time.Time) (
 	return evicted, true
 }
 
-// appendNames appends to dst the names that are live for addr.
+// appendNames appends to dst the names that are live for addr, the newest pair
+// first. It removes nothing: the way of a packet is no place to tidy up.
 func (t *nameTable) appendNames(dst []string, addr netip.Addr, now time.Time) []string {
 	at := t.byAddr[addr]
 	if at == nil {
@@ -185,9 +192,9 @@ func (t *nameTable) hold(addr netip.Addr, names []string, now time.Time) []*name
 	for _, name := range names {
 		p := t.pair(name, addr)
 		if p == nil || p.held == 0 && !now.Before(p.expires) {
-			continue
+			continue // gone since the flow was decided
 		}
-		if p.held == 0 {
+		if p.held == 0 { // from now on neither time nor a bound removes it
 			heap.Remove(&t.expiry, p.index)
 			if p.owner.held == 0 {
 				t.idle.remove(name)
@@ -228,7 +235,9 @@ func (t *nameTable) release(pairs []*namePair, now time.Time) {
 	}
 }
 
-// expire removes the pairs whose time has come, and names with their last pair.
+// expire removes the pairs whose time has come, and names with their last pair. No
+// timer does: who looks compares times, so a pair that is over matters only as
+// memory, which the next add needs.
 func (t *nameTable) expire(now time.Time) {
 	for len(t.expiry) > 0 && !now.Before(t.expiry[0].expires) {
 		p := t.expiry[0]
@@ -247,7 +256,7 @@ func (t *nameTable) evictName(keep *namedAddrs) (pairs int) {
 		return 0 // keep was just used: if it is the oldest, it is the only one
 	}
 	pairs = len(n.pairs)
-	for len(n.pairs) > 0 {
+	for len(n.pairs) > 0 { // from the end, where removePair moves nothing
 		t.removePair(n.pairs[len(n.pairs)-1])
 	}
 	t.forget(n)
@@ -307,7 +316,7 @@ func (t *nameTable) removePair(p *namePair) {
 	}
 	n := p.owner
 	for i, q := range n.pairs {
-		if q == p {
+		if q == p { // their order means nothing
 			last := len(n.pairs) - 1
 			n.pairs[i], n.pairs[last] = n.pairs[last], nil
 			n.pairs = n.pairs[:last]

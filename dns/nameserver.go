@@ -23,6 +23,8 @@ type Nameserver struct {
 // ParseNameserver reads IP, IP:PORT, HOST or HOST:PORT; the port is 53 where
 // none is given. An IPv6 address with a port stands in brackets.
 func ParseNameserver(s string) (Nameserver, error) {
+	// Addresses first: of "::1:53" the last part is no port, as of every IPv6
+	// address without brackets.
 	if addr, err := netip.ParseAddr(s); err == nil {
 		return nameserverAt(s, netip.AddrPortFrom(addr, dnsPort))
 	}
@@ -36,6 +38,8 @@ func ParseNameserver(s string) (Nameserver, error) {
 		}
 		host = h
 	}
+	// Not resolved here: who parses a configuration may have no network, and the
+	// addresses may change while the sandbox runs.
 	name, err := policy.ParseName(host)
 	if err != nil {
 		return Nameserver{}, fmt.Errorf("parse nameserver %q: neither IP, IP:PORT, HOST nor HOST:PORT: %w", s, err)
@@ -65,7 +69,9 @@ func (n Nameserver) String() string {
 }
 
 // loadNameservers returns the loader of configured upstreams. The error of a
-// host that can't be resolved matters only if no other upstream is left.
+// host that can't be resolved matters only if no other upstream is left. lookup
+// is this machine's resolver: to ask ourselves would be to ask for the one whom
+// we need to answer.
 func loadNameservers(list []Nameserver, lookup func(context.Context, string) ([]netip.Addr, error)) loader {
 	return func(ctx context.Context) (upstreams, error) {
 		var u upstreams
@@ -75,6 +81,7 @@ func loadNameservers(list []Nameserver, lookup func(context.Context, string) ([]
 				u.servers = addServer(u.servers, netip.AddrPortFrom(n.Addr, n.Port))
 				continue
 			}
+			// All of its addresses, in the place where it stands in the list.
 			addrs, err := lookup(ctx, n.Host)
 			if err != nil {
 				// The others can still be asked; this one is tried again soon.

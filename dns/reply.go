@@ -35,6 +35,7 @@ func denied(text string) ede { return errorOf(mdns.ExtendedErrorCodeBlocked, tex
 // appendHeader appends the header of a reply to q and its question. The counts
 // of the other sections are zero.
 func appendHeader(dst []byte, q *query, flags uint16, rcode int) []byte {
+	// Of a code above 15 the lower four bits, and the rest in our OPT record.
 	flags |= flagQR | flagRA | uint16(q.opcode)<<11 | uint16(rcode)&0xf
 	if q.rd {
 		flags |= flagRD // "copied into the response": RFC 1035, section 4.1.1
@@ -65,9 +66,10 @@ func appendOPT(msg []byte, q *query, rcode int, e ede) []byte {
 		return msg
 	}
 	binary.BigEndian.PutUint16(msg[10:], binary.BigEndian.Uint16(msg[10:])+1)
-	msg = append(msg, 0)
+	msg = append(msg, 0) // the root
 	msg = binary.BigEndian.AppendUint16(msg, mdns.TypeOPT)
 	msg = binary.BigEndian.AppendUint16(msg, ownUDPSize)
+	// The place of a TTL: upper bits of the code, version 0, flags.
 	msg = append(msg, byte(rcode>>4), 0)
 	do := uint16(0)
 	if q.do {
@@ -112,7 +114,7 @@ func emptyReply(q *query, flags uint16, rcode int, e ede) []byte {
 func (a *answer) render(q *query, given []netip.Addr, size int, now time.Time) []byte {
 	age := a.ageAt(now)
 	template, ttls, flags := a.packed, a.ttls, uint16(0)
-	if len(a.packed) == 0 {
+	if len(a.packed) == 0 { // a failure
 		return emptyReply(q, 0, a.rcode, a.ede)
 	}
 	if whole := len(given) == len(a.addrs); !whole || len(a.packed)+optLen(q, a.ede) > size {
@@ -121,6 +123,8 @@ func (a *answer) render(q *query, given []netip.Addr, size int, now time.Time) [
 		flags |= flagAD // for who asked: RFC 6840, section 5.8
 	}
 	msg := make([]byte, 0, len(template)+optLen(q, a.ede))
+	// Header and question have the same length in both, as the name is the same
+	// but for its case; the counts of records are the template's.
 	msg = appendHeader(msg, q, flags, a.rcode)
 	msg = append(msg, template[len(msg):]...)
 	copy(msg[6:headerLen], template[6:headerLen])
@@ -154,10 +158,10 @@ func (a *answer) reduce(q *query, given []netip.Addr, size int) (template []byte
 		// What fits stays in: some stubs make do with it instead of asking again.
 		flags |= flagTC
 	}
-	m.Compress, m.Extra = true, nil
+	m.Compress, m.Extra = true, nil // the OPT record itself is appendOPT's
 	template, err := m.Pack()
 	if err != nil || len(template)+optLen(q, a.ede) > size {
-		return emptyTemplate(q), nil, flagTC
+		return emptyTemplate(q), nil, flagTC // not one record fits: all of it over TCP
 	}
 	return template, ttlFields(template), flags
 }
@@ -186,6 +190,8 @@ func keepAddrs(rrs []mdns.RR, given []netip.Addr) []mdns.RR {
 		case *mdns.HTTPS:
 			whole, left = keepHints(&rr.SVCB, keep)
 		}
+		// One record less, and the signature over the set proves that somebody has
+		// taken it: to a validator that is forgery.
 		if !whole || !left {
 			changed[rr.Header().Rrtype] = true
 		}
@@ -215,7 +221,7 @@ func keepHints(b *mdns.SVCB, keep func(ip []byte) bool) (whole, left bool) {
 			n := len(*hints)
 			*hints = slices.DeleteFunc(*hints, unwanted)
 			whole = whole && len(*hints) == n
-			if len(*hints) == 0 {
+			if len(*hints) == 0 { // a parameter without a value is malformed
 				left = left && !isMandatory(b, v.Key())
 				continue
 			}

@@ -44,7 +44,7 @@ func (u upstreams) equal(v upstreams) bool {
 // pick returns the servers for name: those of the longest domain that it is in,
 // else the general ones. The caller must not change them.
 func (u upstreams) pick(name string) []netip.AddrPort {
-	best := -1
+	best := -1 // in domains, of which there are few
 	for i, d := range u.domains {
 		if inDomain(name, d.domain) && (best < 0 || len(d.domain) > len(u.domains[best].domain)) {
 			best = i
@@ -72,6 +72,8 @@ func parseResolvConf(text string) []netip.AddrPort {
 		if len(fields) < 2 || fields[0] != "nameserver" {
 			continue
 		}
+		// What is no address is passed over, as the C library does. A link-local
+		// one has its zone: without it nobody knows on which link to ask.
 		if addr, err := netip.ParseAddr(fields[1]); err == nil {
 			servers = addServer(servers, netip.AddrPortFrom(addr.Unmap(), dnsPort))
 		}
@@ -105,11 +107,12 @@ func parseScutil(text string) upstreams {
 		if strings.HasPrefix(line, "DNS configuration (for scoped") {
 			break
 		}
-		if strings.HasPrefix(line, "resolver #") {
+		if strings.HasPrefix(line, "resolver #") { // the head of the next block
 			r.addTo(&u)
 			r = scutilResolver{}
 			continue
 		}
+		// "nameserver[0] : 192.0.2.1"; the number is the order they stand in.
 		key, value, ok := strings.Cut(line, ":")
 		if !ok {
 			continue
@@ -150,7 +153,7 @@ func (r scutilResolver) addTo(u *upstreams) {
 		return
 	}
 	var servers []netip.AddrPort
-	for _, addr := range r.addrs {
+	for _, addr := range r.addrs { // all have the port, which may follow them
 		port := r.port
 		if port == 0 {
 			port = dnsPort
@@ -158,7 +161,7 @@ func (r scutilResolver) addTo(u *upstreams) {
 		servers = addServer(servers, netip.AddrPortFrom(addr, port))
 	}
 	if r.domain == "" {
-		if len(u.servers) == 0 {
+		if len(u.servers) == 0 { // the others are of interfaces that come second
 			u.servers = servers
 		}
 		return

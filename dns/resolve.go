@@ -41,13 +41,15 @@ type call struct {
 // be an answer.
 func (s *Server) ask(g *guestQuery, text string, kept bool, now time.Time) bool {
 	name, ok := text, true
-	if text != "" {
+	if text != "" { // the root, which has no labels, is asked for as it is
 		name, ok = policy.CanonicalName(text)
 	}
 	if !ok {
 		s.denyMalformed(g, text, now)
 		return true
 	}
+	// Names that a service record of a permitted name points to are permitted with
+	// it; nothing that is denied ever leaves for an upstream.
 	s.mu.Lock()
 	origins := s.targets.origins(nil, name, now)
 	s.mu.Unlock()
@@ -67,10 +69,11 @@ func (s *Server) ask(g *guestQuery, text string, kept bool, now time.Time) bool 
 // enqueue adds g to the call for its question, and starts that if there is none.
 // limit is the bound that forbids it; not ok means that the Server is closed.
 func (s *Server) enqueue(g *guestQuery, name string, kept bool, now time.Time) (limit string, ok bool) {
+	// All that makes another question of it: a validator wants signatures.
 	key := cacheKey{name: name, qtype: g.qtype, do: g.do, cd: g.cd}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.closed { // Close waits for the goroutines: no more may start
 		return "", false
 	}
 	if s.waiting >= s.cfg.Limits.Waiting {
@@ -78,7 +81,7 @@ func (s *Server) enqueue(g *guestQuery, name string, kept bool, now time.Time) (
 	}
 	c := s.calls[key]
 	if c == nil {
-		if !kept && !s.limiter.AllowN(now, 1) {
+		if !kept && !s.limiter.AllowN(now, 1) { // only what goes upstream costs somebody else
 			return limitRate, true
 		}
 		c = &call{key: key, q: g.query}
@@ -98,7 +101,7 @@ func (s *Server) run(c *call) {
 	a := s.lookUp(ctx, c)
 	now := time.Now()
 	s.mu.Lock()
-	delete(s.calls, c.key)
+	delete(s.calls, c.key) // c is this goroutine's alone from here on
 	s.waiting -= len(c.waiters)
 	// Who asks from here on finds the answer in the cache, or asks anew. An
 	// answer of upstreams that are no longer asked serves only who waited for it.
@@ -112,7 +115,7 @@ func (s *Server) run(c *call) {
 	}
 	for i := range c.waiters {
 		g := &c.waiters[i]
-		g.rules = s.rules.Load()
+		g.rules = s.rules.Load() // perhaps stricter ones than when it asked
 		s.finish(g, a, c.kept, now)
 	}
 }
@@ -124,7 +127,7 @@ func (s *Server) lookUp(ctx context.Context, c *call) *answer {
 	found := s.upstream.get(ctx, now)
 	s.mu.Lock()
 	if found.changed {
-		s.flushLocked()
+		s.flushLocked() // what the old ones said may be of another network
 	}
 	c.epoch = s.epoch
 	kept := s.cache.get([]byte(c.key.name), &c.q, now)
@@ -177,7 +180,7 @@ func (s *Server) resolve(ctx context.Context, c *call, servers []netip.AddrPort)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the other attempts
 	var attempts []*attempt
-	results := make(chan *attempt)
+	results := make(chan *attempt) // without room: an attempt that nobody waits for drops its own
 	start := func() {
 		a := &attempt{server: servers[len(attempts)]}
 		attempts = append(attempts, a)
@@ -195,6 +198,7 @@ func (s *Server) resolve(ctx context.Context, c *call, servers []netip.AddrPort)
 		case a := <-results:
 			a.done = a.err == nil || !isTimeout(a.err)
 			open--
+			// REFUSED and SERVFAIL are one server's trouble: the next may know.
 			if a.err == nil && final(a.answer.rcode) {
 				s.blameSilent(attempts, a.answer.stored)
 				return a.answer
@@ -239,6 +243,7 @@ func (s *Server) attempt(ctx context.Context, c *call, a *attempt, results chan<
 // askUpstream asks one upstream, when there is a socket for it, and reads what
 // it says.
 func (s *Server) askUpstream(ctx context.Context, c *call, at *attempt) (*answer, error) {
+	// One descriptor each; what waits here waits within its query's time.
 	select {
 	case s.sockets <- struct{}{}:
 		defer func() { <-s.sockets }()
@@ -260,7 +265,7 @@ func (s *Server) askUpstream(ctx context.Context, c *call, at *attempt) (*answer
 	if err != nil {
 		return nil, err
 	}
-	if !final(m.Rcode) {
+	if !final(m.Rcode) { // its records, if it has any, mean nothing
 		e, reason := upstreamError(m)
 		a := failure(c.key.name, m.Rcode, e, reason, now)
 		a.from = at.server

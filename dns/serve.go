@@ -45,11 +45,13 @@ func (s *Server) serve(msg []byte, proto policy.Protocol, now time.Time, reply f
 	}
 	s.stats.queries.Add(1)
 	q, rcode, ok := parseQuery(msg)
-	if !ok {
+	if !ok { // an answer to it could be one to an answer, for ever
 		s.stats.malformed.Add(1)
 		return false
 	}
 	g := guestQuery{query: q, proto: proto, at: now, reply: reply, rules: s.rules.Load()}
+	// Malformed messages make no event: their number is for the counters, and of
+	// what they ask nothing is known.
 	if rcode == mdns.RcodeFormatError {
 		s.stats.malformed.Add(1)
 		reply(emptyReply(&g.query, 0, rcode, errorOf(mdns.ExtendedErrorCodeOther, "malformed message")))
@@ -68,7 +70,7 @@ func (s *Server) serve(msg []byte, proto policy.Protocol, now time.Time, reply f
 		return true
 	}
 	var buf [maxNameWire]byte
-	text := appendText(buf[:0], g.wire())
+	text := appendText(buf[:0], g.wire()) // no string: a hit of the cache allocates none
 	if s.aliases[string(text)] {
 		s.answerAlias(&g, string(text), now)
 		return true
@@ -115,6 +117,8 @@ func (s *Server) answerAlias(g *guestQuery, name string, now time.Time) {
 			continue
 		}
 		data := addr.AsSlice()
+		// Written by hand: two records at most, and the header's count of answers
+		// stays within its lower byte.
 		msg = append(msg, 0xc0, headerLen) // the question's name
 		msg = append(msg, byte(qtype>>8), byte(qtype), 0, mdns.ClassINET)
 		msg = append(msg, 0, 0, 0, aliasTTL, 0, byte(len(data)))
@@ -182,6 +186,8 @@ func (s *Server) finish(g *guestQuery, a *answer, cached bool, now time.Time) {
 	s.mu.Lock()
 	origins := s.targets.origins(nil, a.name, now)
 	s.mu.Unlock()
+	// Again for what waited, by rules that may be new, and for the first time for
+	// what the cache holds: an answer knows no policy.
 	v := g.rules.permit(a.name, g.qtype, g.proto, origins)
 	if v.Action != policy.Allow {
 		s.denyName(g, a.name, v, now)
@@ -192,6 +198,7 @@ func (s *Server) finish(g *guestQuery, a *answer, cached bool, now time.Time) {
 		s.deny(g, Event{Name: a.name, Verdict: j.verdict, Reason: j.reason, Upstream: a.from, Cached: cached}, j.denied, now)
 		return
 	}
+	// In the table before the guest knows them: its next packet may be the SYN.
 	given := s.record(&g.query, a, j.addrs, origins, now)
 	if len(given) == 0 && len(j.addrs) > 0 {
 		// An empty answer would say that the name has no address.

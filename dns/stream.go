@@ -33,7 +33,7 @@ func (s *Server) ServeConn(c net.Conn) {
 		return
 	}
 	s.wg.Add(1)
-	s.conns[c] = struct{}{}
+	s.conns[c] = struct{}{} // Close closes them, and so ends a read that waits
 	s.mu.Unlock()
 	defer s.wg.Done()
 	defer func() {
@@ -115,6 +115,7 @@ func writeAnswers(c net.Conn, answers <-chan []byte, slots <-chan struct{}, brok
 			framed := make([]byte, 2, 2+len(answer))
 			binary.BigEndian.PutUint16(framed, uint16(len(answer)))
 			if _, err := c.Write(append(framed, answer...)); err != nil {
+				// Half a message may be out: nothing that followed would be read right.
 				close(broken)
 				c.Close() // wakes the reader
 				return

@@ -36,9 +36,9 @@ func newTargetTable(max int) *targetTable {
 // target, the target belongs to o's origins as well.
 func (t *targetTable) add(target string, o origin, now time.Time) {
 	add := append([]origin{o}, t.origins(nil, o.name, now)...)
-	have := t.origins(nil, target, now)
+	have := t.origins(nil, target, now) // without those that are over
 	for i, o := range add {
-		if i > 0 {
+		if i > 0 { // one of o's origins is one record further away than o
 			o.depth++
 		}
 		if o.name != target && o.depth <= maxTargetDepth {
@@ -48,7 +48,7 @@ func (t *targetTable) add(target string, o origin, now time.Time) {
 	if len(have) == 0 {
 		return
 	}
-	t.targets.put(target, have)
+	t.targets.put(target, have) // a new list: who holds the old one may read on
 	for t.targets.len() > t.max {
 		oldest, _, _ := t.targets.oldest()
 		t.targets.remove(oldest)

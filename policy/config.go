@@ -67,6 +67,8 @@ type Spec struct {
 // that could be read, so that all problems can be reported at once.
 func (s Spec) Flatten() (Config, Problems) {
 	c, problems := s.base()
+	// Deny lists come first, before a preset too: nothing the user allows elsewhere
+	// opens what they name.
 	var deny []Rule
 	for i, domain := range s.DenyDomains {
 		rules, p := denyDomain(domain, fmt.Sprintf("DenyDomains[%d]", i))
@@ -101,6 +103,8 @@ func (s Spec) base() (Config, Problems) {
 	if preset == "" && !custom {
 		preset = PresetPublicOnly
 	}
+	// What is published was published by the user, so it may be reached; nothing
+	// leaves that isn't allowed.
 	c := Config{DefaultIngress: Allow}
 	var problems Problems
 	if preset != "" {
@@ -165,6 +169,8 @@ func Preset(name string) (Config, error) {
 	case PresetNone:
 		c.DefaultIngress = Deny
 	case PresetPublicOnly, PresetNonLocal:
+		// Queries are flows to the host's port 53: without this rule the names of
+		// what may be reached couldn't be looked up.
 		rule(GroupHost, ProtocolsOf(UDP, TCP), PortRange{53, 53})
 		rule(GroupPublic, 0)
 		if name == PresetNonLocal {

@@ -35,6 +35,7 @@ func (u *universe) lintCovered() Problems {
 		source := ruleField(r, i)
 		switch {
 		case c.live || alive[r.Source] && r.Source != "" || reported[source]:
+			// An entry of DenyDomainSuffixes is two rules, of which one is enough.
 			continue
 		case strings.HasPrefix(r.Source, sourcePreset) || r.check().Err() != nil:
 			continue // not the user's to mend, or wrong in a way that was said
@@ -53,6 +54,8 @@ func (u *universe) lintCovered() Problems {
 func (u *universe) cover(i int) cover {
 	d := u.p.rules[i].Destination
 	c := u.coverName(i, d.anyName())
+	// Which rule comes before a dead one matters only where it is an allow: a deny
+	// that denies nothing is an error, and whoever else is dead a warning.
 	if c.live || !c.flows || d.kind != destSuffix || u.p.rules[c.by].Action == Allow {
 		return c
 	}
@@ -86,6 +89,7 @@ func (u *universe) coverName(i int, name string) cover {
 				continue
 			}
 			c.flows = true
+			// The first of both kinds decides, as in a walk.
 			by := min(domain, u.decides(k, cell))
 			if by >= i {
 				c.live = true
@@ -100,7 +104,7 @@ func (u *universe) coverName(i int, name string) cover {
 }
 
 // unnamed begins a name that stands for every subdomain that no rule names,
-// since no rule can name it.
+// since no rule can name it: a question mark is in no name that ParseName takes.
 const unnamed = "?."
 
 // anyName returns a name that d matches and that as few other domains as possible
@@ -129,6 +133,8 @@ func (u *universe) namedBy(name string, k flowKind) int {
 func (u *universe) uncovered(i int, c cover) (Problem, bool) {
 	r := &u.p.rules[i]
 	problem := Problem{Field: ruleField(r, i), Value: u.p.texts[i], Warning: true}
+	// From what the user most likely meant to what is left: each case has to be
+	// one that none of the former explains.
 	switch {
 	case c.flows:
 		u.describeDead(&problem, i, c.by)
@@ -156,6 +162,8 @@ func (u *universe) describeDead(problem *Problem, i, by int) {
 		what, problem.Warning = "denies nothing", false
 	}
 	problem.Message = fmt.Sprintf("%s: %s (%s) decides before it", what, ruleField(earlier, by), u.p.texts[by])
+	// A fix has to be possible: nothing of the user's can stand before a preset's
+	// rules or a deny list.
 	switch {
 	case r.Action == earlier.Action:
 		problem.Fix = "drop it"

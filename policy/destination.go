@@ -16,6 +16,8 @@ type Destination struct {
 	name   string       // valid iff kind is destDomain or destSuffix; canonical
 }
 
+// A destKind says which field of a Destination is valid. The first three are
+// compared with addresses, the others with names.
 type destKind uint8
 
 const (
@@ -68,7 +70,7 @@ func (d Destination) String() string {
 		}
 		return d.name
 	case destSuffix:
-		return "." + d.name
+		return "." + d.name // also of one label: a group has no dot before it
 	}
 	return "*"
 }
@@ -99,6 +101,8 @@ func (d Destination) matchesName(name string) bool {
 	case destDomain:
 		return name == d.name
 	case destSuffix:
+		// The dot is what keeps evilexample.com out of .example.com, and
+		// example.com itself, of which nothing is left.
 		rest, ok := strings.CutSuffix(name, d.name)
 		return ok && strings.HasSuffix(rest, ".")
 	}
@@ -115,9 +119,13 @@ func ParseDestination(s string) (Destination, error) {
 	if g, ok := groupByName(s); ok {
 		return GroupDestination(g), nil
 	}
+	// No name has a slash or a colon, so these are meant as addresses, however
+	// wrong: "10.0.0.0/33" is told what is wrong with it.
 	if strings.ContainsAny(s, "/:") || looksLikeAddr(s) {
 		return parsePrefix(s)
 	}
+	// Whether "*.example.com" has example.com in it every program answers in its
+	// own way, so no star is taken.
 	if strings.Contains(s, "*") {
 		fix := "a name is written out"
 		if rest, ok := strings.CutPrefix(s, "*."); ok && !strings.Contains(rest, "*") {
@@ -136,9 +144,10 @@ func ParseDestination(s string) (Destination, error) {
 	if err != nil {
 		return Destination{}, err
 	}
-	if IsHostAlias(name) {
+	if IsHostAlias(name) { // its addresses are the gateway's, whatever a resolver says
 		return GroupDestination(GroupHost), nil
 	}
+	// A word that is misspelt, "pubilc", must not become a name that never matches.
 	if !strings.Contains(name, ".") && !strings.HasSuffix(s, ".") {
 		return Destination{}, oneLabel(s)
 	}
@@ -154,6 +163,7 @@ func oneLabel(s string) Problem {
 	return Problem{Value: s, Message: "no such group", Fix: fix}
 }
 
+// looksLikeAddr reports whether s is an address that no name could be.
 func looksLikeAddr(s string) bool {
 	_, err := netip.ParseAddr(s)
 	return err == nil
@@ -181,7 +191,8 @@ func parsePrefix(s string) (Destination, error) {
 }
 
 // canonicalPrefix masks p and writes an IPv4-mapped prefix as the IPv4 prefix
-// that it is.
+// that it is: flows have no mapped addresses, so a rule for one would never match.
+// A mapped one of fewer than 96 bits holds other addresses too, and stays.
 func canonicalPrefix(p netip.Prefix) netip.Prefix {
 	if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
 		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)

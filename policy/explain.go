@@ -67,6 +67,8 @@ func (p *Policy) ExplainDNS(q Query) Explanation {
 // words, so that a decision need not.
 type why uint8
 
+// The first three are the rule's filters, compared before its destination: one
+// that fails there is not compared any further.
 const (
 	whyDirection why = iota
 	whyProtocol
@@ -90,7 +92,8 @@ type recorder struct {
 	steps []Step
 }
 
-// restart forgets a walk that another one follows.
+// restart forgets a walk that another one follows. A nil recorder, as Decide
+// has, forgets nothing.
 func (rec *recorder) restart() {
 	if rec != nil {
 		rec.steps = nil
@@ -126,11 +129,13 @@ func (rec *recorder) note(w *walk, r *reading, i int, yes bool, decided int, cod
 	case whyDirection:
 		text = fmt.Sprintf("for %v, the flow is %v", rule.direction(), w.f.Direction)
 		if rule.Destination.IsDomain() {
+			// "any" and a domain is for egress only, which its direction doesn't show.
 			text = "peers of ingress have no names"
 		}
 	case whyProtocol:
 		text = fmt.Sprintf("for %v, the flow is %v", rule.Protocols, w.f.Protocol)
 		if rule.Protocols.Has(w.f.Protocol) {
+			// The set fits, or is empty: it is the ports that rule ICMP out.
 			text = fmt.Sprintf("a rule with ports is never for %v", w.f.Protocol)
 		}
 	case whyPort:
@@ -173,6 +178,9 @@ func (rec *recorder) nameText(w *walk, r *reading, rule *Rule, yes bool) (text, 
 	}
 	given := rec.ev.Names
 	i := slices.IndexFunc(given, rule.Destination.matchesName)
+	// In the order in which the walk asks: what the flow shows counts more than
+	// what the address has, a deny needs one name, and an allow needs the address
+	// to be open before its names are looked at.
 	switch {
 	case shown != "":
 		text, missing = rec.shownText(w, rule, shown, yes)
@@ -187,6 +195,7 @@ func (rec *recorder) nameText(w *walk, r *reading, rule *Rule, yes bool) (text, 
 	case !w.open:
 		text = fmt.Sprintf("%v is an address of %s, but %s, and no address rule admits it", w.addr, given[i], w.group)
 	case !yes:
+		// One of the names would do, but the guest might mean another: it is named.
 		other := slices.IndexFunc(given, func(n string) bool { return !w.quietly(n) })
 		text = fmt.Sprintf("%v is an address of %s, but also of %s, which is not allowed, and the flow shows no name",
 			w.addr, given[i], given[max(other, 0)])
@@ -216,7 +225,7 @@ func (rec *recorder) shownText(w *walk, rule *Rule, shown string, yes bool) (tex
 		return fmt.Sprintf("%v is an address of %s, and not of %s, which the flow shows", w.addr, rec.ev.Names[i], shown), ""
 	case !matches:
 		return "the flow shows " + shown, ""
-	case !given:
+	case !given: // whoever shows a name may lie, so the resolver must have said it
 		return fmt.Sprintf("the flow shows %s, but the configured resolver has not answered %v for it", shown, w.addr),
 			fmt.Sprintf("an answer of the configured resolver with %v for %s", w.addr, shown)
 	}
@@ -233,7 +242,7 @@ func (rec *recorder) noteQuery(p *Policy, name string, i int, yes bool, decided 
 		text = "for ingress, a query is egress"
 	case whyName:
 		text = fmt.Sprintf("%s is not in %v", name, rule.Destination)
-	case whyNoQuery:
+	case whyNoQuery: // a rule by address, such as "allow 10.0.0.0/8"
 		text = "says nothing about names"
 	case whyPublic:
 		text = "whoever may reach every public address may look up every name"
@@ -242,7 +251,7 @@ func (rec *recorder) noteQuery(p *Policy, name string, i int, yes bool, decided 
 		}
 	case whyFilter:
 		text = fmt.Sprintf("for %v", rule.Destination)
-		if !yes {
+		if !yes { // a deny of port 443 of a name leaves its other ports, and so its query
 			text += ", but only for some protocols or ports"
 		}
 	case whyPort53:
@@ -283,6 +292,7 @@ func (p *Policy) changeFlow(h *Host, f Flow, ev Evidence, v Verdict) *Change {
 	}
 	var tries []Destination
 	if f.Direction == Egress {
+		// Of several names nobody knows which is meant, and so it is the address.
 		if ev.Stage == StageName && ev.Name != "" {
 			tries = append(tries, DomainDestination(ev.Name))
 		} else if len(ev.Names) == 1 {
@@ -291,15 +301,18 @@ func (p *Policy) changeFlow(h *Host, f Flow, ev Evidence, v Verdict) *Change {
 	}
 	a := f.Peer.Addr().Unmap().WithZone("")
 	if v.Group == GroupHost {
+		// The gateway's address is another one in the next sandbox.
 		tries = append(tries, GroupDestination(GroupHost))
 	} else {
 		tries = append(tries, PrefixDestination(netip.PrefixFrom(a, a.BitLen())))
+		// A deny may name either form, an allow the address inside alone.
 		if inner, ok := h.nat64(a); ok {
 			tries = append(tries, PrefixDestination(netip.PrefixFrom(inner, 32)))
 		}
 	}
 	for _, d := range tries {
 		rule.Destination = d
+		// An allow that still waits for a name is one; a deny that waits isn't yet.
 		changed, c := p.with(rule, v.Rule)
 		if w := changed.Decide(h, f, ev); w.Action == rule.Action && (w.Action == Allow || !w.NeedsName) {
 			return c
@@ -311,7 +324,7 @@ func (p *Policy) changeFlow(h *Host, f Flow, ev Evidence, v Verdict) *Change {
 // changeQuery is changeFlow for a query. To allow a name, a rule for HTTPS to it
 // is enough; a deny must be without filter to be about queries.
 func (p *Policy) changeQuery(q Query, v Verdict) *Change {
-	if q.Name == "" {
+	if q.Name == "" { // the root, which no rule can name
 		return nil
 	}
 	rule := Rule{Action: Allow - v.Action, Direction: Egress, Destination: DomainDestination(q.Name)}
@@ -332,6 +345,7 @@ func (p *Policy) with(rule Rule, i int) (*Policy, *Change) {
 		c.Place = placeBefore(p.rules[i].Source)
 	}
 	config := p.config
+	// The change is the caller's, the compiled rule the policy's.
 	rule.Ports = slices.Clone(rule.Ports)
 	config.Rules = slices.Insert(slices.Clone(p.rules), c.Before, rule)
 	return compile(config), c

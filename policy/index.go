@@ -44,6 +44,7 @@ type index struct {
 // the empty set: what a look-up returns that finds nothing.
 type vector []uint64
 
+// word returns ordinals 64*i to 64*i+63, the lowest bit first.
 func (v vector) word(i int) uint64 {
 	if i < len(v) {
 		return v[i]
@@ -89,6 +90,8 @@ func (s portIntervals) of(port uint16) *portInterval {
 	return &s[low]
 }
 
+// newIndex returns the index of a flattened list. It is not changed any more, so
+// any number of flows may be decided at once.
 func newIndex(rules []Rule) *index {
 	ix := &index{exact: make(map[string][]int32), suffix: make(map[string][]int32)}
 	for i := range rules {
@@ -128,7 +131,7 @@ func (ix *index) addAddresses(rules []Rule) {
 			ix.deny.set(ordinal)
 		}
 		switch d := rules[i].Destination; d.kind {
-		case destAny:
+		case destAny: // GroupNone too: any is every address, in a group or not
 			for g := range ix.byGroup {
 				ix.byGroup[g].set(ordinal)
 			}
@@ -222,7 +225,7 @@ func (ix *index) interval(rules []Rule, d Direction, p Protocol, first uint16) p
 // if there is no such rule. Of outer, only deny rules count.
 func (ix *index) nextAddress(from, none int, fits, group, prefix, outer vector) int {
 	ordinal, _ := slices.BinarySearch(ix.address, int32(from))
-	mask := ^uint64(0) << (ordinal % 64)
+	mask := ^uint64(0) << (ordinal % 64) // of the first word; the others count whole
 	for k := ordinal / 64; k < len(fits); k++ {
 		m := fits[k] & mask & (group.word(k) | prefix.word(k) | outer.word(k)&ix.deny[k])
 		if m != 0 {

@@ -19,6 +19,7 @@ func (c *Config) checkValues() Problems {
 	addresses := 0
 	for i := range c.Rules {
 		r := &c.Rules[i]
+		// These have no Fix: whoever builds rules by hand reads Go's documentation.
 		bad := func(field, message string) {
 			problems = append(problems, Problem{Field: ruleField(r, i) + "." + field, Message: message})
 		}
@@ -45,7 +46,7 @@ func (c *Config) checkValues() Problems {
 	}
 	switch c.Preset {
 	case "", PresetPublicOnly, PresetNonLocal, PresetAllowAll:
-	case PresetNone:
+	case PresetNone: // no card, so nothing here would ever be asked
 		if len(c.Rules) > 0 || c.DefaultEgress == Allow || c.DefaultIngress == Allow {
 			problems = append(problems, Problem{Field: "Policy", Value: c.Preset, Message: "without a network nothing can be ruled or allowed"})
 		}
@@ -68,6 +69,7 @@ func (d Destination) valid() bool {
 	case destPrefix:
 		return d.prefix.IsValid()
 	case destDomain, destSuffix:
+		// Names are compared byte by byte: another spelling would never match.
 		name, ok := CanonicalName(d.name)
 		return ok && name == d.name
 	}
@@ -106,6 +108,7 @@ func (p *Policy) lint() Problems {
 	for i := range p.rules {
 		problems = append(problems, p.rules[i].check().under(ruleField(&p.rules[i], i))...)
 	}
+	// What follows looks at whole lists: at one flow of every sort.
 	u := newUniverse(p)
 	problems = append(problems, u.lintCovered()...)
 	problems = append(problems, u.lintMetadata()...)
@@ -135,12 +138,12 @@ func (u *universe) lintMetadata() Problems {
 			}
 			i := u.decides(k, c)
 			if u.p.action(i, Egress) == Allow && !u.p.namesGroup(i) && opened[i] != bestKnownMetadata {
-				opened[i] = c.judged
+				opened[i] = c.judged // the best known one if it is among them
 			}
 		}
 	}
 	var problems Problems
-	for i := 0; i <= len(u.p.rules); i++ {
+	for i := 0; i <= len(u.p.rules); i++ { // the last is the default
 		if a, ok := opened[i]; ok {
 			problems = append(problems, Problem{
 				Field: u.p.field(i), Value: u.p.text(i), Warning: true,
@@ -176,6 +179,8 @@ func (p *Policy) lintHost() Problems {
 	var problems Problems
 	for i := range p.rules {
 		r := &p.rules[i]
+		// "*" and allow-all open the host too, but say so; who writes "host" mostly
+		// means one service of it.
 		open := r.Action == Allow && r.direction()&Egress != 0 && r.Destination == GroupDestination(GroupHost)
 		if open && len(r.Ports) == 0 && (r.Protocols.Has(TCP) || r.Protocols.Has(UDP)) {
 			problems = append(problems, Problem{
@@ -211,6 +216,8 @@ func (p *Policy) lintQUIC() Problems {
 func (u *universe) lintQueries() Problems {
 	i, every := u.p.everyName()
 	switch {
+	// The data goes out in the labels of a name that is asked for, and comes back
+	// in the answer.
 	case every && !u.reachesPublic():
 		return Problems{{
 			Field: u.p.field(i), Value: u.p.text(i), Warning: true,
@@ -253,6 +260,8 @@ func (p *Policy) someName() bool {
 // somehow, those aside that a rule denies by prefix: who allows the public and
 // denies a few addresses has no smaller list of names to allow instead.
 func (u *universe) reachesPublic() bool {
+	// One family is enough: many a policy speaks of IPv4 alone, on hosts that have
+	// nothing else.
 	all4, all6 := true, true
 	for n := range u.cells {
 		c := &u.cells[n]

@@ -13,6 +13,8 @@ func (p *Policy) MayReach(d Destination) bool {
 	if p == nil {
 		return false
 	}
+	// d itself is among the ends that part the universe: a prefix that no rule has
+	// would otherwise lie inside a cell, by whose first address it is not judged.
 	u := newUniverse(p, d)
 	if d.IsDomain() {
 		return slices.ContainsFunc(p.namesIn(d), u.reachesName)
@@ -45,12 +47,14 @@ func (p *Policy) namesIn(d Destination) []string {
 
 // reachesName reports whether a TCP flow that shows the name could be allowed.
 func (u *universe) reachesName(name string) bool {
+	// Either transport will do: resolvers repeat over TCP what UDP doesn't answer.
 	udp := u.p.PermitDNS(Query{Name: name, Transport: UDP})
 	tcp := u.p.PermitDNS(Query{Name: name, Transport: TCP})
 	if udp.Action != Allow && tcp.Action != Allow {
 		return false
 	}
 	return slices.ContainsFunc(u.cells, func(c cell) bool {
+		// What rebinding protection takes out of answers is never learnt.
 		given := u.p.config.DisableRebindProtection || u.p.admitPlace(c.place).Action == Allow
 		return given && u.reachesAt(name, &c)
 	})
@@ -63,6 +67,8 @@ func (u *universe) reachesAt(name string, c *cell) bool {
 		if k.protocol != TCP || c.denied != "" {
 			continue
 		}
+		// The walk that Decide makes once the first bytes are there, without a
+		// Host: the cell knows its place already.
 		w := walk{p: u.p, place: c.place, ports: k.interval,
 			f: Flow{Direction: Egress, Protocol: TCP, Peer: netip.AddrPortFrom(c.addr, k.port)}}
 		w.lookUp()

@@ -45,6 +45,8 @@ func (r Rule) String() string {
 func ParseRule(text string) (Rule, error) {
 	words := strings.Fields(text)
 	var s RuleSpec
+	// take returns the next word; "" behind the last, which the fields take for
+	// absent or refuse.
 	take := func() string {
 		if len(words) == 0 {
 			return ""
@@ -54,6 +56,8 @@ func ParseRule(text string) (Rule, error) {
 		return word
 	}
 	s.Action = take()
+	// No destination can be one of these: a name of one label ends in a dot, and
+	// any address is "*".
 	if len(words) > 0 && (words[0] == "egress" || words[0] == "ingress" || words[0] == "any") {
 		s.Direction = take()
 	}
@@ -62,6 +66,7 @@ func ParseRule(text string) (Rule, error) {
 			Fix: "write it as `allow egress api.example.com tcp 443`"}
 	}
 	s.Destination = take()
+	// Protocols are words and ports are numbers, so that either may be left out.
 	if len(words) > 0 && !startsWithDigit(words[0]) {
 		s.Protocols = strings.Split(take(), ",")
 	}
@@ -98,7 +103,7 @@ type RuleSpec struct {
 // as Ports[0].
 func (s RuleSpec) Rule() (Rule, Problems) {
 	r, problems := s.parse()
-	if len(problems) == 0 {
+	if len(problems) == 0 { // what couldn't be read can't be judged
 		problems = r.check()
 	}
 	return r, problems
@@ -127,6 +132,8 @@ func (s RuleSpec) parse() (Rule, Problems) {
 	fail := func(field, value, message, fix string) {
 		problems = append(problems, Problem{Field: field, Value: value, Message: message, Fix: fix})
 	}
+	// Exactly as the contract writes them: a configuration that says "Allow" or
+	// "in" was written for something else.
 	switch s.Action {
 	case "allow":
 		r.Action = Allow
@@ -145,7 +152,7 @@ func (s RuleSpec) parse() (Rule, Problems) {
 		fail("Direction", s.Direction, "no such direction", "write egress, ingress or any")
 	}
 	d, err := ParseDestination(s.Destination)
-	if p, ok := err.(Problem); ok {
+	if p, ok := err.(Problem); ok { // which all of its errors are
 		fail("Destination", p.Value, p.Message, p.Fix)
 	}
 	r.Destination = d
@@ -172,7 +179,8 @@ func (s RuleSpec) parse() (Rule, Problems) {
 // A field is one value of a RuleSpec and its path.
 type field struct{ name, value string }
 
-// fields joins a single value, if there is one, and a list.
+// fields joins a single value, if there is one, and a list: each pair of fields is
+// one set, and only a value's path still tells which of the two held it.
 func fields(single, value, list string, values []string) []field {
 	var out []field
 	if value != "" {
@@ -184,6 +192,7 @@ func fields(single, value, list string, values []string) []field {
 	return out
 }
 
+// protocolByName returns the protocol that a configuration names.
 func protocolByName(name string) (Protocol, bool) {
 	for p := TCP; p <= ICMPv6; p++ {
 		if protocolNames[p] == name {
@@ -204,7 +213,8 @@ func (r *Rule) direction() Direction {
 // unfiltered reports whether the rule is for every protocol and port.
 func (r *Rule) unfiltered() bool { return r.Protocols == 0 && len(r.Ports) == 0 }
 
-// listsPort reports whether the rule has a port filter that holds the port.
+// listsPort reports whether the rule has a port filter that holds the port. A rule
+// without a filter fits every port, and lists none.
 func (r *Rule) listsPort(port uint16) bool {
 	for _, p := range r.Ports {
 		if p.First <= port && port <= p.Last {
@@ -223,6 +233,8 @@ func (r *Rule) check() Problems {
 	}
 	icmp := ProtocolsOf(ICMPv4, ICMPv6)
 	d := r.direction()
+	// What could never match anything is an error; what matches less, or something
+	// else, than it seems to is a warning.
 	switch {
 	case r.Protocols&icmp != 0 && d != Egress:
 		add("Direction", d.String(), "there is no inbound ICMP", "write egress, or leave ICMP out", false)

@@ -73,6 +73,7 @@ func ParseTarget(text string, gateway netip.Addr) (Target, error) {
 	t := Target{
 		Flow:  Flow{Direction: Egress, Protocol: scheme.protocol},
 		query: u.Scheme == "dns",
+		// A Host header or an SNI; of tcp:// nobody knows what it speaks.
 		shown: u.Scheme == "http" || u.Scheme == "https",
 	}
 	host := u.Hostname()
@@ -100,7 +101,7 @@ func ParseTarget(text string, gateway netip.Addr) (Target, error) {
 		}
 		addr = somePublic
 	}
-	addr = addr.Unmap().WithZone("")
+	addr = addr.Unmap().WithZone("") // as flows have them
 	if scheme.protocol == ICMPv4 {
 		port = 0 // it has none, whatever was written
 		if addr.Is6() {
@@ -130,6 +131,7 @@ func (p *Policy) ExplainTarget(h *Host, t Target, names []string) []Decision {
 	if t.Name != "" {
 		e := p.ExplainDNS(Query{Name: t.Name, Transport: UDP})
 		met = append(met, Decision{Stage: "dns", About: t.Name, Explanation: e})
+		// Who isn't told an address connects to none.
 		if t.query || e.Verdict.Action == Deny {
 			return met
 		}
@@ -139,7 +141,7 @@ func (p *Policy) ExplainTarget(h *Host, t Target, names []string) []Decision {
 	ev := Evidence{Names: names}
 	d := Decision{"address", about, names, p.Explain(h, t.Flow, ev)}
 	met = append(met, d)
-	if !d.Verdict.NeedsName {
+	if !d.Verdict.NeedsName { // the first packet has settled it
 		return met
 	}
 	d.Stage, ev.Stage = "opaque", StageNoName

@@ -38,6 +38,8 @@ func newUniverse(p *Policy, further ...Destination) *universe {
 	}
 	firsts := firstAddresses(further)
 	h := &Host{Gateways: gatewaysBeside(firsts, p.index)}
+	// The gateway is taken out of the cell that it lies in, whose rest goes on at
+	// the address behind it.
 	for _, g := range h.Gateways {
 		firsts = append(firsts, g, g.Next())
 	}
@@ -45,7 +47,7 @@ func newUniverse(p *Policy, further ...Destination) *universe {
 	for _, a := range slices.Compact(firsts) {
 		c := cell{place: h.place(a)}
 		c.byPrefix, _ = p.index.byPrefix.Lookup(c.judged)
-		if c.judged != c.addr {
+		if c.judged != c.addr { // NAT64: denies may name the form that travels
 			c.byOuter, _ = p.index.byPrefix.Lookup(c.addr)
 		}
 		u.cells = append(u.cells, c)
@@ -60,6 +62,7 @@ func firstAddresses(destinations []Destination) []netip.Addr {
 	var firsts []netip.Addr
 	add := func(p netip.Prefix) {
 		firsts = append(firsts, p.Addr())
+		// Behind the last address of all there is none.
 		if next := lastAddress(p).Next(); next.IsValid() {
 			firsts = append(firsts, next)
 		}
@@ -105,6 +108,8 @@ func gatewaysBeside(firsts []netip.Addr, ix *index) []netip.Addr {
 	var best [2]netip.Addr
 	var least [2]int
 	for _, a := range firsts {
+		// The pools that gateways come from are private or public, never special;
+		// and what is judged by the address inside is no place for one.
 		c, _ := classes.Lookup(a)
 		if c.group != GroupPrivate && c.group != GroupPublic || wellKnownNAT64.Contains(a) {
 			continue
@@ -147,7 +152,7 @@ func (u *universe) kinds(r *Rule) []flowKind {
 				case first > last || !r.fitsPort(proto, first):
 					continue
 				case first == 53 && last > 53:
-					first++
+					first++ // flows to 53 are queries, of which reachable counts none
 				}
 				kinds = append(kinds, flowKind{d, proto, first, &intervals[k]})
 			}
@@ -171,6 +176,8 @@ func (k flowKind) has(c *cell) bool {
 // denied returns why the flows of the kind with a peer in the cell are always
 // denied, or "".
 func (k flowKind) denied(c *cell) string {
+	// A peer on the host's own loopback is the host; one that only claims to be,
+	// inside a NAT64 address, isn't.
 	if k.direction == Ingress && c.group == GroupLoopback && c.judged == c.addr {
 		return ""
 	}
