@@ -102,6 +102,7 @@ var allowed = map[string]map[string]string{
 	"hv/krun": {
 		"C":                      "opens libkrun; the only cgo of ours",
 		"hv":                     "implements it",
+		"hv/internal/ends":       "with what all backends share",
 		"vnet/link":              "names its card's format, makes its streams",
 		"internal/guest":         "puts the agent into the guest",
 		"internal/guest/machine": "what it tells then",
@@ -110,6 +111,7 @@ var allowed = map[string]map[string]string{
 	},
 	"hv/vz": {
 		"hv":                     "implements it",
+		"hv/internal/ends":       "with what all backends share",
 		"vnet/link":              "names its card's format, makes its sockets",
 		"internal/guest":         "puts the agent into the guest",
 		"internal/guest/kernel":  "what a guest boots",
@@ -155,6 +157,7 @@ var allowed = map[string]map[string]string{
 		"github.com/klauspost/compress": "modules as distributions pack them",
 	},
 	"internal/guest/machine": {
+		"hv":               "the guest that a machine is to be",
 		"internal/guest":   "process 1 becomes the agent",
 		"golang.org/x/sys": "mounts, modules, a machine's end",
 	},

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/hv/internal/ends"
 	"github.com/sluicenet/sluice/vnet/link"
 )
 
@@ -97,7 +98,7 @@ func (h *Hypervisor) checkHost() error {
 // launch starts the VM's process, which waits for its query. From here on the
 // guest has a lifeline: it ends when the control socket does.
 func launch(cfg hv.Config) (*vm, error) {
-	v := &vm{done: make(chan struct{}), sealed: make(chan struct{}, 1), ready: make(chan struct{}), log: cfg.Logger}
+	v := &vm{End: ends.NewEnd(), sealed: make(chan struct{}, 1), ready: make(chan struct{}), log: cfg.Logger}
 	if v.log == nil {
 		v.log = slog.New(slog.DiscardHandler)
 	}
@@ -108,7 +109,7 @@ func launch(cfg hv.Config) (*vm, error) {
 		started := make(chan error, 1)
 		go v.run(p, cfg.Console, started)
 		if err = <-started; err != nil {
-			<-v.done
+			<-v.Done()
 			err = fmt.Errorf("execute the machine's process: %w", err)
 		}
 	}
@@ -162,9 +163,11 @@ func (v *vm) plug(cfg hv.Config, theirs *closers) (p plugged, err error) {
 		return p, err
 	}
 	add()
-	if v.agent, end, err = socketpair(unix.SOCK_STREAM); err != nil {
+	agent, end, err := socketpair(unix.SOCK_STREAM)
+	if err != nil {
 		return p, err
 	}
+	v.PutAgent(agent)
 	add()
 	if v.status, end, err = socketpair(unix.SOCK_STREAM); err != nil {
 		return p, err
@@ -178,9 +181,11 @@ func (v *vm) plug(cfg hv.Config, theirs *closers) (p plugged, err error) {
 	if cfg.NIC != nil {
 		// A stream, and not datagrams: on Linux libkrun loses a slot of its ring for
 		// good whenever a datagram finds no room.
-		if v.nic, end, err = link.Pair(link.Stream); err != nil {
+		var nic *os.File
+		if nic, end, err = link.Pair(link.Stream); err != nil {
 			return p, err
 		}
+		v.PutNIC(nic, link.Stream)
 		add()
 	}
 	p.journal, p.log, err = os.Pipe()

@@ -1,7 +1,6 @@
 package krun
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,12 +15,15 @@ import (
 	"time"
 
 	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/hv/internal/ends"
 	"github.com/sluicenet/sluice/internal/guest/machine"
-	"github.com/sluicenet/sluice/vnet/link"
 )
 
 // A vm is a running guest.
 type vm struct {
+	ends.Ends
+	ends.End // set by run when the process has ended and all that it said is read
+
 	cmd     *exec.Cmd
 	control *net.UnixConn // the lifeline: the process ends when it is closed
 	log     *slog.Logger
@@ -33,17 +35,12 @@ type vm struct {
 	ready   chan struct{}  // closed by follow when the agent serves
 
 	mu     sync.Mutex     // guards the following fields
-	agent  net.Conn       // nil once it is the caller's, or closed
 	status net.Conn       // what process 1 of the guest tells; closed by unplug
-	nic    *os.File       // nil without a card, once it is the caller's, or closed
 	told   machine.Status // what process 1 has told
 	late   error          // what the VM's process reported after it was ready
 	dir    string         // the VM's directory, removed at its end; "" before there is one
 	door   *listener      // where the guest connects by vsock; nil where it doesn't
 	ended  bool           // the process has; nothing may be made for it any more
-
-	done chan struct{} // closed by run when the process has ended and all that it said is read
-	exit hv.Exit       // valid once done is closed
 }
 
 var _ hv.VM = (*vm)(nil)
@@ -53,7 +50,8 @@ var _ hv.VM = (*vm)(nil)
 func (v *vm) run(p plugged, console io.Writer, started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	defer close(v.done)
+	var exit hv.Exit
+	defer func() { v.SetEnd(exit) }()
 	err := v.cmd.Start()
 	if err == nil {
 		v.readers.Go(func() { copyLog(v.log, p.journal, &v.journal) })
@@ -76,7 +74,7 @@ func (v *vm) run(p plugged, console io.Writer, started chan<- error) {
 	p.close()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.exit = exitOf(v.cmd.ProcessState, v.told)
+	exit = exitOf(v.cmd.ProcessState, v.told)
 	os.RemoveAll(v.dir)
 }
 
@@ -184,7 +182,7 @@ func (v *vm) report() (report, error) {
 // is gone.
 func (v *vm) explain(err error) error {
 	v.Kill()
-	<-v.done
+	<-v.Done()
 	if line := v.journal.lastLine(); line != "" {
 		return fmt.Errorf("the machine's process ended (%v): %s", v.cmd.ProcessState, line)
 	}
@@ -244,11 +242,11 @@ func (v *vm) await(event <-chan struct{}, before, missing string) error {
 	select {
 	case <-event:
 		return nil
-	case <-v.done:
+	case <-v.Done():
 		return v.bootError("the virtual machine ended before its agent " + before)
 	case <-timer.C:
 		v.Kill()
-		<-v.done
+		<-v.Done()
 		return v.bootError(fmt.Sprintf("the virtual machine's agent %s after %v", missing, bootTimeout))
 	}
 }
@@ -277,7 +275,7 @@ func (v *vm) bootError(what string) error {
 	defer v.mu.Unlock()
 	e := &bootError{told: v.told, why: v.late}
 	parts := []string{what}
-	for _, part := range []string{v.told.Failure, meanings[v.exit.Code]} {
+	for _, part := range []string{v.told.Failure, meanings[v.cmd.ProcessState.ExitCode()]} {
 		if part != "" && (v.late == nil || part == v.told.Failure) {
 			parts = append(parts, part)
 		}
@@ -313,30 +311,6 @@ func (v *vm) makeDir() (string, error) {
 // errEnded is why nothing is made for a VM any more.
 var errEnded = errors.New("the machine's process ended")
 
-// NIC returns the card's stream. See hv.VM.
-func (v *vm) NIC() (*os.File, link.Format) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.nic == nil {
-		return nil, 0
-	}
-	nic := v.nic
-	v.nic = nil
-	return nic, link.Stream
-}
-
-// Agent returns the agent's stream. See hv.VM.
-func (v *vm) Agent() net.Conn {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.agent == nil {
-		return nil // not a net.Conn that holds a nil pointer
-	}
-	agent := v.agent
-	v.agent = nil
-	return agent
-}
-
 // Kill kills the VM's process, which the whole guest is part of.
 func (v *vm) Kill() error {
 	if err := v.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -345,25 +319,10 @@ func (v *vm) Kill() error {
 	return nil
 }
 
-// Wait waits for the guest's end. See hv.VM.
-func (v *vm) Wait(ctx context.Context) (hv.Exit, error) {
-	select { // an answer that is there is given, whatever ctx says
-	case <-v.done:
-		return v.exit, nil
-	default:
-	}
-	select {
-	case <-v.done:
-		return v.exit, nil
-	case <-ctx.Done():
-		return hv.Exit{}, ctx.Err()
-	}
-}
-
 // Close ends the guest and closes what the caller didn't take.
 func (v *vm) Close() error {
 	err := v.Kill()
-	<-v.done
+	<-v.Done()
 	v.unplug()
 	return err
 }
@@ -373,12 +332,7 @@ func (v *vm) unplug() {
 	if v.control != nil {
 		v.control.Close() // a second time, an error that says nothing
 	}
-	if agent := v.Agent(); agent != nil {
-		agent.Close()
-	}
-	if nic, _ := v.NIC(); nic != nil {
-		nic.Close()
-	}
+	v.CloseEnds()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.status != nil {

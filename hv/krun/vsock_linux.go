@@ -83,14 +83,15 @@ func (v *vm) meet() error {
 		} else {
 			v.mu.Lock()
 			v.status.Close()
-			v.status, v.agent = status, &visitor{agent, v.agent}
+			v.status = status
 			v.mu.Unlock()
+			v.PutAgent(&visitor{agent, v.Agent()})
 		}
 	}
 	v.door.Close()
 	if err != nil {
 		v.Kill()
-		<-v.done
+		<-v.Done()
 		return v.bootError(fmt.Sprintf("the guest did not connect to the host: %v", err))
 	}
 	return nil

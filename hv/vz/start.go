@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/hv/internal/ends"
 	"github.com/sluicenet/sluice/internal/guest/machine"
 	"github.com/sluicenet/sluice/vnet/link"
 )
@@ -70,8 +71,8 @@ func (h *Hypervisor) start(ctx context.Context, cfg hv.Config, begin func(virtua
 		return nil, err
 	}
 	v := &vm{
-		log: cfg.Logger, begun: make(chan error, 1), asks: make(chan request),
-		killed: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}),
+		End: ends.NewEnd(), log: cfg.Logger, begun: make(chan error, 1), asks: make(chan request),
+		killed: make(chan struct{}), ready: make(chan struct{}),
 	}
 	if v.log == nil {
 		v.log = slog.New(slog.DiscardHandler)
@@ -120,14 +121,16 @@ func (v *vm) make(ctx context.Context, h *Hypervisor, cfg hv.Config, p plan) err
 	if err != nil {
 		return err
 	}
-	v.agent = &stream{Conn: agent, closed: v.part}
+	v.PutAgent(&stream{Conn: agent, closed: v.part})
 	if p.card != nil {
 		// The buffers are Pair's business: on macOS the send buffer is the
 		// largest frame, and the receive buffer four times that and more.
-		if v.nic, p.card.file, err = link.Pair(link.Datagram); err != nil {
+		nic, guests, err := link.Pair(link.Datagram)
+		if err != nil {
 			return err
 		}
-		v.theirs = append(v.theirs, p.card.file)
+		v.PutNIC(nic, link.Datagram)
+		p.card.file, v.theirs = guests, append(v.theirs, guests)
 	}
 	// Last, since it can't be undone but by stopping what runs.
 	v.machine, err = h.framework.create(p)
@@ -138,15 +141,12 @@ func (v *vm) make(ctx context.Context, h *Hypervisor, cfg hv.Config, p plan) err
 func (v *vm) abandon() {
 	v.free()
 	v.over = true
-	for _, f := range []*os.File{v.console, v.nic} {
-		if f != nil {
-			f.Close()
-		}
+	v.CloseEnds()
+	if v.console != nil {
+		v.console.Close()
 	}
-	for _, c := range []net.Conn{v.status, v.agent} {
-		if c != nil {
-			c.Close()
-		}
+	if v.status != nil {
+		v.status.Close()
 	}
 }
 

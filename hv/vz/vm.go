@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/hv/internal/ends"
 	"github.com/sluicenet/sluice/internal/guest/machine"
-	"github.com/sluicenet/sluice/vnet/link"
 )
 
 const (
@@ -35,6 +35,9 @@ const (
 //
 //	own: begin ─► loop: changes, requests, killed ─► over ─► free ─► done
 type vm struct {
+	ends.Ends
+	ends.End // set by own when the machine has ended and all that it said is read
+
 	machine virtualMachine // owned by own
 	log     *slog.Logger
 	theirs  []*os.File // the machine's ends, which must stay open; closed by free
@@ -50,14 +53,9 @@ type vm struct {
 	readers sync.WaitGroup
 
 	mu    sync.Mutex     // guards the following fields
-	agent net.Conn       // nil once it is the caller's, or closed
-	nic   *os.File       // nil without a card, once it is the caller's, or closed
 	told  machine.Status // what process 1 has told
 	timer *time.Timer    // that ends a guest which was told to part; nil before
 	over  bool           // the machine has ended: no timer is made any more
-
-	done chan struct{} // closed by own when the machine has ended and all that it said is read
-	exit hv.Exit       // valid once done is closed
 }
 
 // A request asks own for something that needs the machine.
@@ -68,7 +66,6 @@ type request struct {
 
 // own begins the machine and attends it until it has ended.
 func (v *vm) own(begin func(virtualMachine) error, console io.Writer) {
-	defer close(v.done)
 	v.readers.Go(func() { copyConsole(console, v.console) })
 	v.readers.Go(v.follow)
 	// begin may take seconds, and nobody can interrupt it. A Kill meanwhile is found
@@ -94,7 +91,7 @@ func (v *vm) own(begin func(virtualMachine) error, console io.Writer) {
 	_ = v.console.SetReadDeadline(lately)
 	v.readers.Wait()
 	v.status.Close()
-	v.exit = v.exitOf(end)
+	v.SetEnd(v.exitOf(end))
 }
 
 // attend answers requests until the machine has ended, and returns its last state.
@@ -202,13 +199,13 @@ func (v *vm) awaitReady(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-v.done:
+	case <-v.Done():
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		if v.told.Failure != "" {
 			return errors.New("the guest's process 1 gave up: " + v.told.Failure)
 		}
-		return fmt.Errorf("the virtual machine ended before its agent served (%+v)", v.exit)
+		return fmt.Errorf("the virtual machine ended before its agent served (told: %+v)", v.told)
 	case <-timer.C:
 		return fmt.Errorf("the virtual machine's agent doesn't serve after %v", bootTimeout)
 	}
@@ -219,7 +216,7 @@ func (v *vm) ask(ctx context.Context, what string, do func(virtualMachine) error
 	r := request{do: do, reply: make(chan error, 1)}
 	select {
 	case v.asks <- r:
-	case <-v.done:
+	case <-v.Done():
 		return fmt.Errorf("%s guest: %w", what, os.ErrProcessDone)
 	case <-ctx.Done():
 		return ctx.Err()
@@ -262,58 +259,17 @@ func (v *vm) Save(ctx context.Context, path string) error {
 	})
 }
 
-// NIC returns the card's socket. See hv.VM.
-func (v *vm) NIC() (*os.File, link.Format) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.nic == nil {
-		return nil, 0
-	}
-	nic := v.nic
-	v.nic = nil
-	return nic, link.Datagram
-}
-
-// Agent returns the agent's stream. See hv.VM.
-func (v *vm) Agent() net.Conn {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	agent := v.agent
-	v.agent = nil
-	return agent
-}
-
 // Kill has the machine stopped. See hv.VM.
 func (v *vm) Kill() error {
 	v.kill.Do(func() { close(v.killed) })
 	return nil
 }
 
-// Wait waits for the guest's end. See hv.VM.
-func (v *vm) Wait(ctx context.Context) (hv.Exit, error) {
-	select { // an answer that is there is given, whatever ctx says
-	case <-v.done:
-		return v.exit, nil
-	default:
-	}
-	select {
-	case <-v.done:
-		return v.exit, nil
-	case <-ctx.Done():
-		return hv.Exit{}, ctx.Err()
-	}
-}
-
 // Close ends the guest and closes what the caller didn't take.
 func (v *vm) Close() error {
 	v.Kill()
-	<-v.done
-	if agent := v.Agent(); agent != nil {
-		agent.Close()
-	}
-	if nic, _ := v.NIC(); nic != nil {
-		nic.Close()
-	}
+	<-v.Done()
+	v.CloseEnds()
 	return nil
 }
 
