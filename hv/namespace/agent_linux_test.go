@@ -116,6 +116,9 @@ func TestTrust(t *testing.T) {
 	}
 	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	client := bootGuest(t, hv.Config{}, guest.Bootstrap{CA: []byte(ca)})
+	if w := client.Warnings(); len(w) > 0 {
+		t.Errorf("warnings %q: every store of this host can be changed in the guest", w)
+	}
 	got := output(t, client, guest.Command{Args: []string{"sh", "-c", "cat " + bundle + "; echo $SSL_CERT_FILE"}})
 	if want := string(before) + ca + bundle + "\n"; got != want {
 		t.Errorf("the guest's bundle has %d bytes, and ends %q; want the host's and the CA", len(got), got[max(0, len(got)-80):])

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -50,12 +52,22 @@ func showResolver() error {
 	return nil
 }
 
-// showTrust shows copies of the host's bundles of certificates, which the agent
-// can write, in their place: a sandbox that intercepts TLS adds a certificate to
-// them. A bundle that can't be shown so stays the host's, read-only, and the
-// agent names another to programs.
+// showTrust shows copies of the host's bundles of certificates and of Java's
+// stores, which the agent can write, in their place: a sandbox that intercepts TLS
+// adds a certificate to them. What can't be shown so stays the host's, read-only,
+// and the agent names another bundle to programs.
 func showTrust() error {
-	for i, name := range guest.TrustFiles() {
+	names := guest.TrustFiles()
+	for _, pattern := range guest.JavaStores() {
+		found, err := filepath.Glob(newRoot + pattern)
+		if err != nil {
+			return err // a pattern of ours
+		}
+		for _, name := range found {
+			names = append(names, strings.TrimPrefix(name, newRoot))
+		}
+	}
+	for i, name := range names {
 		target, err := inRoot(name) // a link leads to what it is of
 		if err != nil {
 			continue // not this distribution's

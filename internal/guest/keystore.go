@@ -37,6 +37,10 @@ var javaStores = []string{
 	"/usr/local/*/lib/security/cacerts", "/opt/*/lib/security/cacerts", "/opt/*/*/lib/security/cacerts",
 }
 
+// JavaStores returns patterns, as filepath.Glob takes them, of where Java's trust
+// stores are. They are changed where they can be written, as TrustFiles are.
+func JavaStores() []string { return slices.Clone(javaStores) }
+
 // addToJava adds the CA to Java's trust stores.
 func (t *trust) addToJava(home string) {
 	patterns := slices.Clone(javaStores)
