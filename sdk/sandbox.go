@@ -117,8 +117,8 @@ type SandboxStopResult struct {
 	ExitCode   *int          // of the guest's first process; nil if a signal ended it, or it isn't known
 	Signal     *int          // that ended it; nil if none did
 	ObservedAt time.Time
-	// Source is what ended it: stop, kill, creator, guest, signal, drain, limit
-	// or idle; nil if it crashed.
+	// Source is what ended it: stop, kill, creator, guest, signal, drain, limit,
+	// idle or violation (of a secret); nil if it crashed.
 	Source *string
 	// Denied counts the flows and queries that were denied, those too whose
 	// events found no room; 0 if it crashed.

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +22,7 @@ type logFlags struct {
 	until      string
 	sources    []string
 	timestamps bool
+	output
 }
 
 func newLogs(c *console) *cobra.Command {
@@ -28,8 +31,8 @@ func newLogs(c *console) *cobra.Command {
 		Use:   "logs [flags] SANDBOX",
 		Short: "Print what the commands of a sandbox have written",
 		Long: `Print what the commands of a sandbox have written: their standard output to
-standard output, the rest to standard error. What an attached command wrote to a
-file or terminal of its user is in no log.`,
+standard output, the rest to standard error; as JSON all to standard output.
+What an attached command wrote to a file or terminal of its user is in no log.`,
 		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.print(cmd.Context(), c, args[0], time.Now())
@@ -43,6 +46,7 @@ file or terminal of its user is in no log.`,
 	flags.StringVar(&f.until, "until", "", "before a `TIME`")
 	flags.StringSliceVar(&f.sources, "source", nil, "only of a `SOURCE`: stdout, stderr, output or system")
 	flags.BoolVarP(&f.timestamps, "timestamps", "t", false, "put the time before each piece")
+	f.register(flags)
 	return cmd
 }
 
@@ -50,6 +54,9 @@ file or terminal of its user is in no log.`,
 func (f *logFlags) print(ctx context.Context, c *console, name string, now time.Time) error {
 	o, err := f.options(now)
 	if err != nil {
+		return err
+	}
+	if _, err := f.asJSON(); err != nil {
 		return err
 	}
 	h, err := m.GetSandbox(ctx, name)
@@ -122,18 +129,37 @@ func moment(text string, now time.Time) (time.Time, error) {
 	return t, nil
 }
 
+// loggedPiece is a piece of a log as logs prints it.
+type loggedPiece struct {
+	Time    time.Time   `json:"ts"`
+	Source  m.LogSource `json:"source"`
+	Command *uint64     `json:"command,omitempty"` // its number; the sandbox's own have none
+	Text    string      `json:"text"`
+	Data    []byte      `json:"data,omitempty"` // in base64, where it is no text
+}
+
 // entry prints one entry.
 func (f *logFlags) entry(c *console, e m.LogEntry) error {
-	var to io.Writer = c.err
-	if e.Source == m.LogSourceStdout || e.Source == m.LogSourceOutput {
-		to = c.out
+	if asJSON, _ := f.asJSON(); asJSON { // checked before
+		piece := loggedPiece{Time: e.Timestamp, Source: e.Source, Command: e.SessionID, Text: e.Text()}
+		if !utf8.Valid(e.Data) {
+			piece.Data = e.Data
+		}
+		return json.NewEncoder(c.out).Encode(piece)
 	}
 	text := e.Text()
+	if e.Source == m.LogSourceSystem {
+		text = harmless(text) // a command's own is raw, as it was written
+	}
 	if f.timestamps {
 		text = e.Timestamp.Format(time.RFC3339Nano) + " " + text
 	}
 	if (f.timestamps || e.Source == m.LogSourceSystem) && !strings.HasSuffix(text, "\n") {
 		text += "\n"
+	}
+	var to io.Writer = c.err
+	if e.Source == m.LogSourceStdout || e.Source == m.LogSourceOutput {
+		to = c.out
 	}
 	_, err := io.WriteString(to, text)
 	return err

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"archive/tar"
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -35,10 +38,28 @@ func (l labTests) Run() int { return netlab.Run(l.m) }
 // TestMain runs the tests inside a lab, and this binary as sluice where it is
 // called so.
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) != "sluice" {
+	commands := map[string]func(){"sluice": main, "json": checkJSON}
+	if _, called := commands[filepath.Base(os.Args[0])]; !called {
 		netlab.Enter()
 	}
-	testscript.Main(labTests{m}, map[string]func(){"sluice": main})
+	testscript.Main(labTests{m}, commands)
+}
+
+// checkJSON is a command of the stories: json 'WORD…' fails unless its input is
+// JSON, any number of documents, and has the words.
+func checkJSON() {
+	text, err := io.ReadAll(os.Stdin)
+	for d := json.NewDecoder(bytes.NewReader(text)); err == nil; {
+		err = d.Decode(new(any))
+	}
+	if err != io.EOF {
+		log.Fatalf("%v in %s", err, text)
+	}
+	for _, word := range strings.Fields(os.Args[1]) {
+		if !bytes.Contains(text, []byte(word)) {
+			log.Fatalf("no %q in %s", word, text)
+		}
+	}
 }
 
 // TestStories runs the stories of testdata: what users type, and what they see.
@@ -47,10 +68,10 @@ func TestMain(m *testing.M) {
 //	http://web.example/         hello
 //	http://private.example/     a private address, 10.1.2.3
 //	http://example.com/         hello, and by HTTPS, as http://api.example.com/;
-//	                            "hello, friend" for who has the key "sesame"
+//	                            "hello, friend" for who has the key "sesame-open"
 //	9.9.9.9                     a resolver that asks the lab's
 //	https://slow.example/       no answer
-//	registry.example/tools:1    an image of busybox, which is the archive $TOOLS too
+//	registry.example/tools:1    an image of busybox and curl, the archive $TOOLS too
 //	http://localhost:8080/      hello, on this machine
 //
 // and nothing else.
@@ -60,7 +81,7 @@ func TestStories(t *testing.T) {
 	lab.Host(t, "web.example").HTTP(80, hello)
 	lab.Host(t, "private.example", "10.1.2.3").HTTP(80, hello)
 	api := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") == "Bearer sesame" {
+		if r.Header.Get("Authorization") == "Bearer sesame-open" {
 			fmt.Fprintln(w, "hello, friend")
 			return
 		}
@@ -128,7 +149,7 @@ func forBuilding(env *testscript.Env, repo string) {
 // serveImage makes an image of busybox, as a file and in a registry.
 func serveImage(t *testing.T, lab *netlab.Lab, archive string) {
 	t.Helper()
-	img, err := imagetest.Busybox(v1.Config{Cmd: []string{"cat", "/etc/motd"}, Env: []string{"FROM=image"}})
+	img, err := imagetest.Busybox(v1.Config{Cmd: []string{"cat", "/etc/motd"}, Env: []string{"FROM=image"}}, program(t, "curl")...)
 	if err != nil {
 		netlab.Skip(t, "tools", err.Error())
 	}
@@ -144,6 +165,29 @@ func serveImage(t *testing.T, lab *netlab.Lab, archive string) {
 	if err := remote.Write(ref, img, remote.WithTransport(&http.Transport{DisableKeepAlives: true})); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// program returns a program of this machine and the libraries that it is linked
+// with, as an image holds them.
+func program(t *testing.T, name string) []imagetest.File {
+	t.Helper()
+	path := netlab.Tool(t, name)
+	linked, err := exec.Command(netlab.Tool(t, "ldd"), path).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []imagetest.File
+	for _, word := range append(strings.Fields(string(linked)), path) {
+		if !filepath.IsAbs(word) {
+			continue // a name before =>, or where it is loaded
+		}
+		content, err := os.ReadFile(word)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, imagetest.File{Header: tar.Header{Typeflag: tar.TypeReg, Name: word[1:], Mode: 0o755}, Content: string(content)})
+	}
+	return files
 }
 
 // forwardQuery is a resolver: it asks the lab's DNS.

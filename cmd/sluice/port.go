@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -48,29 +49,36 @@ func hostOf(b m.PortBinding) string {
 }
 
 func newPortAdd(c *console) *cobra.Command {
-	return &cobra.Command{
-		Use:     "add SANDBOX [ADDR:][HOSTPORT]:PORT[/udp]…",
+	var o output
+	cmd := &cobra.Command{
+		Use:     "add [flags] SANDBOX [ADDR:][HOSTPORT]:PORT[/udp]…",
 		Short:   "Publish ports, and print where",
 		Example: "  sluice port add worker 8080:80",
 		Args:    takes(2, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withSandbox(cmd.Context(), args[0], func(sb *m.Sandbox) error {
-				return each(args[1:], func(text string) error {
-					b, err := parsePublish(text)
-					if err != nil {
-						return fmt.Errorf("port %q: %w", text, err)
+			var wanted, bound []m.PortBinding
+			for _, text := range args[1:] {
+				b, err := parsePublish(text)
+				if err != nil {
+					return fmt.Errorf("port %q: %w", text, err)
+				}
+				wanted = append(wanted, b)
+			}
+			err := withSandbox(cmd.Context(), args[0], func(sb *m.Sandbox) error {
+				return each(wanted, func(b m.PortBinding) error {
+					b, err := sb.Ports().Add(cmd.Context(), b)
+					if err == nil {
+						bound = append(bound, b)
 					}
-					bound, err := sb.Ports().Add(cmd.Context(), b)
-					if err != nil {
-						return err
-					}
-					c.say(hostOf(bound))
-					return nil
+					return err
 				})
 			})
+			return errors.Join(printRows(c, &o, "", bound, hostOf), err)
 		},
 		ValidArgsFunction: completeNames(true, 1),
 	}
+	o.register(cmd.Flags())
+	return cmd
 }
 
 func newPortRemove(c *console) *cobra.Command {
@@ -80,18 +88,20 @@ func newPortRemove(c *console) *cobra.Command {
 		Example: "  sluice port rm worker 8080",
 		Args:    takes(2, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			var bound []m.PortBinding
+			for _, text := range args[1:] {
+				place, protocol, _ := strings.Cut(text, "/")
+				b, err := parseBound(place, protocol)
+				if err == nil && b.HostPort == 0 {
+					err = errNoPort
+				}
+				if err != nil {
+					return fmt.Errorf("port %q: %w; write [ADDR:]HOSTPORT[/udp], as sluice port ls shows it", text, err)
+				}
+				bound = append(bound, b)
+			}
 			return withSandbox(cmd.Context(), args[0], func(sb *m.Sandbox) error {
-				return each(args[1:], func(text string) error {
-					place, protocol, _ := strings.Cut(text, "/")
-					b, err := parseBound(place, protocol)
-					if err == nil && b.HostPort == 0 {
-						err = errNoPort
-					}
-					if err != nil {
-						return fmt.Errorf("port %q: %w; write [ADDR:]HOSTPORT[/udp], as sluice port ls shows it", text, err)
-					}
-					return sb.Ports().Remove(cmd.Context(), b)
-				})
+				return each(bound, func(b m.PortBinding) error { return sb.Ports().Remove(cmd.Context(), b) })
 			})
 		},
 		ValidArgsFunction: completeNames(true, 1),

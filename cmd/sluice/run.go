@@ -94,9 +94,12 @@ func (f *runFlags) run(cmd *cobra.Command, c *console, args []string) (int, erro
 		return codeRun, err
 	}
 	opts = append(opts, m.WithEvents(w.event), m.WithStdio(c.in, c.out, c.err))
-	code, denied, err := f.attach(cmd.Context(), opts, command)
-	err = errors.Join(err, w.close())
-	if err == nil && code == 0 && f.failOnDeny && denied > 0 {
+	code, end, err := f.attach(cmd.Context(), opts, command)
+	if m.IsKind(err, m.ErrSandboxNotRunning) {
+		code, err = w.ended(end, code, err)
+	}
+	err = errors.Join(err, w.close(end != nil))
+	if err == nil && code == 0 && f.failOnDeny && end != nil && end.Denied > 0 {
 		return codeDenied, nil
 	}
 	return code, err
@@ -157,17 +160,17 @@ func startIn(ctx context.Context, sb *m.Sandbox, command []string) error {
 }
 
 // attach creates the sandbox, runs the command in it and returns its exit code
-// and how much was denied. When it returns nothing of the sandbox runs, and the
-// watcher has had every event.
-func (f *runFlags) attach(ctx context.Context, opts []m.SandboxOption, command []string) (code int, denied uint64, err error) {
+// and the sandbox's end, nil if it never began. When it returns nothing of the
+// sandbox runs, and the watcher has had every event.
+func (f *runFlags) attach(ctx context.Context, opts []m.SandboxOption, command []string) (code int, end *m.SandboxStopResult, err error) {
 	signals, stopSignals := caughtSignals()
 	defer stopSignals()
 	sb, sig, err := createInterruptibly(ctx, f.sandboxName(), opts, signals)
 	if sig != nil {
-		return 128 + int(sig.(syscall.Signal)), 0, err
+		return 128 + int(sig.(syscall.Signal)), nil, err
 	}
 	if err != nil {
-		return codeRun, 0, f.unnamed(err)
+		return codeRun, nil, f.unnamed(err)
 	}
 	passed := make(chan os.Signal, cap(signals))
 	stop := passSignals(sb, signals, passed)
@@ -178,19 +181,16 @@ func (f *runFlags) attach(ctx context.Context, opts []m.SandboxOption, command [
 	}
 	stop()
 	code, err = commandError(code, f.unnamed(err))
-	denied, endErr := endSandbox(ctx, sb)
-	return code, denied, errors.Join(err, endErr)
+	end, endErr := endSandbox(ctx, sb)
+	return code, end, errors.Join(err, endErr)
 }
 
 // endSandbox ends a sandbox whose command has ended, with what that left running,
-// and returns how much was denied.
-func endSandbox(ctx context.Context, sb *m.Sandbox) (denied uint64, err error) {
-	err = sb.Stop(ctx, m.WithStopTimeout(0))
+// and returns how it ended.
+func endSandbox(ctx context.Context, sb *m.Sandbox) (*m.SandboxStopResult, error) {
+	err := sb.Stop(ctx, m.WithStopTimeout(0))
 	end, endErr := sb.WaitUntilStopped(ctx) // it has
-	if endErr == nil {
-		denied = end.Denied
-	}
-	return denied, errors.Join(err, endErr, sb.Close())
+	return end, errors.Join(err, endErr, sb.Close())
 }
 
 // createInterruptibly is CreateSandbox, but a signal ends it; the signal is

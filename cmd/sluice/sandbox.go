@@ -82,11 +82,11 @@ func completeNames(running bool, most int) cobra.CompletionFunc {
 	}
 }
 
-// each calls do for every name and goes on after an error.
-func each(names []string, do func(name string) error) error {
+// each calls do with every one and goes on after an error.
+func each[T any](all []T, do func(T) error) error {
 	var errs []error
-	for _, name := range names {
-		errs = append(errs, do(name))
+	for _, one := range all {
+		errs = append(errs, do(one))
 	}
 	return errors.Join(errs...)
 }

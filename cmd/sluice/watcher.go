@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"syscall"
 
 	m "github.com/sluicenet/sluice/sdk"
 )
@@ -30,6 +31,9 @@ type watcher struct {
 	failed  error         // the first failure to write
 	told    map[notice]bool
 	summary summary
+	// violation is the secret, and the host it was on its way to, that ended the
+	// sandbox.
+	violation *m.EventSecret
 }
 
 // newWatcher opens what the flags name.
@@ -69,6 +73,9 @@ func (w *watcher) event(e m.Event) {
 	case e.Type == m.EventLimitHit:
 		w.once(notice{"limit", e.Limit}, "the guest ran into the limit "+printable(e.Limit))
 	case e.Secret != nil && (e.Type == m.EventSecretBlock || e.Type == m.EventSecretSkip):
+		if e.Secret.Action == m.ViolationActionBlockAndTerminate {
+			w.violation = e.Secret
+		}
 		w.once(notice{e.Type, e.Secret.Secret + " " + e.Secret.Name}, secretText(e))
 	case e.TLS != nil && e.Type == m.EventTLSFail:
 		w.once(notice{e.Type, e.TLS.Leg + " " + e.TLS.Name}, tlsText(e))
@@ -88,13 +95,37 @@ func (w *watcher) write(line []byte) {
 	}
 }
 
-// close prints the summary and closes the file.
-func (w *watcher) close() error {
-	w.summary.print(w.c, w.format)
+// close prints the summary, if there was a sandbox, and closes the file.
+func (w *watcher) close(began bool) error {
+	if began {
+		w.summary.print(w.c, w.format)
+	}
 	if w.file != nil {
 		w.failed = errors.Join(w.failed, w.file.Close())
 	}
 	return w.failed
+}
+
+// ended returns what a command comes to whose sandbox has ended before it: the
+// exit code, and the reason in place of err, which knows none.
+func (w *watcher) ended(end *m.SandboxStopResult, code int, err error) (int, error) {
+	if end == nil || end.Source == nil {
+		return code, err
+	}
+	switch *end.Source {
+	case "violation":
+		if v := w.violation; v != nil {
+			return code, fmt.Errorf("secret %s ended the sandbox on its way to %s; if that host may have it, add it to --secret %[1]s@…", v.Secret, printable(v.Name))
+		}
+		return code, errors.New("a secret on its way to a host that isn't its own ended the sandbox")
+	case "limit":
+		return code, errors.New("the sandbox's time was over; --max-duration gives it another")
+	case "kill":
+		return 128 + int(syscall.SIGKILL), errors.New("the sandbox was killed")
+	case "stop", "drain", "signal":
+		return 128 + int(syscall.SIGTERM), errors.New("the sandbox was stopped")
+	}
+	return code, err
 }
 
 // A notice is what makes a denial another one.

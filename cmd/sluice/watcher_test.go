@@ -209,7 +209,7 @@ func TestEventsFlag(t *testing.T) {
 		t.Skipf("no /dev/full: %v", err)
 	}
 	w.event(m.Event{Type: m.EventWarning})
-	if err := w.close(); err == nil || !strings.HasPrefix(err.Error(), "--events: ") {
+	if err := w.close(true); err == nil || !strings.HasPrefix(err.Error(), "--events: ") {
 		t.Errorf("a full disk: %v", err)
 	}
 }
