@@ -76,6 +76,7 @@ var allowed = map[string]map[string]string{
 	},
 	"hv/hvtest": {
 		"hv":                             "the suite is of its interface",
+		"hv/internal/ends":               "with what all backends share",
 		"vnet/link":                      "the fake's card is a link",
 		"internal/guest":                 "the suite talks to the agent",
 		"github.com/pkg/sftp":            "and to its file server, which is the fake's too",

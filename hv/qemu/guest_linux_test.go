@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -52,6 +53,30 @@ func TestMachine(t *testing.T) {
 	date := strings.TrimSpace(shell(t, client, "date +%s"))
 	if off := time.Since(parseUnix(t, date)); off.Abs() > 5*time.Second {
 		t.Errorf("the guest's clock is off by %v", off)
+	}
+}
+
+// Directories in memory are laid over the root as they were asked for; the host's can't
+// be.
+func TestMounts(t *testing.T) {
+	t.Parallel()
+	h := emulated(t)
+	_, client := boot(t, h, hv.Config{Disks: busybox(t), Mounts: []hv.Mount{
+		{Target: "/srv", ReadOnly: true}, {Target: "/new dir/deep", SizeMiB: 2, NoExec: true},
+	}})
+	for _, row := range []struct{ command, want string }{
+		{"stat -f -c %T /srv '/new dir/deep'; stat -c %a '/new dir/deep'", "tmpfs\ntmpfs\n1777"},
+		{"{ touch /srv/x || true; }", "touch: /srv/x: Read-only file system"},
+		{"cd '/new dir/deep' && echo echo executed >x && chmod 755 x && { ./x || true; }", "/bin/sh: ./x: Permission denied"},
+		{"df -m '/new dir/deep' | tail -n 1 | tr -s ' ' | cut -d ' ' -f 2", "2"},
+	} {
+		if got := strings.TrimSpace(shell(t, client, row.command)); got != row.want {
+			t.Errorf("%s:\n%s\nwant:\n%s", row.command, got, row.want)
+		}
+	}
+	_, err := h.Start(t.Context(), hv.Config{Name: "bind", Disks: busybox(t), Mounts: []hv.Mount{{Target: "/mnt", Source: "/etc"}}})
+	if !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("Start with a path of the host's = %v; want that it can't be", err)
 	}
 }
 

@@ -9,9 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sluicenet/sluice/hv"
 	"github.com/sluicenet/sluice/internal/guest/kernel"
-	"github.com/sluicenet/sluice/internal/guest/machine"
 )
 
 func TestDefaultAccelerators(t *testing.T) {
@@ -53,39 +51,6 @@ func TestUsable(t *testing.T) {
 	other := map[string]string{"linux": hvf, "darwin": kvm}[runtime.GOOS]
 	if err := New(Config{}).usable(other); other != "" && err == nil {
 		t.Errorf("%s is usable on %s", other, runtime.GOOS)
-	}
-}
-
-// The first disk is the root; the second takes the writes if it can.
-func TestCheckDisks(t *testing.T) {
-	t.Parallel()
-	root := hv.Disk{Path: "root", ReadOnly: true, Format: hv.Ext4}
-	for _, row := range []struct {
-		name string
-		cfg  hv.Config
-		want machine.Setup
-		says string
-	}{
-		{"read-only", hv.Config{Disks: []hv.Disk{root}}, machine.Setup{Root: "ext4"}, ""},
-		{"EROFS", hv.Config{Disks: []hv.Disk{{ReadOnly: true, Format: hv.EROFS}}}, machine.Setup{Root: "erofs"}, ""},
-		{"writable", hv.Config{Disks: []hv.Disk{{Format: hv.Ext4}}}, machine.Setup{Root: "ext4", Writable: true}, ""},
-		{"upper", hv.Config{Disks: []hv.Disk{root, {Format: hv.Ext4}}}, machine.Setup{Root: "ext4", Upper: "ext4"}, ""},
-		{"second is read-only", hv.Config{Disks: []hv.Disk{root, root}}, machine.Setup{Root: "ext4"}, ""},
-		{"second is raw", hv.Config{Disks: []hv.Disk{root, {}}}, machine.Setup{Root: "ext4"}, ""},
-		{"none", hv.Config{}, machine.Setup{}, "needs an image"},
-		{"raw", hv.Config{Disks: []hv.Disk{{}}}, machine.Setup{}, "needs an image"},
-		{"directory", hv.Config{Root: "/root", Disks: []hv.Disk{root}}, machine.Setup{}, `directory, "/root"`},
-	} {
-		got, err := checkDisks(row.cfg)
-		if row.says != "" {
-			if err == nil || !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), row.says) {
-				t.Errorf("%s: %v; want an error that says %q", row.name, err, row.says)
-			}
-			continue
-		}
-		if err != nil || got != row.want {
-			t.Errorf("%s: %+v, %v; want %+v", row.name, got, err, row.want)
-		}
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"os/exec"
 	"runtime"
 	"time"
@@ -85,14 +84,11 @@ type plan struct {
 // prepare checks cfg and finds what the guest needs.
 func (h *Hypervisor) prepare(ctx context.Context, cfg hv.Config) (plan, error) {
 	p := plan{cfg: cfg, begun: sampleTSC()}
-	if cfg.Stdio != [3]*os.File{} {
-		return plan{}, fmt.Errorf("a machine's commands can't have the host's files as their standard ones: %w", errors.ErrUnsupported)
-	}
-	if len(cfg.Mounts) > 0 {
-		return plan{}, fmt.Errorf("mounts in a machine, which has its own file systems only: %w", errors.ErrUnsupported)
+	if cfg.Root != "" {
+		return plan{}, fmt.Errorf("the root can't be a directory, %q, but a disk: %w", cfg.Root, errors.ErrUnsupported)
 	}
 	var err error
-	if p.setup, err = checkDisks(cfg); err != nil {
+	if p.setup, err = machine.SetupOf(cfg); err != nil {
 		return plan{}, err
 	}
 	if p.program, err = h.program(); err != nil {
@@ -114,22 +110,6 @@ func (h *Hypervisor) prepare(ctx context.Context, cfg hv.Config) (plan, error) {
 // of their own.
 func (p plan) ordinary() bool {
 	return p.cfg.MemoryMiB >= probeMemoryMiB && int(p.cfg.CPUs) <= runtime.NumCPU() && p.cfg.Initrd == ""
-}
-
-// checkDisks returns how a guest with these disks becomes what its image says.
-func checkDisks(cfg hv.Config) (machine.Setup, error) {
-	if cfg.Root != "" {
-		return machine.Setup{}, fmt.Errorf("the root can't be a directory, %q, but a disk: %w", cfg.Root, errors.ErrUnsupported)
-	}
-	if len(cfg.Disks) == 0 || cfg.Disks[0].Format == hv.Raw {
-		return machine.Setup{}, fmt.Errorf("a machine needs an image for its root: %w", errors.ErrUnsupported)
-	}
-	root := cfg.Disks[0]
-	s := machine.Setup{Root: root.Format.String(), Writable: !root.ReadOnly && root.Format != hv.EROFS}
-	if len(cfg.Disks) > 1 && !s.Writable && !cfg.Disks[1].ReadOnly && cfg.Disks[1].Format == hv.Ext4 {
-		s.Upper = hv.Ext4.String()
-	}
-	return s, nil
 }
 
 // programs are QEMU's names, by the guests' processor.

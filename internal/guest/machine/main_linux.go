@@ -100,6 +100,9 @@ func becomeRoot(s Setup, devices *deviceWatch) error {
 	if err := mountConveniences(); err != nil {
 		return err
 	}
+	if err := mountMemory(s.Memory); err != nil {
+		return err
+	}
 	return raiseLimits()
 }
 

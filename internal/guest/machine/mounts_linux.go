@@ -77,6 +77,31 @@ func mountConveniences() error {
 	return nil
 }
 
+// mountMemory mounts directories in memory. A symbolic link on the way to one is
+// followed as the guest would: all that it can lead to is the guest's.
+func mountMemory(dirs []MemoryDir) error {
+	for _, d := range dirs {
+		if err := os.MkdirAll(d.Path, 0o755); err != nil {
+			return fmt.Errorf("mount memory: %w", err)
+		}
+		var flags uintptr = unix.MS_NOSUID | unix.MS_NODEV
+		if d.ReadOnly {
+			flags |= unix.MS_RDONLY
+		}
+		if d.NoExec {
+			flags |= unix.MS_NOEXEC
+		}
+		options := "mode=1777"
+		if d.SizeMiB != 0 {
+			options += fmt.Sprintf(",size=%dm", d.SizeMiB)
+		}
+		if err := unix.Mount("tmpfs", d.Path, "tmpfs", flags, options); err != nil {
+			return fmt.Errorf("mount memory on %s: %w", d.Path, err)
+		}
+	}
+	return nil
+}
+
 // loadModules loads the modules in dir in the order of their names. dir may be
 // missing: then the kernel has built in what it needs.
 func loadModules(dir string) error {
