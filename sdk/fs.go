@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/pkg/sftp"
@@ -64,7 +66,7 @@ const maxRead = 256 << 20
 // bound.
 func (f *SandboxFSOps) Read(ctx context.Context, p string) ([]byte, error) {
 	var text []byte
-	err := f.do(ctx, "read", p, func(c *sftp.Client) error {
+	err := f.do(ctx, "read", p, func(c *session) error {
 		file, err := c.Open(p)
 		if err != nil {
 			return err
@@ -100,7 +102,7 @@ func (f *SandboxFSOps) ReadString(ctx context.Context, p string) (string, error)
 
 // Write makes a file, or replaces the contents of one that is there.
 func (f *SandboxFSOps) Write(ctx context.Context, p string, data []byte) error {
-	return f.do(ctx, "write", p, func(c *sftp.Client) error {
+	return f.do(ctx, "write", p, func(c *session) error {
 		file, err := c.Create(p)
 		if err != nil {
 			return err
@@ -118,8 +120,8 @@ func (f *SandboxFSOps) WriteString(ctx context.Context, p, content string) error
 // List returns what is in a directory, by name.
 func (f *SandboxFSOps) List(ctx context.Context, p string) ([]FsEntry, error) {
 	var entries []FsEntry
-	err := f.do(ctx, "list", p, func(c *sftp.Client) error {
-		infos, err := c.ReadDirContext(ctx, p)
+	err := f.do(ctx, "list", p, func(c *session) error {
+		infos, err := c.list(ctx, p)
 		for _, info := range infos {
 			entries = append(entries, FsEntry{Path: path.Join(p, info.Name()), Kind: entryKind(info.Mode()), Size: info.Size(), Mode: modeBits(info)})
 		}
@@ -153,7 +155,7 @@ func modeBits(info fs.FileInfo) uint32 {
 // Stat describes a file or directory.
 func (f *SandboxFSOps) Stat(ctx context.Context, p string) (*FsStat, error) {
 	var st *FsStat
-	err := f.do(ctx, "stat", p, func(c *sftp.Client) error {
+	err := f.do(ctx, "stat", p, func(c *session) error {
 		info, err := c.Stat(p)
 		if err != nil {
 			return err
@@ -176,12 +178,12 @@ func (f *SandboxFSOps) Exists(ctx context.Context, p string) (bool, error) {
 
 // Mkdir makes a directory, with those above it. One that is there stays.
 func (f *SandboxFSOps) Mkdir(ctx context.Context, p string) error {
-	return f.do(ctx, "make directory", p, func(c *sftp.Client) error { return c.MkdirAll(p) })
+	return f.do(ctx, "make directory", p, func(c *session) error { return c.MkdirAll(p) })
 }
 
 // Remove removes a file or a symbolic link, not a directory.
 func (f *SandboxFSOps) Remove(ctx context.Context, p string) error {
-	return f.do(ctx, "remove", p, func(c *sftp.Client) error {
+	return f.do(ctx, "remove", p, func(c *session) error {
 		info, err := c.Lstat(p)
 		if err != nil {
 			return err
@@ -195,7 +197,7 @@ func (f *SandboxFSOps) Remove(ctx context.Context, p string) error {
 
 // RemoveDir removes a directory with all that is in it. It follows no link.
 func (f *SandboxFSOps) RemoveDir(ctx context.Context, p string) error {
-	return f.do(ctx, "remove directory", p, func(c *sftp.Client) error {
+	return f.do(ctx, "remove directory", p, func(c *session) error {
 		info, err := c.Lstat(p)
 		if err != nil {
 			return err
@@ -212,11 +214,11 @@ func (f *SandboxFSOps) RemoveDir(ctx context.Context, p string) error {
 const maxDepth = 2048
 
 // removeTree removes a directory of the guest.
-func removeTree(ctx context.Context, c *sftp.Client, dir string, depth int) error {
+func removeTree(ctx context.Context, c *session, dir string, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("%q is nested too deeply", dir)
 	}
-	entries, err := c.ReadDirContext(ctx, dir)
+	entries, err := c.list(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -236,23 +238,53 @@ func removeTree(ctx context.Context, c *sftp.Client, dir string, depth int) erro
 
 // Rename moves a file or directory. A file that is at dst is replaced.
 func (f *SandboxFSOps) Rename(ctx context.Context, src, dst string) error {
-	return f.do(ctx, "rename", src, func(c *sftp.Client) error { return c.PosixRename(src, dst) })
+	return f.do(ctx, "rename", src, func(c *session) error { return c.PosixRename(src, dst) })
 }
 
 // do calls op with a session of its own, which ends with ctx.
-func (f *SandboxFSOps) do(ctx context.Context, verb, p string, op func(*sftp.Client) error) error {
+func (f *SandboxFSOps) do(ctx context.Context, verb, p string, op func(*session) error) error {
 	session, err := f.open(ctx, verb, p)
 	if err != nil {
 		return err
 	}
 	defer session.close()
-	return f.failure(ctx, verb, p, op(session.Client))
+	return f.failure(ctx, verb, p, op(session))
 }
 
 // A session is a conversation about files.
 type session struct {
 	*sftp.Client
 	release func() bool // lets go of the context that would end it
+	stream  *metered
+}
+
+// list returns what is in a directory, which the guest's server may make up.
+func (s *session) list(ctx context.Context, dir string) ([]fs.FileInfo, error) {
+	s.stream.left.Store(maxListing)
+	infos, err := s.ReadDirContext(ctx, dir)
+	if s.stream.left.Swap(math.MaxInt64) < 0 {
+		return nil, fmt.Errorf("the directory's list is longer than %d bytes", maxListing)
+	}
+	return infos, err
+}
+
+// maxListing bounds the list of one directory as the guest sends it, in bytes: half a
+// million names, or one without an end.
+const maxListing = 64 << 20
+
+// A metered is the stream of a session. Its reads fail when more has come than may.
+type metered struct {
+	io.ReadWriteCloser
+	left atomic.Int64 // bytes that may come
+}
+
+// Read implements io.Reader.
+func (m *metered) Read(p []byte) (int, error) {
+	n, err := m.ReadWriteCloser.Read(p)
+	if m.left.Add(-int64(n)) < 0 {
+		return 0, errors.New("more than there may be")
+	}
+	return n, err
 }
 
 // concurrentRequests is how many requests of 32 KiB one transfer may have
@@ -267,10 +299,12 @@ func (f *SandboxFSOps) open(ctx context.Context, verb, p string) (*session, erro
 	if p == "" || !isText(p) {
 		return nil, f.failure(ctx, verb, p, &Error{Kind: ErrInvalidArgument, Message: "no path"})
 	}
-	stream, err := f.s.client.SFTP(ctx)
+	conn, err := f.s.client.SFTP(ctx)
 	if err != nil {
 		return nil, f.failure(ctx, verb, p, err)
 	}
+	stream := &metered{ReadWriteCloser: conn}
+	stream.left.Store(math.MaxInt64)
 	release := context.AfterFunc(ctx, func() { _ = stream.Close() }) // wakes who waits for an answer
 	client, err := sftp.NewClientPipe(stream, stream,
 		sftp.UseConcurrentWrites(true), sftp.MaxConcurrentRequestsPerFile(concurrentRequests))
@@ -278,7 +312,7 @@ func (f *SandboxFSOps) open(ctx context.Context, verb, p string) (*session, erro
 		release()
 		return nil, f.failure(ctx, verb, p, errors.Join(err, stream.Close()))
 	}
-	return &session{client, release}, nil
+	return &session{client, release, stream}, nil
 }
 
 // close ends the session. What it was used for has had its answers.
@@ -313,7 +347,7 @@ func (f *SandboxFSOps) failure(ctx context.Context, verb, p string, err error) e
 // Copy copies a file of the guest to another path of it, with its permissions.
 // It travels through this program.
 func (f *SandboxFSOps) Copy(ctx context.Context, src, dst string) error {
-	return f.do(ctx, "copy", src, func(c *sftp.Client) error {
+	return f.do(ctx, "copy", src, func(c *session) error {
 		from, err := c.RealPath(src)
 		if err != nil {
 			return err
@@ -333,7 +367,7 @@ func (f *SandboxFSOps) Copy(ctx context.Context, src, dst string) error {
 		if !info.Mode().IsRegular() {
 			return errors.New("is not a file")
 		}
-		return writeGuestFile(c, dst, info.Mode().Perm(), in.WriteTo)
+		return writeGuestFile(c.Client, dst, info.Mode().Perm(), in.WriteTo)
 	})
 }
 

@@ -20,9 +20,9 @@ func (f *SandboxFSOps) CopyFromHost(ctx context.Context, host, guest string) err
 	if err != nil {
 		return f.hostFailure("copy", host, err)
 	}
-	return f.do(ctx, "copy to", guest, func(c *sftp.Client) error {
+	return f.do(ctx, "copy to", guest, func(c *session) error {
 		if !info.IsDir() {
-			return sendFile(c, host, guest)
+			return sendFile(c.Client, host, guest)
 		}
 		return filepath.WalkDir(host, func(p string, e fs.DirEntry, err error) error {
 			if err != nil {
@@ -35,7 +35,7 @@ func (f *SandboxFSOps) CopyFromHost(ctx context.Context, host, guest string) err
 			if err != nil {
 				return err
 			}
-			return sendEntry(c, p, path.Join(guest, filepath.ToSlash(rel)), e)
+			return sendEntry(c.Client, p, path.Join(guest, filepath.ToSlash(rel)), e)
 		})
 	})
 }
@@ -81,7 +81,7 @@ func sendFile(c *sftp.Client, host, guest string) error {
 // or a directory with all that is in it, symbolic links as they are. Nothing is
 // written outside host, whatever the guest calls its files.
 func (f *SandboxFSOps) CopyToHost(ctx context.Context, guest, host string) error {
-	return f.do(ctx, "copy", guest, func(c *sftp.Client) error {
+	return f.do(ctx, "copy", guest, func(c *session) error {
 		info, err := c.Stat(guest)
 		if err != nil {
 			return err
@@ -91,7 +91,7 @@ func (f *SandboxFSOps) CopyToHost(ctx context.Context, guest, host string) error
 			if dir == "" {
 				dir = "."
 			}
-			return inHostDir(dir, func(root *os.Root) error { return receiveFile(c, guest, root, name, info) })
+			return inHostDir(dir, func(root *os.Root) error { return receiveFile(c.Client, guest, root, name, info) })
 		}
 		if err := os.MkdirAll(host, 0o777); err != nil {
 			return hostError(err)
@@ -112,11 +112,11 @@ func inHostDir(dir string, do func(*os.Root) error) error {
 
 // receiveTree copies what is in a directory of the guest to the directory dir
 // below root.
-func receiveTree(ctx context.Context, c *sftp.Client, guest string, root *os.Root, dir string, depth int) error {
+func receiveTree(ctx context.Context, c *session, guest string, root *os.Root, dir string, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("%q is nested too deeply", guest)
 	}
-	entries, err := c.ReadDirContext(ctx, guest)
+	entries, err := c.list(ctx, guest)
 	if err != nil {
 		return err
 	}
@@ -132,9 +132,9 @@ func receiveTree(ctx context.Context, c *sftp.Client, guest string, root *os.Roo
 			}
 			err = receiveTree(ctx, c, from, root, to, depth+1)
 		case FsEntryKindFile:
-			err = receiveFile(c, from, root, to, e)
+			err = receiveFile(c.Client, from, root, to, e)
 		case FsEntryKindSymlink:
-			err = receiveLink(c, from, root, to)
+			err = receiveLink(c.Client, from, root, to)
 		default:
 			err = fmt.Errorf("%q is neither file, directory nor symbolic link", from)
 		}

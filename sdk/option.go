@@ -252,7 +252,8 @@ func WithSecrets(secrets ...SecretEntry) SandboxOption {
 // WithEvents calls f with each event, in order, from one goroutine, until the
 // sandbox has ended; Close waits for the last. A slow f delays nothing but
 // itself: events that pile up beyond a bound are dropped, and an event says how
-// many. f may use the sandbox, and Close it.
+// many. f may use the sandbox, and Close it; a goroutine that f waits for must not
+// close it, since Close waits for f.
 func WithEvents(f func(Event)) SandboxOption {
 	return func(c *SandboxConfig) { c.events = f }
 }

@@ -189,7 +189,7 @@ func (c *checker) checkSecretHost(path, host string, t *TLSConfig) {
 // patternsMeet reports whether a host exists that both patterns cover; each is
 // host or *.suffix.
 func patternsMeet(a, b string) bool {
-	a, b = strings.ToLower(a), strings.ToLower(b)
+	a, b = canonicalPattern(a), canonicalPattern(b)
 	suffixA, wildA := strings.CutPrefix(a, "*")
 	suffixB, wildB := strings.CutPrefix(b, "*")
 	switch {
@@ -201,4 +201,17 @@ func patternsMeet(a, b string) bool {
 		return strings.HasSuffix(a, suffixB) && a != suffixB
 	}
 	return a == b
+}
+
+// canonicalPattern returns a pattern with its name as it is on the wire. What can't be
+// one is reported elsewhere.
+func canonicalPattern(pattern string) string {
+	name, wild := strings.CutPrefix(pattern, "*.")
+	if parsed, err := policy.ParseName(name); err == nil {
+		name = parsed
+	}
+	if wild {
+		name = "*." + name
+	}
+	return name
 }

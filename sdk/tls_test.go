@@ -104,6 +104,7 @@ func TestPatternsMeet(t *testing.T) {
 		want bool
 	}{
 		{"a.example", "a.example", true}, {"A.example", "a.Example", true}, {"a.example", "b.example", false},
+		{"a.example.", "a.example", true}, {"bücher.example", "xn--bcher-kva.example", true}, {"*.Bücher.example", "a.xn--bcher-kva.example.", true},
 		{"*.example", "a.example", true}, {"*.example", "example", false}, {"*.example", "a.b.example", true}, {"*.example", "xexample", false},
 		{"*.example", "*.example", true}, {"*.a.example", "*.example", true}, {"*.a.example", "*.b.example", false}, {"*.ample", "*.example", false},
 	} {

@@ -365,6 +365,7 @@ func (s *Sandbox) connect() error {
 		Policy:    n.Policy,
 		Host:      host,
 		Reject:    n.Reject,
+		Unusable:  s.hostNet().unusable(),
 		DNS:       s.resolver,
 		Names:     s.resolver,
 		Inspector: s.inspector(),
