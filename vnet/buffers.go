@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -17,9 +18,13 @@ const (
 	// firstBuffer is what a flow begins with: a window of 16 KiB holds the first
 	// burst of any sender (ten segments, RFC 6928).
 	firstBuffer = 32 << 10
-	// tightBuffer is what it begins with when the budget runs low, so that as
-	// many flows as there may be by default fit into 64 MiB.
-	tightBuffer = 8 << 10
+	// tightBuffer is what it begins with when the budget runs low, and what an idle
+	// one is left with then: as many flows as there may be by default fit into half
+	// of 64 MiB.
+	tightBuffer = 4 << 10
+	// slowBuffer is a queue that slows its flow down: that one can't grow beyond is
+	// a limit that was hit.
+	slowBuffer = 128 << 10
 	// heldBuffer is what a first flight of 64 KiB needs that isn't there at once.
 	// In segments of a few bytes it needs more: heldSegment is no less than what
 	// each counts beside its bytes.
@@ -27,20 +32,23 @@ const (
 	heldSegment = 1 << 10
 	// growth is how many times larger a queue gets that turned out too small.
 	growth = 4
-	// reclaimPause is the time between two looks for memory that isn't needed.
+	// reclaimPause is the time between two looks for memory that isn't needed, and
+	// shrunkPause that between two at flows whose queues were made small.
 	reclaimPause = 100 * time.Millisecond
+	shrunkPause  = time.Second
 )
 
 // A budget is the memory that all flows of a guest may hold in their queues. A
 // queue's size is taken from it, used or not: what a window has promised, the
 // guest may send. Its methods may be called concurrently.
 //
-//	all of it ── first sizes leave an eighth ── growth leaves a quarter
+//	all of it ── first sizes and growth leave a half ── tight sizes leave nothing
 //
-// So a few flows that nobody reads from can't keep others from beginning, only
-// from growing. Where nothing is left a SYN is dropped, which the guest repeats.
+// So flows that hold much can't keep others from beginning, only from growing.
+// Where nothing is left a SYN is dropped, which the guest repeats.
 type budget struct {
 	limit int64
+	slow  func() // told of each queue that should be larger and can't be
 
 	mu   sync.Mutex // guards the following field
 	free int64
@@ -48,8 +56,8 @@ type budget struct {
 	short chan struct{} // holds one element when somebody wanted more than there was
 }
 
-func newBudget(limit int) *budget {
-	return &budget{limit: int64(limit), free: int64(limit), short: make(chan struct{}, 1)}
+func newBudget(limit int, slow func()) *budget {
+	return &budget{limit: int64(limit), slow: slow, free: int64(limit), short: make(chan struct{}, 1)}
 }
 
 // take takes n bytes if that leaves so much, and reports whether it did.
@@ -65,6 +73,16 @@ func (b *budget) take(n, leave int64) bool {
 		case b.short <- struct{}{}:
 		default: // it is known
 		}
+	}
+	return ok
+}
+
+// grow takes what makes a queue of a size larger, and reports whether there is
+// that much.
+func (b *budget) grow(size, more int64) bool {
+	ok := b.take(more, b.limit/2)
+	if !ok && size < slowBuffer {
+		b.slow()
 	}
 	return ok
 }
@@ -93,16 +111,20 @@ type buffers struct {
 	// size is the size of that queue: less than out once it was shrunk, since the
 	// window that was told before can't be taken back. Behind mark, in bytes of
 	// the flow, it is used up.
-	size int64
-	mark uint64
-	seen uint64 // the flow's bytes when it was looked at last
+	size  int64
+	mark  uint64
+	drops uint64 // segments that it had no room for, when it was shrunk
+	gap   bool   // one is missing, so that it must not be shrunk
+	seen  uint64 // how many bytes the flow had moved when it was looked at last
+
+	writing sync.Mutex // held while the relay writes to the queue to the guest, and while that is made smaller
 }
 
 // reserve takes a flow's first sizes from the budget, and reports false if there
 // is not even little left.
 func (q *buffers) reserve(b *budget) bool {
 	size := int64(firstBuffer)
-	if !b.take(2*size, b.limit/8) {
+	if !b.take(2*size, b.limit/2) {
 		if size = tightBuffer; !b.take(2*size, 0) {
 			return false
 		}
@@ -149,13 +171,22 @@ func (q *buffers) release() {
 	}
 }
 
+// write writes to the queue to the guest, which is ep's. gVisor lets go of its locks
+// while it copies, and throws away what a queue that has got smaller since has no
+// room for: bytes that nobody else has any more.
+func (q *buffers) write(ep tcpip.Endpoint, p tcpip.Payloader) (int64, tcpip.Error) {
+	q.writing.Lock()
+	defer q.writing.Unlock()
+	return ep.Write(p, tcpip.WriteOptions{})
+}
+
 // growIn makes the queue to the guest larger, if the budget allows, and reports
 // whether it is. It was found full.
 func (q *buffers) growIn() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	more := min(q.in*growth, maxBuffer) - q.in
-	if q.budget == nil || q.ep == nil || more <= 0 || !q.budget.take(more, q.budget.limit/4) {
+	if q.budget == nil || q.ep == nil || more <= 0 || !q.budget.grow(q.in, more) {
 		return false
 	}
 	q.in += more
@@ -184,7 +215,7 @@ func (q *buffers) sawOut(waiting int) {
 	}
 	size := min(q.size*growth, maxBuffer)
 	if more := size - q.out; more > 0 {
-		if !q.budget.take(more, q.budget.limit/4) {
+		if !q.budget.grow(q.size, more) {
 			return
 		}
 		q.out += more
@@ -219,60 +250,94 @@ func (q *buffers) hold(bytes, segments int) {
 	q.ep.SocketOptions().SetReceiveBufferSize(size, true)
 }
 
-// shrink gives back what the queues have grown by and don't need at this moment;
-// bytesOut is how much the flow has brought from the guest.
-func (q *buffers) shrink(bytesOut uint64) {
+// shrink gives back what the queues don't need at this moment: what they have
+// grown by, and nearly all if the flow is idle. It reports whether the flow wants
+// looking after. out and in are how many bytes the flow has moved.
+func (q *buffers) shrink(out, in uint64) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.budget == nil || q.ep == nil {
+		return false
+	}
+	idle, small := out+in == q.seen, int64(tightBuffer)
+	if q.seen = out + in; !idle {
+		q.gap, small = false, firstBuffer
+	}
+	q.shrinkInLocked(small)
+	q.shrinkOutLocked(out, idle)
+	return q.size < q.out
+}
+
+// shrinkInLocked makes the queue to the guest as small as size, if it holds less
+// and nobody is writing to it.
+func (q *buffers) shrinkInLocked(size int64) {
+	if q.in <= size || !q.writing.TryLock() {
 		return
 	}
+	defer q.writing.Unlock()
 	options := q.ep.SocketOptions()
-	if q.in > firstBuffer {
-		options.SetSendBufferSize(firstBuffer, true)
-		if q.ep.Readiness(waiter.WritableEvents) != 0 { // it holds less than that
-			q.budget.give(q.in - firstBuffer)
-			q.in = firstBuffer
-		} else {
-			// Told of, or an acknowledgement of this very moment would have woken
-			// nobody.
-			options.SetSendBufferSize(q.in, true)
-		}
+	options.SetSendBufferSize(size, true)
+	if q.ep.Readiness(waiter.WritableEvents) == 0 {
+		// Told of, or an acknowledgement of this very moment would have woken
+		// nobody.
+		options.SetSendBufferSize(q.in, true)
+		return
 	}
-	idle := bytesOut == q.seen
-	q.seen = bytesOut
+	q.budget.give(q.in - size)
+	q.in = size
+}
+
+// shrinkOutLocked makes the queue from the guest small if the flow is idle, and
+// gives back what it was larger by when the window that was told is used up; bytes
+// is how much the flow has brought from the guest.
+func (q *buffers) shrinkOutLocked(bytes uint64, idle bool) {
+	options := q.ep.SocketOptions()
+	drops := q.ep.Stats().(*tcp.Stats).ReceiveErrors.SegmentQueueDropped.Value()
 	switch waiting, err := q.ep.GetSockOptInt(tcpip.ReceiveQueueSizeOption); {
-	case q.size > firstBuffer && (!idle || waiting > 0 || err != nil):
-		// A sender in full flight that is left with a piece of a window waits for
-		// its timer.
-	case q.size > firstBuffer:
-		// What is in the queue and what the window has promised is half its size
-		// each.
-		q.size, q.mark = firstBuffer, bytesOut+uint64(q.out)
-		options.SetReceiveBufferSize(firstBuffer, true)
-	case q.out > q.size && bytesOut >= q.mark:
+	case q.size < q.out && bytes >= q.mark:
 		q.budget.give(q.out - q.size)
 		q.out = q.size
+	case q.size < q.out && drops != q.drops:
+		// The flow seemed idle, but a segment was missing. Those behind it fill the
+		// small queue, and there is no room for the one that would free them.
+		q.size, q.gap = q.out, true
+		options.SetReceiveBufferSize(q.size, true)
+	case q.size > tightBuffer && idle && !q.gap && waiting == 0 && err == nil:
+		// What is in the queue and what the window has promised is half its size
+		// each. A sender in full flight, which isn't idle, would be left with a piece
+		// of a window and wait for its timer.
+		q.size, q.mark, q.drops = tightBuffer, bytes+uint64(q.out), drops
+		options.SetReceiveBufferSize(tightBuffer, true)
 	}
 }
 
 // reclaim is a goroutine that looks for memory whenever the budget was found
-// short, until the network closes.
+// short, until the network closes. It takes two looks to see that a flow is idle.
 func (n *Network) reclaim() {
-	pause := time.NewTimer(0)
-	defer pause.Stop()
-	for {
+	const looks = 2
+	var pause <-chan time.Time
+	for left := 0; ; {
+		var short <-chan struct{}
+		if left == 0 {
+			short = n.budget.short
+		}
 		select {
-		case <-n.budget.short:
-			n.tcp.each(func(f *tcpFlow) { f.buffers.shrink(f.bytesOut.Load()) })
+		case <-short:
+			left = looks
+		case <-pause:
 		case <-n.ctx.Done():
 			return
 		}
-		pause.Reset(reclaimPause)
-		select {
-		case <-pause.C:
-		case <-n.ctx.Done():
-			return
+		shrunk := false
+		n.tcp.each(func(f *tcpFlow) {
+			shrunk = f.buffers.shrink(f.bytesOut.Load(), f.bytesIn.Load()) || shrunk
+		})
+		left = max(left-1, 0)
+		switch pause = nil; {
+		case left > 0:
+			pause = time.After(reclaimPause)
+		case shrunk:
+			pause = time.After(shrunkPause)
 		}
 	}
 }

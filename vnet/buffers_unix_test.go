@@ -26,7 +26,7 @@ import (
 // TestBudget takes and gives.
 func TestBudget(t *testing.T) {
 	t.Parallel()
-	b := newBudget(1000)
+	b := newBudget(1000, func() {})
 	steps := []struct {
 		take, leave, give int64
 		ok                bool
@@ -51,15 +51,18 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// A tinyDialer gives the host's sockets small queues, so that ours fill.
-type tinyDialer struct{ Dialer }
+// A smallDialer gives the host's sockets small queues, so that ours fill. Much
+// smaller ones, and the kernel moves a piece every 200 ms.
+type smallDialer struct{ Dialer }
 
-func (d tinyDialer) DialTCP(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+const smallQueue = 32 << 10
+
+func (d smallDialer) DialTCP(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
 	c, err := d.Dialer.DialTCP(ctx, addr)
 	if raw, rerr := c.(syscall.Conn).SyscallConn(); err == nil && rerr == nil {
 		raw.Control(func(fd uintptr) {
-			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 4<<10)
-			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<10)
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, smallQueue)
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, smallQueue)
 		})
 	}
 	return c, err
@@ -91,12 +94,12 @@ func (n *testNet) dialTiny(to string) *gonet.TCPConn {
 // wake, all bytes are there.
 func TestBuffersStay(t *testing.T) {
 	t.Parallel()
-	const flows, size, limit = 12, 512 << 10, 1 << 20
-	n := startNet(t, "allow egress public", func(c *Config) { c.Limits.BufferBytes, c.Dialer = limit, tinyDialer{c.Dialer} })
+	const flows, size, limit = 12, 256 << 10, 1 << 20
+	n := startNet(t, "allow egress public", func(c *Config) { c.Limits.BufferBytes, c.Dialer = limit, smallDialer{c.Dialer} })
 	up, down := randomBytes(size, 7), randomBytes(size, 8)
 	wake := make(chan struct{})
 	n.serve("93.184.216.34:80", func(c *net.TCPConn) {
-		c.SetReadBuffer(4 << 10)
+		c.SetReadBuffer(32 << 10)
 		var writing sync.WaitGroup
 		writing.Go(func() { c.Write(down); c.CloseWrite() })
 		<-wake
@@ -119,14 +122,16 @@ func TestBuffersStay(t *testing.T) {
 		})
 	}
 	// Nobody reads, so soon nothing moves any more.
-	stalled := false
-	for before, deadline := uint64(0), time.Now().Add(10*time.Second); !stalled && time.Now().Before(deadline); {
+	before := uint64(0)
+	n.eventually("much is taken, and nothing moves", func() bool {
 		time.Sleep(200 * time.Millisecond)
 		moved := n.tcpBytesIn() + n.tcpBytesOut()
-		stalled, before = moved == before, moved
-	}
-	if used := n.budget.used(); !stalled || used > limit || used < limit/2 {
-		t.Errorf("stalled: %t, %d bytes are taken of %d", stalled, used, limit)
+		stalled := moved == before
+		before = moved
+		return stalled && n.budget.used() >= limit/2
+	})
+	if used := n.budget.used(); used > limit {
+		t.Errorf("%d bytes are taken of %d", used, limit)
 	}
 	if waiting := n.waitingBytes(); waiting > limit {
 		t.Errorf("%d bytes wait in queues, the budget is %d", waiting, limit)
@@ -135,6 +140,10 @@ func TestBuffersStay(t *testing.T) {
 	guests.Wait()
 	n.eventually("all given back", func() bool { return n.budget.used() == 0 })
 }
+
+// needMemory has the budget look for memory, as somebody who wants more than there
+// is would.
+func (n *testNet) needMemory() { n.budget.take(1<<30, 0) }
 
 // TestBuffersSpent begins flows until the budget is spent: then a SYN is dropped,
 // and when a flow ends its repetition is let in.
@@ -160,41 +169,157 @@ func TestBuffersSpent(t *testing.T) {
 	}
 }
 
-// TestBuffersGrow moves bytes in bulk, has the flow idle, and takes the memory
-// back when others ask for it.
+// echoes sends data and wants it back.
+func (n *testNet) echoes(c io.ReadWriter, data []byte) {
+	n.t.Helper()
+	go c.Write(data)
+	got := make([]byte, len(data))
+	if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, data) {
+		n.t.Errorf("the echo is another, or not all; %v", err)
+	}
+}
+
+// sizes returns the sizes of the only flow's queues.
+func (n *testNet) sizes() (in, out, size int64) {
+	n.tcp.each(func(f *tcpFlow) {
+		f.buffers.mu.Lock()
+		defer f.buffers.mu.Unlock()
+		in, out, size = f.buffers.in, f.buffers.out, f.buffers.size
+	})
+	return in, out, size
+}
+
+// TestBuffersGrow moves bytes in bulk, has the flow idle, takes the memory back when
+// others ask for it, and moves bytes in bulk again.
 func TestBuffersGrow(t *testing.T) {
 	t.Parallel()
-	n := startNet(t, "allow egress public", func(c *Config) { c.Limits.BufferBytes = 4 << 20 }, throughStack)
+	n := startNet(t, "allow egress public", func(c *Config) { c.Limits.BufferBytes = 512 << 10 }, throughStack)
 	n.serve("93.184.216.34:80", func(c *net.TCPConn) { io.Copy(c, c) })
 	c := n.mustDial("93.184.216.34:80")
-	data := randomBytes(2<<20, 9)
-	echo := func() {
-		go c.Write(data)
-		got := make([]byte, len(data))
-		if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, data) {
-			t.Errorf("echo: %v", err)
-		}
+	data := randomBytes(1<<20, 9)
+	n.echoes(c, data)
+	if _, out, _ := n.sizes(); out <= firstBuffer {
+		t.Errorf("the queue has %d bytes behind a bulk transfer", out)
 	}
-	echo()
-	if used := n.budget.used(); used <= 2*firstBuffer {
-		t.Errorf("%d bytes are taken behind a bulk transfer", used)
-	}
-	short := func() { n.budget.take(1<<30, 0) }
-	n.eventually("both shrunk", func() (shrunk bool) {
-		short()
-		n.tcp.each(func(f *tcpFlow) {
-			f.buffers.mu.Lock()
-			defer f.buffers.mu.Unlock()
-			shrunk = f.buffers.size == firstBuffer && f.buffers.in == firstBuffer
-		})
-		return shrunk
+	n.eventually("both shrunk", func() bool {
+		n.needMemory()
+		in, _, size := n.sizes()
+		return in == tightBuffer && size == tightBuffer
 	})
-	for range 4 << 20 / (4 << 10) { // the window that was told before is used up, without haste
-		piece := data[:4<<10]
-		c.Write(piece)
-		io.ReadFull(c, make([]byte, len(piece)))
+	for {
+		in, out, size := n.sizes()
+		if n.needMemory(); out == tightBuffer {
+			break
+		}
+		if size > tightBuffer || in > tightBuffer {
+			t.Fatalf("the queues have %d and %d bytes, and small pieces move", in, size)
+		}
+		n.echoes(c, data[:tightBuffer/8]) // the window that was told before is used up
 	}
-	n.eventually("all but the first given back", func() bool { short(); return n.budget.used() == 2*firstBuffer })
+	if used := n.budget.used(); used != 2*tightBuffer {
+		t.Errorf("%d bytes are taken", used)
+	}
+	n.echoes(c, data)
+}
+
+// TestBuffersGap has a flow idle whose queue from the guest holds much behind a
+// missing segment, when others ask for memory: what is missing still finds room.
+func TestBuffersGap(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "allow egress public", throughStack)
+	n.lab.addIdle(t, "93.184.216.34:80")
+	n.deaf.Store(true)
+	const src, dst, piece = guest4 + ":1000", "93.184.216.34:80", 1000
+	theirs := n.handshake(src, dst)
+	send := func(i int) {
+		n.write(tcpSegment(src, dst, "A", func(w *wire) {
+			w.tcp.Seq, w.tcp.Ack, w.payload = uint32(1001+i*piece), theirs, make([]byte, piece)
+		}))
+	}
+	for i := range 10 {
+		send(1 + i)
+	}
+	n.eventually("shrunk", func() bool {
+		n.needMemory()
+		_, _, size := n.sizes()
+		return size == tightBuffer
+	})
+	n.eventually("all forwarded", func() bool {
+		time.Sleep(20 * time.Millisecond)
+		send(0) // as a sender does that hears nothing
+		return n.tcpBytesOut() == 11*piece
+	})
+}
+
+// A shrinking payload has the queue that it is written to looked at while it is
+// copied, twice, so that the flow seems idle.
+type shrinking struct {
+	byteReader
+	q *buffers
+}
+
+func (p *shrinking) Read(b []byte) (int, error) {
+	p.q.shrink(0, 0)
+	p.q.shrink(0, 0)
+	return p.byteReader.Read(b)
+}
+
+// TestBuffersWrite looks for memory in the very moment that bytes are written to the
+// guest: none is lost.
+func TestBuffersWrite(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "allow egress public", throughStack)
+	n.lab.addIdle(t, "93.184.216.34:80")
+	c := n.mustDial("93.184.216.34:80")
+	data := randomBytes(100<<10, 11)
+	n.eventually("there", func() bool { in, _, _ := n.sizes(); return in > 0 && n.Stats().HeldFlows == 0 })
+	n.tcp.each(func(f *tcpFlow) {
+		f.buffers.expectIn(len(data))
+		p := &shrinking{byteReader{data}, &f.buffers}
+		if k, err := f.buffers.write(f.buffers.ep, p); int(k) != len(data)-p.Len() {
+			t.Fatalf("of %d bytes %d were written; %v", len(data)-p.Len(), k, err)
+		}
+	})
+	got := make([]byte, len(data))
+	if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("the guest got other bytes; %v", err)
+	}
+}
+
+// TestBuffersIdle has as many idle flows as half of the budget holds tight ones,
+// beside some that took the other half.
+func TestBuffersIdle(t *testing.T) {
+	t.Parallel()
+	const limit = 1 << 20
+	const flows = limit / 2 / (2 * tightBuffer)
+	n := startNet(t, "allow egress public", func(c *Config) { c.Limits.BufferBytes = limit }, throughStack)
+	n.serve("93.184.216.34:80", func(c *net.TCPConn) { io.Copy(c, c) })
+	data := randomBytes(256<<10, 10)
+	n.echoes(n.mustDial("93.184.216.34:80"), data)
+	var open []io.ReadWriter
+	for range flows {
+		open = append(open, n.mustDial("93.184.216.34:80"))
+	}
+	if dropped := n.Stats().Drops[dropHeld.String()]; dropped != 0 {
+		t.Errorf("%d SYNs were dropped", dropped)
+	}
+	for _, c := range open {
+		n.echoes(c, data[:16<<10])
+	}
+}
+
+// TestBuffersSlow records that flows can't have the queues they need.
+func TestBuffersSlow(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "allow egress public", func(c *Config) { c.Limits.BufferBytes = 3 * firstBuffer }, throughStack)
+	n.serve("93.184.216.34:80", func(c *net.TCPConn) { c.Write(make([]byte, 1<<20)) })
+	c := n.mustDial("93.184.216.34:80")
+	if got, err := io.Copy(io.Discard, c); got != 1<<20 || err != nil {
+		t.Errorf("got %d bytes, %v", got, err)
+	}
+	if e := n.waitEvent("limit.hit"); e.Limit != "BufferBytes" || e.Count == 0 {
+		t.Errorf("recorded %q, %d times", e.Limit, e.Count)
+	}
 }
 
 // TestBuffersInbound counts flows of published ports, and refuses those that
@@ -240,8 +365,8 @@ func TestBuffersInboundGrow(t *testing.T) {
 	n.tcp.each(func(f *tcpFlow) {
 		f.buffers.mu.Lock()
 		defer f.buffers.mu.Unlock()
-		if f.buffers.size <= firstBuffer {
-			t.Errorf("the queue has %d bytes", f.buffers.size)
+		if f.buffers.out <= firstBuffer {
+			t.Errorf("the queue has %d bytes", f.buffers.out)
 		}
 	})
 }

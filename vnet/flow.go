@@ -427,6 +427,12 @@ func (n *Network) limitHit(limit string, f *tcpFlow, now time.Time) {
 	n.hit(Event{Type: "limit.hit", Time: now, Generation: f.generation, Flow: f.info(), Limit: limit})
 }
 
+// slowed records that a flow moves its bytes more slowly than it could, since the
+// budget for buffers is spent.
+func (n *Network) slowed() {
+	n.hit(Event{Type: "limit.hit", Time: time.Now(), Generation: n.generation(), Limit: "BufferBytes"})
+}
+
 // hit records that a bound was hit, with others of a moment.
 func (n *Network) hit(e Event) {
 	if e, ok := n.hits.add(e); ok {

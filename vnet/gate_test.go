@@ -215,7 +215,7 @@ func TestGateTunnelReplaced(t *testing.T) {
 	c.Write([]byte("CONNECT 93.184.216.34:22 HTTP/1.1\r\n\r\nSSH-2.0-x\r\n"))
 	n.eventually("forwarded", func() bool { return n.tcpBytesOut() > 40 })
 	n.SetPolicy(policyOf(t, "deny egress bad.example; deny egress 93.184.216.34; allow egress public"))
-	c.SetReadDeadline(time.Now().Add(2 * time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	if _, err := c.Read(make([]byte, 1)); !isReset(err) {
 		t.Errorf("the guest saw %v, want a reset", err)
 	}
@@ -246,9 +246,9 @@ func TestGateTimeout(t *testing.T) {
 			n := startNet(t, tt.rules, func(c *Config) { c.Names, c.holdTimeout = names, 100*time.Millisecond })
 			n.serve("93.184.216.34:443", func(c *net.TCPConn) { io.Copy(io.Discard, c) })
 			c := n.mustDial("93.184.216.34:443")
-			c.Write([]byte(tt.flight))
-			c.SetReadDeadline(time.Now().Add(time.Second))
 			start := time.Now()
+			c.Write([]byte(tt.flight))
+			c.SetReadDeadline(start.Add(map[bool]time.Duration{true: patience, false: time.Second}[tt.denied]))
 			_, err := c.Read(make([]byte, 1))
 			if isReset(err) != tt.denied || tt.denied && time.Since(start) < 90*time.Millisecond {
 				t.Errorf("the guest saw %v after %v", err, time.Since(start))

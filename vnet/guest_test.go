@@ -183,9 +183,16 @@ func (n *testNet) readGuest(l link.Link) {
 	}
 }
 
-// dial connects from the guest.
+// patience bounds what must happen: a busy machine has to do other things too.
+const patience = 30 * time.Second
+
+// dial connects from the guest, or takes two seconds of silence for an answer.
 func (n *testNet) dial(to string) (*gonet.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(n.t.Context(), 2*time.Second)
+	return n.dialWithin(to, 2*time.Second)
+}
+
+func (n *testNet) dialWithin(to string, limit time.Duration) (*gonet.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(n.t.Context(), limit)
 	defer cancel()
 	a := netip.MustParseAddrPort(to)
 	proto := header.IPv4ProtocolNumber
@@ -199,7 +206,7 @@ func (n *testNet) dial(to string) (*gonet.TCPConn, error) {
 // mustDial connects from the guest, and closes when the test ends.
 func (n *testNet) mustDial(to string) *gonet.TCPConn {
 	n.t.Helper()
-	c, err := n.dial(to)
+	c, err := n.dialWithin(to, patience)
 	if err != nil {
 		n.t.Fatalf("dial %s: %v", to, err)
 	}
@@ -242,10 +249,10 @@ func (n *testNet) count(typ string) (k int) {
 	return k
 }
 
-// eventually waits until ok, and fails the test if that takes seconds.
+// eventually waits until ok, and fails the test if that needs more than patience.
 func (n *testNet) eventually(what string, ok func() bool) {
 	n.t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			n.t.Fatalf("%s: not in time", what)
 		}

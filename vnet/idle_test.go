@@ -37,14 +37,15 @@ func memory() uint64 {
 	return m.HeapAlloc + m.StackInuse
 }
 
-// handshake opens a flow with nothing but frames.
-func (n *testNet) handshake(src, dst string) {
+// handshake opens a flow with nothing but frames, and returns the sequence number
+// of our first byte.
+func (n *testNet) handshake(src, dst string) uint32 {
 	n.t.Helper()
 	n.write(tcpSegment(src, dst, "S"))
 	synAck := <-n.tcpSeen
-	n.write(tcpSegment(src, dst, "A", func(w *wire) {
-		w.tcp.Seq, w.tcp.Ack = 1001, binary.BigEndian.Uint32(synAck[etherLen+20+4:])+1
-	}))
+	theirs := binary.BigEndian.Uint32(synAck[etherLen+20+4:]) + 1
+	n.write(tcpSegment(src, dst, "A", func(w *wire) { w.tcp.Seq, w.tcp.Ack = 1001, theirs }))
+	return theirs
 }
 
 // addIdle makes addr a listener whose connections do nothing, and cost the test

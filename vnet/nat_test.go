@@ -189,7 +189,7 @@ func (l *natLab) next() gopacket.Packet {
 	select {
 	case f := <-l.frames:
 		return decode(l.t, f)
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		l.t.Fatalf("the guest got nothing; drops: %v", l.dropped())
 		return nil
 	}
@@ -208,7 +208,7 @@ func (l *natLab) nextWhole() (ip []byte) {
 			if parseFragment(l.t, f.Data, &p); !p.moreFrags {
 				return reassemble(l.t, frames, 1500)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			l.t.Fatalf("the guest got %d frames of a datagram; drops: %v", len(frames), l.dropped())
 		}
 	}
@@ -262,9 +262,9 @@ func (l *natLab) wantDrops(want string) {
 // eventually waits until f is true.
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !f(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); !f(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not in 5 s: %s", what)
+			t.Fatalf("%s: not in time", what)
 		}
 	}
 }
@@ -284,7 +284,7 @@ func listenUDP(t testing.TB, addr string) *net.UDPConn {
 func receiveFrom(t testing.TB, c *net.UDPConn) (string, netip.AddrPort) {
 	t.Helper()
 	b := make([]byte, 65536)
-	if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	n, from, err := c.ReadFromUDPAddrPort(b)

@@ -309,7 +309,7 @@ func TestPublishUDP(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(5 * time.Second))
+		c.SetDeadline(time.Now().Add(patience))
 		c.Write([]byte(name))
 		f := <-n.udpSeen
 		from := uint16(f[34])<<8 | uint16(f[35])

@@ -90,7 +90,7 @@ func (r *relay) run() string {
 	// A cut wakes both directions: deadlines do it on the host's side, the
 	// flow's context on the endpoint's.
 	stop := context.AfterFunc(r.flow.ctx, func() { r.host.SetDeadline(time.Unix(1, 0)) })
-	r.src = newSource(r.host)
+	r.src = newSource(r.host, &r.flow.buffers)
 	var in sync.WaitGroup
 	r.start(&in)
 	r.outward()

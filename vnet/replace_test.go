@@ -79,7 +79,7 @@ func TestReplaceUnfinishedFlight(t *testing.T) {
 	n.eventually("first half", func() bool { return n.tcpBytesOut() == 100 })
 	n.SetPolicy(policyOf(t, "deny egress bad.example; allow egress public"))
 	c.Write(hello[100:])
-	c.SetReadDeadline(time.Now().Add(2 * time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	if _, err := c.Read(make([]byte, 1)); !isReset(err) {
 		t.Errorf("the guest saw %v, want a reset", err)
 	}
@@ -102,7 +102,7 @@ func TestReplaceReleasesSilent(t *testing.T) {
 	n.serve("93.184.216.34:22", func(c *net.TCPConn) { c.Write([]byte("SSH-2.0-x\r\n")); io.Copy(io.Discard, c) })
 	c := n.mustDial("93.184.216.34:22")
 	n.SetPolicy(policyOf(t, "allow egress public"))
-	c.SetReadDeadline(time.Now().Add(3 * time.Second))
+	c.SetReadDeadline(time.Now().Add(holdTimeout / 2))
 	if _, err := io.ReadFull(c, make([]byte, 11)); err != nil {
 		t.Errorf("no banner: %v", err)
 	}
@@ -330,7 +330,7 @@ func TestReplaceStreams(t *testing.T) {
 		t.Errorf("no stream is denied: %v", err)
 	}
 	n.SetPolicy(policyOf(t, "deny egress two.example; allow egress public"))
-	c.SetReadDeadline(time.Now().Add(2 * time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	if _, err := c.Read(make([]byte, 1)); !isReset(err) {
 		t.Errorf("the guest saw %v, want a reset", err)
 	}

@@ -13,14 +13,15 @@ import (
 // A source reads the host's side of a flow into the guest's endpoint. See
 // source_unix.go; here every flow holds its buffer.
 type source struct {
-	host net.Conn
-	buf  []byte
-	rest []byte // read, but not yet taken by the endpoint
-	err  error  // of the host, once rest is taken
+	host    net.Conn
+	buffers *buffers // of the endpoint
+	buf     []byte
+	rest    []byte // read, but not yet taken by the endpoint
+	err     error  // of the host, once rest is taken
 }
 
-func newSource(c net.Conn) *source {
-	return &source{host: c, buf: make([]byte, 64<<10)}
+func newSource(c net.Conn, q *buffers) *source {
+	return &source{host: c, buffers: q, buf: make([]byte, 64<<10)}
 }
 
 // linger would wait behind the end of the stream for a reset, which can't be
@@ -44,7 +45,7 @@ func (s *source) transfer(ep tcpip.Endpoint) (n int, full bool, err error) {
 		s.rest, s.err = s.buf[:k], err
 	}
 	p := byteReader{s.rest}
-	k, werr := ep.Write(&p, tcpip.WriteOptions{})
+	k, werr := s.buffers.write(ep, &p)
 	s.rest = p.b
 	switch werr.(type) {
 	case nil:

@@ -24,8 +24,9 @@ var smallBuffers = sync.Pool{New: func() any { return new([smallRead]byte) }}
 // is in bulk, and bytes go from the socket straight into the endpoint's
 // buffers.
 type source struct {
-	raw syscall.RawConn
-	err error
+	raw     syscall.RawConn
+	buffers *buffers // of the endpoint
+	err     error
 
 	bulk bool
 	rest []byte           // read, but not yet taken by the endpoint
@@ -38,8 +39,8 @@ type source struct {
 	full bool
 }
 
-func newSource(c net.Conn) *source {
-	s := new(source)
+func newSource(c net.Conn, q *buffers) *source {
+	s := &source{buffers: q}
 	sc, ok := c.(syscall.Conn)
 	if !ok {
 		s.err = net.ErrClosed
@@ -134,7 +135,7 @@ func (s *source) release() {
 }
 
 func (s *source) write(p tcpip.Payloader) {
-	n, err := s.ep.Write(p, tcpip.WriteOptions{})
+	n, err := s.buffers.write(s.ep, p)
 	s.n += int(n)
 	switch err.(type) {
 	case nil:

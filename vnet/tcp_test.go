@@ -284,7 +284,7 @@ func TestTCPServerFirst(t *testing.T) {
 		io.Copy(io.Discard, c)
 	})
 	c := n.mustDial("93.184.216.34:22")
-	c.SetDeadline(time.Now().Add(time.Second))
+	c.SetDeadline(time.Now().Add(holdTimeout / 2))
 	if b := make([]byte, 11); true {
 		if _, err := io.ReadFull(c, b); err != nil {
 			t.Errorf("no banner: %v", err)

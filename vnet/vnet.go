@@ -214,10 +214,10 @@ func newNetwork(cfg Config) (*Network, error) {
 	if cfg.Host == nil {
 		cfg.Host = &policy.Host{Gateways: []netip.Addr{cfg.Block.Gateway4, cfg.Block.Gateway6}}
 	}
-	budget := newBudget(cfg.Limits.bufferBytes())
 	cfg.holdTimeout = cmp.Or(cfg.holdTimeout, holdTimeout)
 	cfg.Link = newShaper(cfg.Link, cfg.RateLimit, time.Now())
-	n := &Network{cfg: cfg, tcp: newTCPTable(), workers: newWorkers(), budget: budget, newFlows: newFlowLimiter(cfg.Limits), guard: newGuard(cfg.Block, cfg.MTU), failed: make(chan struct{})}
+	n := &Network{cfg: cfg, tcp: newTCPTable(), workers: newWorkers(), newFlows: newFlowLimiter(cfg.Limits), guard: newGuard(cfg.Block, cfg.MTU), failed: make(chan struct{})}
+	n.budget = newBudget(cfg.Limits.bufferBytes(), n.slowed)
 	n.builder = newBuilder(cfg.Block, cfg.MTU)
 	n.neighbour = &neighbour{guard: n.guard, builder: n.builder}
 	n.unusable.Store(uint32(cfg.Unusable))
