@@ -20,9 +20,10 @@ type smallFrames struct {
 // Of HTTP/2, RFC 9113 sections 6.5 and 6.5.2.
 const (
 	frameSettings      = 4
+	smallestFrame      = 16 << 10 // what SETTINGS_MAX_FRAME_SIZE must at least say
 	settingBytes       = 6
 	settingMaxFrame    = 5
-	smallestFrameBytes = "\x00\x00\x40\x00" // the least that SETTINGS_MAX_FRAME_SIZE may say
+	smallestFrameBytes = "\x00\x00\x40\x00" // smallestFrame, as it is sent
 )
 
 // Read reads what the server sends, with its settings changed.

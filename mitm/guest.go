@@ -23,14 +23,12 @@ type guestConn struct {
 	http2   bool
 
 	// Owned by the reader. net/http has one at a time.
-	gate     func(*guestConn, []byte) (int, error) // how many bytes may pass; nil lets all pass
-	requests *sniff.Requests
-	owed     int    // bytes of a decided head that still have to pass
-	preface  int    // bytes of the preface that have passed
-	pending  []byte // read, not passed
-	allowed  int    // bytes at the beginning of pending that may pass
-	refused  error  // what stops the reader behind them; nil while nothing does
-	poisoned int    // bytes of poison that were read before refused
+	requests *sniff.Requests // which bytes may pass; nil lets all pass
+	owed     int             // bytes of a decided head that still have to pass
+	pending  []byte          // read, not passed
+	allowed  int             // bytes at the beginning of pending that may pass
+	refused  error           // what stops the reader behind them; nil while nothing does
+	poisoned int             // bytes of poison that were read before refused
 
 	broken atomic.Bool // refused is set; for Close, which doesn't wait for the reader
 	once   sync.Once
@@ -47,13 +45,10 @@ var errMalformed = errors.New("malformed request")
 // the request that it answers, or not answer the next.
 const poison = "\x00\x00\x00\x00"
 
-// http2Preface is what a client of HTTP/2 says first (RFC 9113, section 3.4).
-const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
 // newHTTP1Guest returns the connection of a guest that has begun with a flight of
 // HTTP/1.
 func newHTTP1Guest(c net.Conn, s *session, first flight) *guestConn {
-	g := &guestConn{Conn: c, session: s, pending: first.bytes, closed: make(chan struct{}), gate: (*guestConn).passRequests}
+	g := &guestConn{Conn: c, session: s, pending: first.bytes, closed: make(chan struct{})}
 	if first.Kind == sniff.Malformed {
 		g.refused = fmt.Errorf("%w: %s", errMalformed, first.Reason)
 		g.pending = nil
@@ -63,19 +58,18 @@ func newHTTP1Guest(c net.Conn, s *session, first flight) *guestConn {
 	if !s.secure {
 		dst = s.flow.Asked().Addr()
 	}
-	g.requests = sniff.Follow(dst, first.Result)
-	g.owed = first.Len
-	if first.Kind == sniff.Connect {
-		g.gate = nil
+	if first.Kind != sniff.Connect {
+		g.requests = sniff.Follow(dst, first.Result)
+		g.owed = first.Len
 	}
 	g.look()
 	return g
 }
 
-// newHTTP2Guest returns the connection of a guest that is to speak HTTP/2, whose
-// frames net/http itself reads strictly.
+// newHTTP2Guest returns the connection of a guest that has begun with the preface of
+// HTTP/2, which c yields again. Its frames net/http itself reads strictly.
 func newHTTP2Guest(c net.Conn, s *session) *guestConn {
-	return &guestConn{Conn: c, session: s, http2: true, closed: make(chan struct{}), gate: (*guestConn).passPreface}
+	return &guestConn{Conn: c, session: s, http2: true, closed: make(chan struct{})}
 }
 
 // Read reads what may pass. A guest that breaks the form gets errMalformed, which
@@ -130,24 +124,16 @@ func (g *guestConn) look() { g.allowed, g.refused = g.pass(g.pending) }
 
 // pass returns how many bytes at the beginning of b may pass, and the error for
 // those behind them.
-func (g *guestConn) pass(b []byte) (int, error) {
-	if g.gate == nil || len(b) == 0 {
-		return len(b), nil
-	}
-	return g.gate(g, b)
-}
-
-// passRequests lets strict requests of HTTP/1 pass.
-func (g *guestConn) passRequests(b []byte) (n int, err error) {
+func (g *guestConn) pass(b []byte) (n int, err error) {
 	for n < len(b) {
+		if g.requests == nil {
+			return len(b), nil
+		}
 		if g.owed > 0 {
 			k := min(g.owed, len(b)-n)
 			g.owed -= k
 			n += k
 			continue
-		}
-		if g.gate == nil {
-			return len(b), nil
 		}
 		k, head := g.requests.Next(b[n:], false)
 		if k > 0 {
@@ -162,7 +148,7 @@ func (g *guestConn) passRequests(b []byte) (n int, err error) {
 		case sniff.Connect:
 			// What follows is the tunnel's, or nothing: the handler ends the connection
 			// if it makes none.
-			g.owed, g.gate = head.Len, nil
+			g.requests = nil
 		case sniff.Malformed:
 			return n, fmt.Errorf("%w: %s", errMalformed, head.Reason)
 		default:
@@ -172,22 +158,10 @@ func (g *guestConn) passRequests(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// passPreface lets the preface of HTTP/2 pass, and everything behind it.
-func (g *guestConn) passPreface(b []byte) (int, error) {
-	n := min(len(b), len(http2Preface)-g.preface)
-	if string(b[:n]) != http2Preface[g.preface:g.preface+n] {
-		return 0, fmt.Errorf("%w: no preface of HTTP/2", errMalformed)
-	}
-	if g.preface += n; g.preface == len(http2Preface) {
-		g.gate = nil
-	}
-	return len(b), nil
-}
-
 // open lets everything pass from now on: the connection has changed its protocol.
 // It is for the reader's goroutine, or when there is none.
 func (g *guestConn) open() {
-	g.gate = nil
+	g.requests = nil
 	g.look()
 }
 

@@ -226,10 +226,10 @@ func (p *Proxy) serveDecrypted(ctx context.Context, near, far *tls.Conn, s *sess
 	}
 	switch {
 	case err != nil && (ofHTTP || err != io.EOF): // who ends its half may still listen
-	case isHTTP2(chosen):
-		// HTTP/2 over TLS is chosen by ALPN, and by nothing else (RFC 9113, section 3.2).
+	case isHTTP2(chosen) && first.Kind == sniff.HTTP2:
 		p.serveGuest(ctx, newHTTP2Guest(&replayed{near, first.bytes}, s))
-	case first.Kind == sniff.HTTP2:
+	case isHTTP2(chosen) || first.Kind == sniff.HTTP2:
+		// HTTP/2 over TLS is chosen by ALPN, and by nothing else (RFC 9113, section 3.2).
 	case isHTTP(first.Kind) && !spoken, first.Kind == sniff.Malformed && first.Reason != "" && !spoken:
 		p.serveGuest(ctx, newHTTP1Guest(near, s, first))
 	case far != nil && first.Kind != sniff.Malformed && !isHTTP(first.Kind):

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
+
 	"github.com/sluicenet/sluice/policy"
 )
 
@@ -541,7 +543,7 @@ func TestHTTPUnderAnotherName(t *testing.T) {
 		{"another host", "http/1.0", "GET /" + http1 + "evil.example\r\n\r\n", "HTTP/1.1 421"},
 		{"another host, unknown protocol", "x", "GET /" + http1 + "evil.example\r\n\r\n", "HTTP/1.1 421"},
 		{"two readings", "http/1.0", "GET /" + http1 + site + "\nX: y\r\n\r\n", "HTTP/1.1 400"},
-		{"HTTP/2", "h2-16", http2Preface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00", ""},
+		{"HTTP/2", "h2-16", http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00", ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"golang.org/x/net/http2"
 )
 
 // smuggled are requests of HTTP/1 for the site that two readers could read in two
@@ -132,7 +134,7 @@ func TestFollowingRequests(t *testing.T) {
 		{"behind another host nothing", "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n" + good, []string{"421"}},
 		{"then both lengths", good + "POST / HTTP/1.1\r\nHost: {site}\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", []string{"200", "400"}},
 		{"then no request", post + "garbage\r\n\r\n", []string{"200", "400"}},
-		{"then HTTP/2", good + http2Preface, []string{"200", "400"}},
+		{"then HTTP/2", good + http2.ClientPreface, []string{"200", "400"}},
 		{"then a CONNECT", good + "CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n", []string{"200", "421"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -66,7 +66,7 @@ func (p *Proxy) tierFor(g *guestConn) (t *tier, ended func()) {
 }
 
 // newServer returns a server of guests. It serves HTTP/1, and HTTP/2 to who begins
-// with its preface; guestConn sees to it that nobody does who shouldn't.
+// with its preface: nobody is handed over who shouldn't.
 func (p *Proxy) newServer(connBytes int) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -90,7 +90,8 @@ func (p *Proxy) newServer(connBytes int) *http.Server {
 func (p *Proxy) http2Limits(connBytes int) *http.HTTP2Config {
 	return &http.HTTP2Config{
 		MaxConcurrentStreams:          p.limits.Streams,
-		StrictMaxConcurrentRequests:   true, // requests wait instead of opening connections
+		StrictMaxConcurrentRequests:   true,          // requests wait instead of opening connections
+		MaxReadFrameSize:              smallestFrame, // which each connection has a buffer for
 		MaxReceiveBufferPerConnection: connBytes,
 		MaxReceiveBufferPerStream:     connBytes,
 	}
