@@ -4,13 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/pkg/sftp"
 
 	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/hv/internal/ends"
 	"github.com/sluicenet/sluice/internal/guest"
 	"github.com/sluicenet/sluice/vnet/link"
 )
@@ -57,7 +57,7 @@ func (f *Fake) Start(ctx context.Context, cfg hv.Config) (hv.VM, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("start fake guest: %w", err)
 	}
-	g := &Guest{fake: f, cfg: cfg, done: make(chan struct{}), files: sftp.InMemHandler()}
+	g := &Guest{fake: f, cfg: cfg, End: ends.NewEnd(), files: sftp.InMemHandler()}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.programs, g.signalAll = context.WithCancelCause(g.ctx)
 	if cfg.NIC != nil {
@@ -65,7 +65,9 @@ func (f *Fake) Start(ctx context.Context, cfg hv.Config) (hv.VM, error) {
 			return nil, fmt.Errorf("start fake guest: %w", err)
 		}
 	}
-	g.agent, g.stream = net.Pipe()
+	agent, stream := net.Pipe()
+	g.PutAgent(agent)
+	g.stream = stream
 	go g.live()
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -83,6 +85,9 @@ func (f *Fake) Guests() []*Guest {
 // A Guest is a guest of a Fake: the hv.VM that Start returned, and what is
 // inside. Its methods may be called by several goroutines.
 type Guest struct {
+	ends.Ends
+	ends.End // set by live
+
 	fake   *Fake
 	cfg    hv.Config
 	card   link.Link          // the guest's end of the card; nil without one
@@ -90,16 +95,12 @@ type Guest struct {
 	files  sftp.Handlers      // in memory
 	ctx    context.Context    // done when the guest is to end
 	cancel context.CancelFunc // ends ctx
-	done   chan struct{}      // closed by live when the guest has ended
-	exit   hv.Exit            // valid once done is closed
 
 	programs  context.Context // done when the programs are to end
 	signalAll context.CancelCauseFunc
 	running   sync.WaitGroup // the programs
 
 	mu       sync.Mutex // guards the following fields
-	nic      *os.File   // the host's end of the card; nil once handed over
-	agent    net.Conn   // the host's end of the stream; nil once handed over
 	boot     *guest.Bootstrap
 	networks []guest.Network // what Configure was called with
 	clocks   []time.Time     // what SetClock was called with
@@ -123,26 +124,27 @@ func (g *Guest) plugIn() error {
 		ours.Close()
 		return err
 	}
-	g.nic = ours
+	g.PutNIC(ours, format)
 	return nil
 }
 
 // live is the guest: its agent, until the host has asked for the end or the
 // guest is killed.
 func (g *Guest) live() {
-	defer close(g.done)
 	err := guest.Serve(g.stream, machine{g})
+	var exit hv.Exit
 	switch {
 	case g.ctx.Err() != nil:
-		g.exit = hv.Exit{Code: -1, Signal: 9}
+		exit = hv.Exit{Code: -1, Signal: 9}
 	case err != nil:
-		g.exit = hv.Exit{Code: guest.CodeRefused}
+		exit = hv.Exit{Code: guest.CodeRefused}
 	}
 	g.end()
 	g.running.Wait()
 	if g.card != nil {
 		g.card.Close()
 	}
+	g.SetEnd(exit)
 }
 
 // end takes the agent's voice, then ends what runs: a guest that is killed
@@ -191,60 +193,16 @@ func (g *Guest) Listen(address string, serve func(net.Conn)) {
 	g.dials[address] = serve
 }
 
-// NIC hands over the host's end of the card. See hv.VM.
-func (g *Guest) NIC() (*os.File, link.Format) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.nic == nil {
-		return nil, 0
-	}
-	nic := g.nic
-	g.nic = nil
-	if g.fake.Format == 0 {
-		return nic, link.Datagram
-	}
-	return nic, g.fake.Format
-}
-
-// Agent hands over the host's end of the agent's stream. See hv.VM.
-func (g *Guest) Agent() net.Conn {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	agent := g.agent
-	g.agent = nil
-	return agent
-}
-
 // Kill ends the guest. See hv.VM.
 func (g *Guest) Kill() error {
 	g.end()
 	return nil
 }
 
-// Wait waits for the guest's end. See hv.VM.
-func (g *Guest) Wait(ctx context.Context) (hv.Exit, error) {
-	select {
-	case <-g.done:
-		return g.exit, nil
-	default:
-	}
-	select {
-	case <-g.done:
-		return g.exit, nil
-	case <-ctx.Done():
-		return hv.Exit{}, ctx.Err()
-	}
-}
-
 // Close ends the guest and closes what was not handed over. See hv.VM.
 func (g *Guest) Close() error {
 	g.end()
-	<-g.done
-	if agent := g.Agent(); agent != nil {
-		agent.Close()
-	}
-	if nic, _ := g.NIC(); nic != nil {
-		nic.Close()
-	}
+	<-g.Done()
+	g.CloseEnds()
 	return nil
 }
