@@ -148,7 +148,7 @@ func (c *directFlow) readSYN(syn header.TCP) {
 	if c.v6() {
 		ip = ipv6Len
 	}
-	c.mss = max(min(int(o.MSS), c.d.n.cfg.MTU-ip-tcpLen), minMSS)
+	c.mss = max(min(int(o.MSS), c.d.n.cfg.MTU-ip-tcpLen, maxSegmentPayload), minMSS)
 	if o.WS >= 0 {
 		c.scale, c.scaled = uint8(min(o.WS, header.MaxWndScale)), true
 	}
