@@ -52,6 +52,7 @@ func (a *applier) apply(ctx context.Context, r io.Reader, m *meter) error {
 	for entries := tar.NewReader(r); ; {
 		h, err := entries.Next()
 		if errors.Is(err, io.EOF) {
+			// Archives are padded to blocks of any size, and the digest is of all.
 			_, err := io.Copy(io.Discard, contextReader{ctx, r})
 			return err
 		}
@@ -84,6 +85,7 @@ func (a *applier) entry(h *tar.Header, r io.Reader) error {
 	case strings.HasPrefix(base, whiteoutPrefix):
 		return a.whiteout(dir, base)
 	}
+	// Before anything is kept of it: the bounds are on what an entry may cost.
 	if err := a.charge(h); err != nil {
 		return err
 	}
@@ -106,7 +108,7 @@ func (a *applier) entry(h *tar.Header, r io.Reader) error {
 		old.touch(a.layer)
 		return nil
 	}
-	if old != nil {
+	if old != nil { // what isn't a directory before and after replaces, with all that was below
 		if err := a.remove(old); err != nil {
 			return err
 		}
@@ -141,13 +143,15 @@ func (a *applier) whiteout(dir, base string) error {
 		return err
 	}
 	target := strings.TrimPrefix(base, whiteoutPrefix)
-	if target == "" || target == "." || target == ".." {
+	if target == "" || target == "." || target == ".." { // it would take away the directory, or the one above
 		return refused("a whiteout of %q", target)
 	}
 	parent, err := a.directory(dir, false)
 	if parent == nil || err != nil {
 		return err // where there is no directory there is nothing to take away
 	}
+	// Only what lower layers made: a whiteout may follow, in its own layer, what it
+	// makes room for.
 	if base == whiteoutOpaque {
 		return parent.sweepChildren(a.layer, a.disk.remove)
 	}
@@ -177,7 +181,7 @@ func (a *applier) hardLink(parent *node, base, target string) error {
 		return refused("hard link to %q, which the image doesn't have", target)
 	case to.isDir():
 		return refused("hard link to %q, a directory", target)
-	case to == old:
+	case to == old: // itself: it is there, and this layer says so
 		old.touch(a.layer)
 		return nil
 	case old != nil && to.isBelow(old):
@@ -214,9 +218,9 @@ func (a *applier) directory(path string, create bool) (*node, error) {
 		if name == "" || name == "." {
 			continue
 		}
-		if name == ".." {
+		if name == ".." { // of a link's target; entries' own names have none
 			if at.parent != nil {
-				at = at.parent
+				at = at.parent // above the root is the root
 			}
 			continue
 		}
@@ -332,6 +336,8 @@ func (a *applier) newInode(h *tar.Header) (*inode, error) {
 	if h.Uid < 0 || h.Gid < 0 || int64(h.Uid) > maxID || int64(h.Gid) > maxID {
 		return nil, refused("owner %d:%d; ids are 0 to %d", h.Uid, h.Gid, uint32(maxID))
 	}
+	// By type, and nothing that a type doesn't have is taken over: the rest of a
+	// header may hold anything.
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		// The size of a sparse file is what it expands to.
@@ -373,6 +379,7 @@ const paxXattr = "SCHILY.xattr."
 // readXattrs sets i's extended attributes from the header.
 func (a *applier) readXattrs(i *inode, h *tar.Header) error {
 	size := 0
+	// Which of them a file gets is the disk's to decide; the record has all.
 	for key, value := range h.PAXRecords {
 		name, ok := strings.CutPrefix(key, paxXattr)
 		if !ok {
@@ -443,7 +450,7 @@ type meteredFile struct {
 // image's bytes was seen to by newInode: an entry has what its header says.
 func (f *meteredFile) Read(p []byte) (int, error) {
 	n, err := f.r.Read(p)
-	f.a.written += int64(n)
+	f.a.written += int64(n) // a short archive has less than its headers say
 	if err := f.m.expand(int64(n)); err != nil {
 		return n, err
 	}

@@ -89,7 +89,7 @@ func (s *Store) unpacked() (map[v1.Hash]bool, error) {
 	}
 	found := make(map[v1.Hash]bool)
 	for _, e := range entries {
-		hex, _, _ := strings.Cut(e.Name(), "-")
+		hex, _, _ := strings.Cut(e.Name(), "-") // see rootPath; locks are files
 		if h, err := parseHash("sha256:" + hex); err == nil && e.IsDir() {
 			found[h] = true
 		}
@@ -136,6 +136,7 @@ func (s *Store) find(ref string) ([]*nameRecord, error) {
 	if len(found) > 0 {
 		return found, nil
 	}
+	// Twelve digits, as docker shows them: fewer could soon mean several.
 	prefix := strings.TrimPrefix(ref, "sha256:")
 	if len(prefix) < 12 || strings.Trim(prefix, "0123456789abcdef") != "" {
 		return nil, fmt.Errorf("%w: the cache has no such name", ErrNotFound)
@@ -157,7 +158,7 @@ func (s *Store) find(ref string) ([]*nameRecord, error) {
 			digests[d] = true
 		}
 	}
-	switch {
+	switch { // many names of one image are one answer, two images are none
 	case len(digests) == 0:
 		return nil, fmt.Errorf("%w: the cache has no such digest", ErrNotFound)
 	case len(digests) > 1:

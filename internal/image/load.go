@@ -39,7 +39,7 @@ func (s *Store) importFile(ctx context.Context, name, path string, p *progress) 
 	if err != nil {
 		return Info{}, err
 	}
-	defer img.Close()
+	defer img.Close() // until it is described nobody may remove it
 	rec, err := s.lookUp(r.name, s.platform)
 	if err == nil && rec == nil {
 		err = ErrNotFound // somebody removed it already
@@ -78,6 +78,8 @@ func (s *Store) pullFileAs(ctx context.Context, path string, names []string, pla
 			return nil, err
 		}
 		defer f.Close()
+		// An archive says at its end what is in it, perhaps: its blobs wait in a
+		// scratch until then.
 		t, err := s.newScratch()
 		if err != nil {
 			return nil, err
@@ -123,6 +125,7 @@ func (s *Store) load(ctx context.Context, r io.Reader, p *progress) ([]Info, err
 		return nil, err
 	}
 	var infos []Info
+	// One after the other, each whole under its names before the next begins.
 	for _, o := range offers {
 		img, err := s.bring(ctx, incoming{src: src, top: o.top, names: o.names, platform: s.platform}, p)
 		if err != nil {

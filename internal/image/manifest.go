@@ -46,6 +46,8 @@ func isIndex(document []byte) (bool, error) {
 	if err := json.Unmarshal(document, &shape); err != nil {
 		return false, refused("it is no manifest: %v", err)
 	}
+	// By what it holds and not by its media type, which is optional, and which the
+	// registry's answer may state otherwise.
 	image := shape.Layers != nil || shape.Config != nil
 	switch {
 	case shape.SchemaVersion != 2:
@@ -101,6 +103,7 @@ func (m *manifest) configure(document []byte) error {
 	if err != nil {
 		return refused("parse configuration: %v", err)
 	}
+	// Without one for each layer what is unpacked couldn't be verified.
 	if len(config.RootFS.DiffIDs) != len(m.Layers) {
 		return refused("%d layers, but %d diffIDs", len(m.Layers), len(config.RootFS.DiffIDs))
 	}
@@ -156,7 +159,7 @@ func choosePlatform(manifests []v1.Descriptor, want v1.Platform) (v1.Descriptor,
 			return d, nil
 		}
 	}
-	return fit[0], nil
+	return fit[0], nil // the order is the publisher's preference
 }
 
 // chooseFrom is choosePlatform for an index as a document.
@@ -168,7 +171,8 @@ func chooseFrom(index []byte, want v1.Platform) (v1.Descriptor, error) {
 	return choosePlatform(parsed.Manifests, want)
 }
 
-// variant returns a platform's variant, or the one that stands for none.
+// variant returns a platform's variant, or the one that stands for none, as
+// containerd normalizes them.
 func variant(p v1.Platform) string {
 	if p.Variant == "" && p.Architecture == "arm64" {
 		return "v8"

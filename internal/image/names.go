@@ -49,7 +49,7 @@ func readName(path string) (*nameRecord, error) {
 	var rec nameRecord
 	err = json.Unmarshal(text, &rec)
 	if err == nil {
-		err = errors.Join(checkHash(rec.Digest), checkHash(rec.Resolved))
+		err = errors.Join(checkHash(rec.Digest), checkHash(rec.Resolved)) // they become paths
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: remove %s", err, path)
@@ -81,7 +81,7 @@ func (s *Store) dropName(rec *nameRecord) error {
 		return err
 	}
 	err = os.Remove(s.nameFile(rec.Name, platform))
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) { // somebody else has removed it
 		return nil
 	}
 	return err

@@ -78,6 +78,7 @@ func (s *Store) pull(ctx context.Context, ref string, o PullOptions, p *progress
 		return s.pullFile(ctx, r.path, platform, p)
 	}
 	if o.Policy != Always || r.pinned != (v1.Hash{}) {
+		// What is damaged here is fetched anew, as if it weren't.
 		img, err := s.cached(ctx, r, platform, p)
 		if err == nil || !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrContent) {
 			return img, err
@@ -121,6 +122,7 @@ func (s *Store) pullRemote(ctx context.Context, r reference, platform v1.Platfor
 	if rec, err := s.lookUp(r.name, platform); err != nil {
 		return nil, err
 	} else if rec != nil && src.current(ctx) == rec.Resolved {
+		// Asked by a HEAD request, which Docker Hub doesn't count against anybody.
 		if img, err := s.acquire(ctx, rec.Digest, familiar(r.name), nil, p); err == nil {
 			return img, nil
 		}
@@ -147,6 +149,8 @@ type incoming struct {
 
 // bring makes the cache have an image, under its names, and acquires it.
 func (s *Store) bring(ctx context.Context, in incoming, p *progress) (*Image, error) {
+	// Until the image has a root or a name, nothing says that its blobs are needed:
+	// the lock keeps them.
 	l, err := lockAt(ctx, s.path(blobsLock), shared, nil)
 	if err != nil {
 		return nil, err
@@ -174,7 +178,7 @@ func (s *Store) bring(ctx context.Context, in incoming, p *progress) (*Image, er
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range in.names {
+	for _, name := range in.names { // last, when all of the image is on the disk
 		if err := s.setName(t, name, in.platform, m.digest, in.top.Digest); err != nil {
 			return nil, errors.Join(err, img.Close())
 		}

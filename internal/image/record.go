@@ -67,7 +67,7 @@ func (n *node) header() *tar.Header {
 		Devminor: n.minor,
 	}
 	if n.isDir() {
-		h.Name += "/"
+		h.Name += "/" // as every tar writes them
 	}
 	for key, value := range n.xattrs {
 		if h.PAXRecords == nil {
@@ -146,6 +146,8 @@ func (i *Image) writeTar(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	defer z.Close()
+	// The contents come from the disk, by paths of the record, which follow no link
+	// out of the root: what is there is an image's.
 	root, err := os.OpenRoot(i.RootDir)
 	if err != nil {
 		return err
@@ -171,7 +173,7 @@ func (i *Image) writeTar(ctx context.Context, w io.Writer) error {
 
 // writeEntry writes one entry of the record, with the content that root has.
 func writeEntry(out *tar.Writer, h *tar.Header, root *os.Root) error {
-	if h.Typeflag != tar.TypeReg {
+	if h.Typeflag != tar.TypeReg { // all that there is of it is in the header
 		return out.WriteHeader(h)
 	}
 	f, err := root.Open(strings.TrimPrefix(h.Name, "./"))
@@ -190,7 +192,7 @@ func writeEntry(out *tar.Writer, h *tar.Header, root *os.Root) error {
 	if err := out.WriteHeader(h); err != nil {
 		return err
 	}
-	if _, err := io.CopyN(out, f, h.Size); err != nil {
+	if _, err := io.CopyN(out, f, h.Size); err != nil { // it may have shrunk since
 		return fmt.Errorf("copy %q: %w", h.Name, err)
 	}
 	return nil

@@ -37,6 +37,8 @@ func (s *Store) remove(ref string, force bool) error {
 	if err != nil {
 		return err
 	}
+	// A name means itself, on however many platforms; a digest means the image,
+	// which others may know by a name.
 	if r, err := parseReference(ref); !force && len(found) > 1 && (err != nil || found[0].Name != r.name) {
 		var names []string
 		for _, rec := range found {
@@ -70,7 +72,7 @@ func (s *Store) remove(ref string, force bool) error {
 		}
 	}
 	for _, rec := range found {
-		if rec.Name == "" {
+		if rec.Name == "" { // find made it up, for a digest
 			continue
 		}
 		if err := s.dropName(rec); err != nil {
@@ -106,7 +108,7 @@ func (s *Store) prune(ctx context.Context, all bool, p *Pruned) error {
 	if err != nil {
 		return err
 	}
-	for _, rec := range names {
+	for _, rec := range names { // also of what was never unpacked here
 		digests[rec.Digest] = true
 	}
 	g, err := s.newGarbage()
@@ -128,7 +130,7 @@ func (s *Store) prune(ctx context.Context, all bool, p *Pruned) error {
 			continue // it has a name, so somebody wants it
 		}
 		if err := g.claim(digest); errors.Is(err, ErrInUse) {
-			continue
+			continue // a later Prune comes by again
 		} else if err != nil {
 			return err
 		}
@@ -180,6 +182,7 @@ func (g *garbage) claim(digest v1.Hash) error {
 		return err
 	}
 	before := len(g.claims)
+	// One for each way of giving files their owners; see rootPath.
 	for _, e := range entries {
 		if !e.IsDir() || !strings.HasPrefix(e.Name(), digest.Hex+"-") {
 			continue
@@ -213,6 +216,8 @@ func (g *garbage) remove() error {
 		if err := os.Rename(c.path, g.t.path(filepath.Base(c.path))); err != nil {
 			return err
 		}
+		// The lock's file before the lock: who gets the lock of a file that is gone
+		// sees so, and who comes later makes a new one.
 		if err := errors.Join(os.Remove(c.path+lockExt), c.lock.release()); err != nil {
 			return err
 		}
@@ -238,7 +243,7 @@ func (g *garbage) collect() error {
 func (s *Store) sweepBlobs() (int64, error) {
 	l, err := tryLockAt(s.path(blobsLock), exclusive)
 	if errors.Is(err, errHeld) {
-		return 0, nil
+		return 0, nil // the next removal sweeps
 	}
 	if err != nil {
 		return 0, err

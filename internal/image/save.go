@@ -66,6 +66,8 @@ func (o *saver) image(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
+	// The manifest of one platform stands in the archive's index by itself: the
+	// index that it came from names others, which aren't here.
 	top := v1.Descriptor{MediaType: types.OCIManifestSchema1, Digest: rec.Digest, Size: int64(len(document)), Platform: m.config.Platform()}
 	if m.MediaType != "" {
 		top.MediaType = m.MediaType
@@ -103,7 +105,7 @@ func (o *saver) blob(ctx context.Context, d v1.Descriptor) error {
 	if o.have[d.Digest] {
 		return nil
 	}
-	o.have[d.Digest] = true
+	o.have[d.Digest] = true // also if it fails, which ends the archive
 	f, err := os.Open(o.s.blobPath(d.Digest))
 	if err != nil {
 		return err
@@ -112,6 +114,8 @@ func (o *saver) blob(ctx context.Context, d v1.Descriptor) error {
 	if err := o.header(layoutBlobs+d.Digest.Hex, d.Size); err != nil {
 		return err
 	}
+	// A copy of another length is an error of the archive's writer, and one of the
+	// same length shows by its digest, when it is written but not yet finished.
 	sum := sha256.New()
 	if _, err := io.Copy(io.MultiWriter(o.w, sum), contextReader{ctx, f}); err != nil {
 		return fmt.Errorf("write %v: %w", d.Digest, err)

@@ -77,7 +77,7 @@ func open(cfg Config) (*Store, error) {
 	}
 	// A system that can't lock must be known before anything depends on it.
 	l, err := tryLockAt(s.path(blobsLock), shared)
-	if errors.Is(err, errHeld) {
+	if errors.Is(err, errHeld) { // by a sweep, so locks work
 		return s, nil
 	}
 	if err != nil {
@@ -170,7 +170,7 @@ func (s *Store) sweepScratch() error {
 		dir := s.path(tmpDir, name)
 		l, err := tryLockAt(dir+lockExt, exclusive)
 		if errors.Is(err, errHeld) {
-			continue
+			continue // its process lives: the kernel lets go of a dead one's locks
 		}
 		if err != nil {
 			return err

@@ -29,6 +29,8 @@ func (s *Store) unpack(ctx context.Context, m *manifest, dir string, ready func(
 	d := newDisk(root, s.owners)
 	defer d.close()
 	a := newApplier(d, s.limits)
+	// In order, since each changes what those below it made; later ones are being
+	// fetched meanwhile.
 	for i := range m.Layers {
 		if err := ready(i); err != nil {
 			return err
@@ -37,6 +39,8 @@ func (s *Store) unpack(ctx context.Context, m *manifest, dir string, ready func(
 			return fmt.Errorf("unpack layer %d of %d (%v): %w", i+1, len(m.Layers), m.Layers[i].Digest, err)
 		}
 	}
+	// Only now directories get their modes and times, which what is made in them
+	// would change, or be kept from.
 	if err := d.seal(a.root); err != nil {
 		return err
 	}
@@ -81,7 +85,7 @@ func (s *Store) unpackLayer(ctx context.Context, m *manifest, layer int, a *appl
 // asDamage returns err, the failure to unpack a blob. If the blob is no longer
 // what it was when it came, it is removed, so that it comes again.
 func (s *Store) asDamage(h v1.Hash, err error) error {
-	if !errors.Is(err, ErrContent) {
+	if !errors.Is(err, ErrContent) { // no room, or the context's end: the blob isn't to blame
 		return err
 	}
 	f, openErr := os.Open(s.blobPath(h))
@@ -132,6 +136,8 @@ type contextReader struct {
 	r   io.Reader
 }
 
+// Read fails with the context's error once that has ended; a Read under way is
+// not interrupted.
 func (r contextReader) Read(p []byte) (int, error) {
 	if err := r.ctx.Err(); err != nil {
 		return 0, err
