@@ -4,6 +4,8 @@ package krun
 
 import (
 	"context"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -32,6 +34,28 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	if err := syscall.Kill(pid, 0); err != syscall.ESRCH {
 		t.Errorf("process %d is left: %v", pid, err)
+	}
+}
+
+// A machine's process that crashes is the guest's end: its caller hears of the signal,
+// from Wait and from the agent's stream, and nothing is left.
+func TestMachineCrashes(t *testing.T) {
+	t.Parallel()
+	s := buildStub(t, nil)
+	v := start(t, s.hypervisor(t), hv.Config{Root: testRoot(t), NIC: &hv.NIC{}}).(*vm)
+	agent := v.Agent()
+	defer agent.Close()
+	if err := syscall.Kill(v.cmd.Process.Pid, syscall.SIGABRT); err != nil { // as Rust's panics do
+		t.Fatal(err)
+	}
+	if exit := waitFor(t, v); exit != (hv.Exit{Code: -1, Signal: int(syscall.SIGABRT)}) && exit.Code != 2 {
+		t.Errorf("%+v; want the signal, or what Go's runtime makes of it", exit)
+	}
+	if _, err := io.Copy(io.Discard, agent); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the agent's stream: %v; want its end", err)
+	}
+	if _, err := os.Stat(v.dir); !os.IsNotExist(err) {
+		t.Errorf("%s is left: %v", v.dir, err)
 	}
 }
 

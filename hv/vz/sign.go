@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"time"
 )
 
 // entitlement is what a program must be signed with to make virtual machines.
@@ -154,7 +156,35 @@ func (s signer) copySigned(ctx context.Context, path, to string) error {
 	if _, err := s.codesign(ctx, "--sign", "-", "--force", "--entitlements", list, program); err != nil {
 		return err
 	}
-	return os.Rename(program, to)
+	if err := os.Rename(program, to); err != nil {
+		return err
+	}
+	forgetCopies(dir)
+	return nil
+}
+
+// maxCopies is how many signed copies are kept: those of a few programs, of which
+// each build is another. A test's binary has tens of megabytes.
+const maxCopies = 8
+
+// forgetCopies removes all but the newest copies in a directory. One that runs goes on
+// running; one that is wanted again is made again.
+func forgetCopies(dir string) {
+	copies, err := filepath.Glob(filepath.Join(dir, "[^.]*"))
+	if err != nil || len(copies) <= maxCopies {
+		return
+	}
+	made := func(path string) time.Time {
+		info, err := os.Lstat(path)
+		if err != nil {
+			return time.Time{} // somebody else has removed it
+		}
+		return info.ModTime()
+	}
+	slices.SortFunc(copies, func(a, b string) int { return made(b).Compare(made(a)) })
+	for _, path := range copies[maxCopies:] {
+		os.Remove(path) // or it stays for the next time
+	}
 }
 
 // explain returns err with the fix, if this program may not make machines: the

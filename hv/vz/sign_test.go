@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The file that codesign is given is XML, a dictionary with one key that is true.
@@ -164,5 +166,40 @@ func TestExplain(t *testing.T) {
 	signed := signer{start: func(context.Context, string, ...string) ([]byte, error) { return []byte(entitlements), nil }}
 	if err := signed.explain(t.Context(), cause); err != cause {
 		t.Errorf("%v; want the cause", err)
+	}
+}
+
+// Of many builds the newest copies are kept, and what is being made is left alone.
+func TestForgetCopies(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	work := filepath.Join(dir, ".sign-1")
+	if err := os.Mkdir(work, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const more = 3
+	var want []string
+	for i := range maxCopies + more {
+		path := filepath.Join(dir, fmt.Sprintf("program-%d", i))
+		if err := os.WriteFile(path, nil, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		made := time.Unix(int64(1e9+i), 0)
+		if err := os.Chtimes(path, made, made); err != nil {
+			t.Fatal(err)
+		}
+		if i >= more {
+			want = append(want, path)
+		}
+	}
+	forgetCopies(dir)
+	got, err := filepath.Glob(filepath.Join(dir, "program-*"))
+	slices.Sort(got)
+	slices.Sort(want)
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v; want %q", got, err, want)
+	}
+	if _, err := os.Stat(work); err != nil {
+		t.Error(err)
 	}
 }
