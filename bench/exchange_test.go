@@ -18,13 +18,16 @@ type exchange struct {
 // exchanges returns the rows.
 func exchanges() []exchange {
 	return []exchange{
-		{"connect+exchange+close, 1 at a time", "connect -parallel 1", echoPort},
-		{"connect+exchange+close, 32 at a time", "connect -parallel 32", echoPort},
+		{"connect+exchange+close, 1 at a time", connectArgs + "-parallel 1", echoPort},
+		{"connect+exchange+close, 32 at a time", connectArgs + "-parallel 32", echoPort},
 		{"request-response", "request", echoPort},
 		{"UDP echo, 64 bytes, 64 in flight", "datagram -size 64 -flight 64", echoPort},
 		{"UDP echo, 1400 bytes, 64 in flight", "datagram -size 1400 -flight 64", echoPort},
 	}
 }
+
+// connectArgs spread connections over all ports of the echo server.
+var connectArgs = fmt.Sprintf("connect -ports %d ", echoPorts)
 
 // measure runs the program in the guest; it prints how many a second.
 func (x exchange) measure(g *guest, program, host string, d time.Duration) (result, error) {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ type config struct {
 	address  string
 	duration time.Duration
 	parallel int // connections at once
+	ports    int // that connections take in turn, from the address's on
 	size     int // bytes of a message
 	flight   int // datagrams on their way at once
 }
@@ -43,6 +45,7 @@ func run(args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("exchange "+args[0], flag.ContinueOnError)
 	flags.DurationVar(&c.duration, "duration", time.Second, "how long")
 	flags.IntVar(&c.parallel, "parallel", 1, "connections at once")
+	flags.IntVar(&c.ports, "ports", 1, "ports that connections take in turn")
 	flags.IntVar(&c.size, "size", 64, "bytes of a message")
 	flags.IntVar(&c.flight, "flight", 1, "datagrams on their way at once")
 	if err := flags.Parse(args[1:]); err != nil {
@@ -60,13 +63,17 @@ func run(args []string, out io.Writer) error {
 
 // connects counts connections that were made, used once and closed.
 func connects(c config, more func() bool) (int64, error) {
-	var count atomic.Int64
+	addresses, err := c.addresses()
+	if err != nil {
+		return 0, err
+	}
+	var turn, count atomic.Int64
 	errs := make(chan error, c.parallel)
 	var wg sync.WaitGroup
 	for range c.parallel {
 		wg.Go(func() {
 			for more() {
-				if err := connectOnce(c); err != nil {
+				if err := connectOnce(addresses[turn.Add(1)%int64(len(addresses))], c.size); err != nil {
 					errs <- err
 					return
 				}
@@ -79,13 +86,30 @@ func connects(c config, more func() bool) (int64, error) {
 	return count.Load(), <-errs
 }
 
-func connectOnce(c config) error {
-	conn, err := net.Dial("tcp", c.address)
+// addresses returns where connections go in turn.
+func (c config) addresses() ([]string, error) {
+	host, port, err := net.SplitHostPort(c.address)
+	if err != nil {
+		return nil, err
+	}
+	first, err := strconv.Atoi(port)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]string, c.ports)
+	for i := range all {
+		all[i] = net.JoinHostPort(host, strconv.Itoa(first+i))
+	}
+	return all, nil
+}
+
+func connectOnce(address string, size int) error {
+	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	message := make([]byte, c.size)
+	message := make([]byte, size)
 	if _, err := conn.Write(message); err != nil {
 		return err
 	}
