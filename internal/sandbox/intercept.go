@@ -37,7 +37,7 @@ func (s *Sandbox) intercept() error {
 	}
 	s.cfg.Warnings = append(s.cfg.Warnings, warnings...)
 	cfg.Secrets = s.secrets
-	cfg.Terminate = func(string) { s.end(control.SourceViolation) }
+	cfg.Terminate = s.endByViolation
 	cfg.Lookup = s.resolver.Lookup
 	cfg.DNS = s.resolver.ServeConn
 	cfg.Events = func(e mitm.Event) { s.events.emit(proxyRecord(e)) }
@@ -47,6 +47,15 @@ func (s *Sandbox) intercept() error {
 		return &control.Failure{Kind: control.KindInvalid, Message: err.Error()}
 	}
 	return nil
+}
+
+// endByViolation ends the sandbox because a secret asks for that.
+func (s *Sandbox) endByViolation(reason string) {
+	s.endBecause(control.SourceViolation, &control.Failure{
+		Kind:    control.KindViolation,
+		Message: fmt.Sprintf("sandbox %q has ended, as its secret wants: %s", s.spec.Name, reason),
+		Hint:    "name the host among the secret's if it may have it, or take another action than block-and-terminate",
+	})
 }
 
 // inspector returns the proxy as the network asks for it, nil without one.

@@ -67,9 +67,10 @@ type Sandbox struct {
 	ruling     sync.Mutex    // held for the length of a change of rules
 	generation atomic.Uint64 // of the rules of network and resolver; changed under ruling
 
-	asked  atomic.Bool   // somebody called Stop
-	ending chan string   // why to end now: the first counts, the rest is dropped
-	over   chan struct{} // closed by close when the claims are let go and ended is valid
+	asked  atomic.Bool                     // somebody called Stop
+	ending chan string                     // why to end now; sent to once
+	why    atomic.Pointer[control.Failure] // what a call fails with that ends with the sandbox; nil before
+	over   chan struct{}                   // closed by close when the claims are let go and ended is valid
 	ended  control.Ended
 	done   chan struct{} // closed by live when nothing runs any more
 
@@ -483,11 +484,27 @@ func waitGuest(vm hv.VM, exits chan<- control.Exit) {
 	exits <- control.Exit{Code: exit.Code, Signal: exit.Signal}
 }
 
+// reasons are what ends a sandbox, for those whose calls end with it.
+var reasons = map[string]string{
+	control.SourceStop:      "it was stopped",
+	control.SourceKill:      "it was killed",
+	control.SourceCreator:   "its creator ended, or let go of it",
+	control.SourceSignal:    "its process was told to end",
+	control.SourceDrain:     "it was drained",
+	control.SourceLimit:     "its longest time is over",
+	control.SourceIdle:      "it was idle for too long",
+	control.SourceViolation: "a secret was on its way to a host that is not its own",
+}
+
 // end gives the sandbox a reason to end. It doesn't wait.
 func (s *Sandbox) end(source string) {
-	select {
-	case s.ending <- source:
-	default:
+	s.endBecause(source, &control.Failure{Kind: control.KindNotRunning, Message: fmt.Sprintf("sandbox %q has ended: %s", s.spec.Name, reasons[source])})
+}
+
+// endBecause is end, with what calls fail with that end with the sandbox.
+func (s *Sandbox) endBecause(source string, why *control.Failure) {
+	if s.why.CompareAndSwap(nil, why) {
+		s.ending <- source // for which there is room
 	}
 }
 
