@@ -306,11 +306,8 @@ func (n *Network) newDatagrams(f natFlow, now time.Time) bool {
 // again under every new policy.
 func (n *Network) admitDatagram(f natFlow, now time.Time) admission {
 	r := n.rules.Load()
-	info := FlowInfo{Direction: policy.Egress, Protocol: f.proto, Src: f.guest, Dst: f.remote, Dialed: n.target(f.remote)}
 	names := n.namesOf(f.remote.Addr(), now)
-	if len(names) > 0 {
-		info.Name, info.NameFrom = names[0], "dns"
-	}
+	info := n.datagramInfo(f, names)
 	asked := policy.Flow{Direction: policy.Egress, Protocol: f.proto, Peer: f.remote}
 	v := r.decide(asked, policy.Evidence{Stage: policy.StageNoName, Names: names})
 	a := admission{allow: v.Action == policy.Allow, generation: r.generation, refuse: v.Refuse, verdict: v}
@@ -352,11 +349,23 @@ const reasonQUIC = "QUIC hides the name that the rules are about: use TCP"
 // refusedQUIC records that an admitted flow turned out to be QUIC.
 func (n *Network) refusedQUIC(f natFlow, now time.Time) {
 	r := n.rules.Load()
+	names := n.namesOf(f.remote.Addr(), now)
 	asked := policy.Flow{Direction: policy.Egress, Protocol: f.proto, Peer: f.remote}
-	v := r.decide(asked, policy.Evidence{Stage: policy.StageNoName, Names: n.namesOf(f.remote.Addr(), now)})
+	v := r.decide(asked, policy.Evidence{Stage: policy.StageNoName, Names: names})
 	v.Action, v.Reason = policy.Deny, reasonQUIC
-	info := FlowInfo{ID: n.nextID.Add(1), Direction: policy.Egress, Protocol: f.proto, Src: f.guest, Dst: f.remote, Response: "port-unreachable"}
+	info := n.datagramInfo(f, names)
+	info.ID, info.Response = n.nextID.Add(1), "port-unreachable"
 	n.event(Event{Type: "flow.deny", Time: now, Generation: r.generation, Flow: info, Verdict: v})
+}
+
+// datagramInfo returns what is recorded of a UDP or ICMP flow to an address of these
+// names, of which the first stands for all: it shows none itself.
+func (n *Network) datagramInfo(f natFlow, names []string) FlowInfo {
+	info := FlowInfo{Direction: policy.Egress, Protocol: f.proto, Src: f.guest, Dst: f.remote, Dialed: n.target(f.remote)}
+	if len(names) > 0 {
+		info.Name, info.NameFrom = names[0], "dns"
+	}
+	return info
 }
 
 // natLimitHit records that a UDP or ICMP flow found a bound.

@@ -1,8 +1,11 @@
 package vnet
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/sluicenet/sluice/vnet/link"
 )
 
 // TestTrain: what may travel together, and what not.
@@ -118,6 +121,26 @@ func TestDatagrams(t *testing.T) {
 		if strings.Join(got, " ") != r.want {
 			t.Errorf("datagrams(%q, %d) = %q, want %q", r.b, r.size, got, r.want)
 		}
+	}
+}
+
+// TestQUICAfterwards: a flow that begins as something else and turns to QUIC is
+// recorded with all that is known of its peer.
+func TestQUICAfterwards(t *testing.T) {
+	t.Parallel()
+	const to = "93.184.216.34:443"
+	n := startNet(t, "allow egress a.example udp", func(c *Config) {
+		c.Names = tableOfNames{netip.MustParseAddr("93.184.216.34"): {"a.example"}}
+	})
+	initial := "\xc0\x00\x00\x00\x01\x08" + strings.Repeat("i", 8) + "\x00" + strings.Repeat("x", 1185)
+	for _, payload := range []string{"hello", initial} {
+		if _, err := n.guest.link.WriteFrames([]link.Frame{udp(n.block.Guest4.String()+":9", to, payload)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := n.waitEvent("flow.deny").Flow
+	if f.Name != "a.example" || f.NameFrom != "dns" || f.Dialed.String() != to || f.Response != "port-unreachable" {
+		t.Errorf("recorded %+v", f)
 	}
 }
 

@@ -122,7 +122,6 @@ func (s *Store) pullRemote(ctx context.Context, r reference, platform v1.Platfor
 	if rec, err := s.lookUp(r.name, platform); err != nil {
 		return nil, err
 	} else if rec != nil && src.current(ctx) == rec.Resolved {
-		// Asked by a HEAD request, which Docker Hub doesn't count against anybody.
 		if img, err := s.acquire(ctx, rec.Digest, familiar(r.name), nil, p); err == nil {
 			return img, nil
 		}
