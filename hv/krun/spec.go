@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"unicode/utf8"
@@ -52,8 +51,9 @@ type spec struct {
 	KernelFormat uint32 `json:"kernel_format,omitempty"`
 	Initrd       string `json:"initrd,omitempty"`
 	// Words go to the kernel's command line: what the guest's process 1 is, and
-	// is to do.
+	// is to do, as setup has it, which doesn't leave the host.
 	Words []string `json:"words"`
+	setup machine.Setup
 
 	Card     bool    `json:"card"`
 	MAC      [6]byte `json:"mac"`
@@ -107,27 +107,21 @@ func newSpec(cfg hv.Config) (spec, error) {
 		Initrd:    cfg.Initrd,
 		LogLevel:  logWarn,
 	}
-	switch {
-	case cfg.Stdio != [3]*os.File{}:
-		return spec{}, fmt.Errorf("standard files for a virtual machine, which passes none on: %w", errors.ErrUnsupported)
-	case len(cfg.Mounts) > 0:
-		return spec{}, fmt.Errorf("mounts in a virtual machine, which has its own file systems only: %w", errors.ErrUnsupported)
-	case cfg.Root == "" && len(cfg.Disks) == 0:
-		return spec{}, errors.New("a virtual machine needs an image: a root directory or a disk")
-	case cfg.Root != "" && len(cfg.Disks) > 0:
-		return spec{}, errors.New("both a root directory and a root disk are given")
-	case cfg.Root == "" && cfg.Disks[0].Format == hv.Raw:
-		return spec{}, fmt.Errorf("root disk %q has no file system that is known", cfg.Disks[0].Path)
-	case cfg.Initrd != "" && cfg.Kernel == "":
+	if cfg.Initrd != "" && cfg.Kernel == "" {
 		return spec{}, errors.New("an initrd is given without a kernel")
 	}
+	setup, err := machine.SetupOf(cfg)
+	if err != nil {
+		return spec{}, err
+	}
+	setup.ByOrder = len(cfg.Disks) > 0 // libkrun makes up the serial numbers of disks
+	s.tell(setup)
 	for _, d := range cfg.Disks {
 		s.Disks = append(s.Disks, disk{Path: d.Path, ReadOnly: d.ReadOnly})
 	}
 	if err := s.makeAbsolute(); err != nil {
 		return spec{}, err
 	}
-	s.tell(setupOf(cfg))
 	if cfg.NIC == nil {
 		return s, nil
 	}
@@ -168,22 +162,9 @@ func (s *spec) makeAbsolute() error {
 	return nil
 }
 
-// setupOf returns what the guest's process 1 is told of its root. libkrun makes up
-// the serial numbers of disks.
-func setupOf(cfg hv.Config) machine.Setup {
-	if len(cfg.Disks) == 0 {
-		return machine.Setup{Root: "virtiofs"}
-	}
-	root := cfg.Disks[0]
-	s := machine.Setup{Root: root.Format.String(), Writable: !root.ReadOnly && root.Format != hv.EROFS, ByOrder: true}
-	if len(cfg.Disks) > 1 && !s.Writable && !cfg.Disks[1].ReadOnly && cfg.Disks[1].Format == hv.Ext4 {
-		s.Upper = cfg.Disks[1].Format.String()
-	}
-	return s
-}
-
 // tell makes the words of what the guest's process 1 is told.
 func (s *spec) tell(setup machine.Setup) {
+	s.setup = setup
 	s.Words = append([]string{"init=" + machine.Role}, setup.Words()...)
 }
 

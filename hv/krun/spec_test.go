@@ -27,6 +27,7 @@ func TestNewSpec(t *testing.T) {
 		{"a disk to write to", hv.Config{Disks: []hv.Disk{ext4("/a", false)}}, "sluice.root=ext4,rw sluice.disks=order", ""},
 		{"an upper disk", hv.Config{Disks: []hv.Disk{erofs, ext4("/b", false)}}, "sluice.root=erofs sluice.upper=ext4 sluice.disks=order", ""},
 		{"a second disk that isn't", hv.Config{Disks: []hv.Disk{erofs, ext4("/b", true)}}, "sluice.root=erofs sluice.disks=order", ""},
+		{"memory", hv.Config{Root: "/r", Mounts: []hv.Mount{{Target: "/m", SizeMiB: 8}}}, "sluice.root=virtiofs sluice.memory=%2Fm,8", ""},
 		{"nothing", hv.Config{}, "", "needs an image"},
 		{"both", hv.Config{Root: "/r", Disks: []hv.Disk{erofs}}, "", "both"},
 		{"no file system", hv.Config{Disks: []hv.Disk{{Path: "/x"}}}, "", `"/x" has no file system`},
@@ -34,8 +35,8 @@ func TestNewSpec(t *testing.T) {
 		{"no kernel for a directory", hv.Config{Root: "/r", Initrd: "/i"}, "", "without a kernel"},
 		{"a path that C would cut", hv.Config{Disks: []hv.Disk{ext4("/a\x00b", true)}}, "", "zero bytes"},
 		{"a path that JSON would change", hv.Config{Root: "/\xff"}, "", "UTF-8"},
-		{"standard files", hv.Config{Root: "/r", Stdio: [3]*os.File{nil, os.Stdout, nil}}, "", "passes none on"},
-		{"mounts", hv.Config{Root: "/r", Mounts: []hv.Mount{{}}}, "", "mounts"},
+		{"standard files", hv.Config{Root: "/r", Stdio: [3]*os.File{nil, os.Stdout, nil}}, "", "standard ones"},
+		{"mounts", hv.Config{Root: "/r", Mounts: []hv.Mount{{Source: "/s", Target: "/t"}}}, "", "can't show"},
 		{"not Ethernet", hv.Config{Root: "/r", NIC: &hv.NIC{MAC: make(net.HardwareAddr, 8)}}, "", "not of Ethernet"},
 	} {
 		s, err := newSpec(row.cfg)

@@ -57,7 +57,7 @@ func (h *Hypervisor) start(ctx context.Context, cfg hv.Config) (*vm, error) {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { v.Kill() })
-	err = v.boot(h.searched(), agent, s, setupOf(cfg))
+	err = v.boot(h.searched(), agent, s)
 	if !stop() {
 		err = cmp.Or(ctx.Err(), err)
 	}

@@ -249,7 +249,7 @@ func TestStartErrors(t *testing.T) {
 			h.agent = func(context.Context) (string, error) { return notThere, nil }
 		}, notThere, false},
 		{"no kernel", func(_ *Hypervisor, c *hv.Config) { c.Kernel = notThere }, notThere, false},
-		{"no root", func(_ *Hypervisor, c *hv.Config) { c.Root = "" }, "needs an image", false},
+		{"no root", func(_ *Hypervisor, c *hv.Config) { c.Root = "" }, "needs an image", true},
 		{"a root that is gone", func(_ *Hypervisor, c *hv.Config) { c.Root = notThere }, "krun_add_virtiofs3", false},
 		{"a disk that is gone", func(_ *Hypervisor, c *hv.Config) {
 			c.Root, c.Disks = "", []hv.Disk{{Path: notThere, ReadOnly: true, Format: hv.Ext4}}

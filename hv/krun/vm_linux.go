@@ -92,7 +92,7 @@ func exitOf(state *os.ProcessState, told machine.Status) hv.Exit {
 }
 
 // boot takes the process from its query to an agent that serves.
-func (v *vm) boot(libraries []string, agent string, s spec, setup machine.Setup) error {
+func (v *vm) boot(libraries []string, agent string, s spec) error {
 	o, err := v.ask(libraries)
 	if err != nil {
 		return err
@@ -112,8 +112,8 @@ func (v *vm) boot(libraries []string, agent string, s spec, setup machine.Setup)
 			return err
 		}
 		s.Vsock = v.door.paths
-		setup.Vsock = vsockPort
-		s.tell(setup)
+		s.setup.Vsock = vsockPort
+		s.tell(s.setup)
 	}
 	if err := send(v.control, s); err != nil {
 		return v.explain(err)

@@ -48,7 +48,11 @@ func prepareBoot(ctx context.Context, cfg hv.Config, dir string) (bootFiles, err
 		return bootFiles{}, fmt.Errorf("find the guest's agent: %w", err)
 	}
 	// The framework's devices are on PCI, which distributions have as modules.
-	needed, helpful := setupOf(cfg).Modules()
+	setup, err := setupOf(cfg)
+	if err != nil {
+		return bootFiles{}, err
+	}
+	needed, helpful := setup.Modules()
 	packed, err := k.Initramfs(agent, machine.Role, machine.ModulesDir, append(needed, "virtio_pci", "virtio_rng"), helpful)
 	if err != nil {
 		return bootFiles{}, err

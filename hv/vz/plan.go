@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -27,24 +26,18 @@ const mebibyte = 1 << 20
 func newPlan(cfg hv.Config, l limits) (plan, error) {
 	p := plan{cpus: uint(cmp.Or(cfg.CPUs, defaultCPUs))}
 	switch {
-	case cfg.Stdio != [3]*os.File{}:
-		return plan{}, fmt.Errorf("standard files for a virtual machine, which passes none on: %w", errors.ErrUnsupported)
-	case len(cfg.Mounts) > 0:
-		return plan{}, fmt.Errorf("mounts in a virtual machine, which has its own file systems only: %w", errors.ErrUnsupported)
 	case cfg.Root != "":
 		return plan{}, errors.New("vz shows a guest no directory of the host's: its root is a disk")
-	case len(cfg.Disks) == 0:
-		return plan{}, errors.New("a virtual machine needs an image: a root disk")
-	case cfg.Disks[0].Format == hv.Raw:
-		return plan{}, fmt.Errorf("root disk %q has no file system that is known", cfg.Disks[0].Path)
 	case p.cpus < l.minCPUs || p.cpus > l.maxCPUs:
 		return plan{}, fmt.Errorf("%d processors: this machine gives a guest %d to %d", p.cpus, l.minCPUs, l.maxCPUs)
 	}
-	var err error
+	setup, err := setupOf(cfg)
+	if err != nil {
+		return plan{}, err
+	}
 	if p.memory, err = memory(cfg.MemoryMiB, l); err != nil {
 		return plan{}, err
 	}
-	setup := setupOf(cfg)
 	for i, d := range cfg.Disks {
 		path, err := filepath.Abs(d.Path) // the framework's process has another directory
 		if err != nil {
@@ -78,13 +71,10 @@ func memory(askedMiB uint32, l limits) (uint64, error) {
 }
 
 // setupOf returns what the guest's process 1 is told.
-func setupOf(cfg hv.Config) machine.Setup {
-	root := cfg.Disks[0]
-	s := machine.Setup{Root: root.Format.String(), Writable: !root.ReadOnly && root.Format != hv.EROFS, Off: true}
-	if len(cfg.Disks) > 1 && !s.Writable && !cfg.Disks[1].ReadOnly && cfg.Disks[1].Format == hv.Ext4 {
-		s.Upper = cfg.Disks[1].Format.String()
-	}
-	return s
+func setupOf(cfg hv.Config) (machine.Setup, error) {
+	s, err := machine.SetupOf(cfg)
+	s.Off = true // see commandLine
+	return s, err
 }
 
 // commandLine returns the kernel's command line. A reset would start the machine

@@ -24,8 +24,8 @@ func TestNewPlanRefuses(t *testing.T) {
 		{"no file system", func(c *hv.Config) { c.Disks[0].Format = hv.Raw }, "no file system that is known"},
 		{"too many processors", func(c *hv.Config) { c.CPUs = 9 }, "1 to 8"},
 		{"too much memory", func(c *hv.Config) { c.MemoryMiB = 8193 }, "8192 at most"},
-		{"standard files", func(c *hv.Config) { c.Stdio[1] = os.Stdout }, "passes none on"},
-		{"mounts", func(c *hv.Config) { c.Mounts = []hv.Mount{{}} }, "mounts"},
+		{"standard files", func(c *hv.Config) { c.Stdio[1] = os.Stdout }, "standard ones"},
+		{"mounts", func(c *hv.Config) { c.Mounts = []hv.Mount{{Source: "/s", Target: "/t"}} }, "can't show"},
 		{"not Ethernet", func(c *hv.Config) { c.NIC = &hv.NIC{MAC: make(net.HardwareAddr, 8)} }, "not of Ethernet"},
 	} {
 		cfg := diskConfig()
