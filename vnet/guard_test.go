@@ -260,6 +260,8 @@ func TestGuard(t *testing.T) {
 		{"ICMP cut", icmp(guest4, remote4, 8, 0, "", pokeIP(2, 0, 27)), dropICMPHeader, 0},
 		{"echo request with a code", icmp(guest4, remote4, 8, 1, ""), dropICMPType, 0},
 		{"echo reply", icmp(guest4, remote4, 0, 0, ""), dropICMPType, 0},
+		{"L-32 port unreachable for what we never sent", icmp(guest4, remote4, 3, 3, "\x00\x00\x00\x00"+strings.Repeat("x", 28)), dropICMPType, 0},
+		{"L-32 port unreachable, cut", icmp(guest6, remote6, 1, 4, "\x00\x00\x00\x00xxxx"), dropICMPType, 0},
 		{"L-30 redirect", icmp(guest4, remote4, 5, 1, "xxxxxxxx"), dropICMPType, 0},
 		{"L-30 timestamp", icmp(guest4, remote4, 13, 0, "xxxxxxxx"), dropICMPType, 0},
 		{"L-30 mask", icmp(guest4, remote4, 17, 0, "xxxxxxxx"), dropICMPType, 0},

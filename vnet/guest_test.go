@@ -34,7 +34,7 @@ type testNet struct {
 	block      Block
 	lab        *labDialer
 	icmpSeen   chan []byte // ICMP frames that the guest got
-	udpSeen    chan []byte // UDP frames over IPv4, likewise
+	udpSeen    chan []byte // UDP frames, likewise
 	deaf       atomic.Bool // the guest's stack gets no TCP
 	tcpSeen    chan []byte // TCP frames that a deaf guest got
 
@@ -164,7 +164,7 @@ func (n *testNet) readGuest(l link.Link) {
 				}
 				continue
 			}
-			if !v6 && f.Data[23] == protoUDP {
+			if !v6 && f.Data[23] == protoUDP || v6 && f.Data[20] == protoUDP {
 				select {
 				case n.udpSeen <- slices.Clone(f.Data):
 				default:

@@ -49,6 +49,7 @@ const (
 	kindTCP           // → gVisor
 	kindUDP           // → udp.go, port 53 included
 	kindEcho          // → icmp.go: an echo request
+	kindRefused       // → publishudp.go: the guest's word that nobody listens; srcPort and dstPort are those of its answer
 	kindFragment      // → fragment.go: a part of an UDP or ICMP datagram
 )
 
@@ -64,7 +65,7 @@ type packet struct {
 	ttl     uint8
 	src     netip.Addr // never mapped, no zone
 	dst     netip.Addr
-	srcPort uint16 // valid iff proto is TCP or UDP and the packet is no fragment
+	srcPort uint16 // valid iff proto is TCP or UDP and the packet is no fragment, or kind is kindRefused
 	dstPort uint16 // likewise
 	l4      int    // offset of the transport header in frame
 	payload int    // offset of the transport payload in frame

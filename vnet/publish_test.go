@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -335,6 +337,82 @@ func TestPublishUDP(t *testing.T) {
 	if e := n.waitEvent("flow.close"); e.Flow.Direction != policy.Ingress || e.Flow.BytesIn != 3 || e.Flow.BytesOut != 13 {
 		t.Errorf("recorded %+v", e.Flow)
 	}
+}
+
+// portUnreachable is what the guest's kernel says of a frame to a closed UDP port.
+func portUnreachable(frame []byte) link.Frame {
+	var p packet
+	p.v6 = frame[12] == 0x86
+	src, kind, code := netip.AddrFrom4([4]byte(frame[30:34])), uint8(icmpUnreachable), uint8(3)
+	dst := netip.AddrFrom4([4]byte(frame[26:30]))
+	if p.v6 {
+		src, dst, kind, code = netip.AddrFrom16([16]byte(frame[38:54])), netip.AddrFrom16([16]byte(frame[22:38])), icmp6Unreachable, 4
+	}
+	quote := frame[etherLen:min(len(frame), 500)]
+	return icmp(src.String(), dst.String(), kind, code, "\x00\x00\x00\x00"+string(quote))
+}
+
+// TestPublishUDPRefused brings a peer's first datagram to every address of the
+// guest's, one after another, while the guest says that nobody listens there.
+func TestPublishUDPRefused(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "allow ingress host")
+	b, err := n.Publish(Binding{Protocol: policy.UDP, Host: netip.MustParseAddrPort("127.0.0.1:0"), GuestPort: 53})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := netip.MustParseAddr("fd42:6d73:62::77")
+	n.write(icmp("::", "ff02::1:ff00:77", ndpNeighborSolicit, 0, "\x00\x00\x00\x00"+string(own.AsSlice()), func(w *wire) { w.ip6.HopLimit = 255 }))
+	n.eventually("seen", func() bool { return n.seen.get() == own })
+	peer := func() *net.UDPConn {
+		c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(b.Host))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(patience))
+		return c
+	}
+	// next returns the next frame to the guest, which is to go to an address.
+	next := func(want netip.Addr, text string) []byte {
+		t.Helper()
+		f := <-n.udpSeen
+		got := netip.AddrFrom4([4]byte(f[30:34]))
+		if f[12] == 0x86 {
+			got = netip.AddrFrom16([16]byte(f[38:54]))
+		}
+		if got != want || !strings.HasSuffix(string(f), text) {
+			t.Errorf("%q went to %v, want %v", f[etherLen:], got, want)
+		}
+		return f
+	}
+	one := peer()
+	one.Write([]byte("hello"))
+	n.write(portUnreachable(next(n.block.Guest4, "hello")))
+	n.write(portUnreachable(next(n.block.Guest6, "hello")))
+	f := next(own, "hello")
+	from := uint16(f[54])<<8 | uint16(f[55])
+	n.write(udp("["+own.String()+"]:53", netip.AddrPortFrom(n.block.Gateway6, from).String(), "hi"))
+	buf := make([]byte, 100)
+	if k, err := one.Read(buf); string(buf[:k]) != "hi" || err != nil {
+		t.Errorf("the peer got %q, %v", buf[:k], err)
+	}
+	two := peer() // goes where the guest has answered
+	two.Write([]byte("again"))
+	for _, a := range []netip.Addr{own, n.block.Guest4, n.block.Guest6} { // by now nobody listens anywhere
+		n.write(portUnreachable(next(a, "again")))
+	}
+	n.eventually("given up", func() bool {
+		n.inbound.mu.Lock()
+		defer n.inbound.mu.Unlock()
+		return slices.ContainsFunc(slices.Collect(maps.Values(n.inbound.ports)), func(pe *inboundPeer) bool { return pe.refused == 3 })
+	})
+	two.Write([]byte("anew"))
+	next(own, "anew")
+	// Errors that quote nothing of ours change nothing.
+	before := n.Stats().Drops[dropICMPType.String()]
+	n.write(portUnreachable(udp("8.8.8.8:50000", guest4+":53", "x").Data))
+	n.eventually("dropped", func() bool { return n.Stats().Drops[dropICMPType.String()] > before })
 }
 
 // TestPublishUDPReplaced ends a peer that a new policy denies, and records the

@@ -1,10 +1,12 @@
 package vnet
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +21,9 @@ const (
 	// of published ports appear from: the dynamic ports (RFC 6335, section 6).
 	firstInboundPort = 49152
 	lastInboundPort  = 65535
+	// maxKept is the longest first datagram of a peer that is sent again when the
+	// guest refuses it at one address and may take it at another.
+	maxKept = 1500
 )
 
 // An inboundUDP keeps the peers of published UDP ports. Each appears to the
@@ -39,6 +44,9 @@ type inboundPeer struct {
 	from       netip.AddrPort
 	asked      netip.Addr // the host's address that it wrote to
 	gateway    uint16     // the gateway's port that stands for it
+	guest      netip.Addr // the guest's address that it is brought to
+	first      []byte     // its first datagram, while it may be sent again
+	refused    int        // how often the guest has said that nobody listens
 	info       FlowInfo
 	verdict    policy.Verdict
 	generation uint64
@@ -56,6 +64,7 @@ type udpPort struct {
 	v4    *ipv4.PacketConn                  // nil for an IPv6 socket
 	v6    *ipv6.PacketConn                  // nil for an IPv4 socket
 	peers lru[netip.AddrPort, *inboundPeer] // guarded by inboundUDP.mu
+	guest netip.Addr                        // where the guest has answered last; guarded by inboundUDP.mu
 }
 
 // listenUDPPort binds a published port. It is told which of the host's
@@ -109,21 +118,6 @@ func (p *udpPort) read(b []byte) (n int, from netip.AddrPort, asked netip.Addr, 
 	return n, from, asked.Unmap(), err
 }
 
-// write answers to from asked, the address that the peer wrote to.
-func (p *udpPort) write(b []byte, to netip.AddrPort, asked netip.Addr) error {
-	var src net.IP
-	if asked.IsValid() {
-		src = asked.AsSlice()
-	}
-	var err error
-	if p.v4 != nil {
-		_, err = p.v4.WriteTo(b, &ipv4.ControlMessage{Src: src}, net.UDPAddrFromAddrPort(to))
-	} else {
-		_, err = p.v6.WriteTo(b, &ipv6.ControlMessage{Src: src}, net.UDPAddrFromAddrPort(to))
-	}
-	return err
-}
-
 // serve passes on what peers send until the socket is closed. An error of one
 // read, an ICMP error for an earlier answer say, ends nothing.
 func (u *inboundUDP) serve(p *published) {
@@ -141,35 +135,50 @@ func (u *inboundUDP) serve(p *published) {
 				return
 			}
 		case from.IsValid():
-			if gateway, ok := u.admitDatagram(p, from, asked, k, time.Now()); ok {
+			if gateway, guest, ok := u.admitDatagram(p, from, asked, buf[:k], time.Now()); ok {
 				out.reset()
-				u.n.builder.appendUDP(&out, gateway, netip.AddrPortFrom(u.n.cfg.Block.Guest4, p.binding.GuestPort), buf[:k])
+				u.n.builder.appendUDP(&out, gateway, guest, buf[:k])
 				u.n.send(&out)
 			}
 		}
 	}
 }
 
-// admitDatagram returns the gateway's port that a peer's datagram of k bytes
-// comes from, if the policy admits it.
-func (u *inboundUDP) admitDatagram(p *published, from netip.AddrPort, asked netip.Addr, k int, now time.Time) (gateway netip.AddrPort, ok bool) {
+// admitDatagram returns where a peer's datagram appears to come from, and where it
+// goes, if the policy admits it.
+func (u *inboundUDP) admitDatagram(p *published, from netip.AddrPort, asked netip.Addr, b []byte, now time.Time) (gateway, guest netip.AddrPort, ok bool) {
 	u.mu.Lock()
 	e := p.udp.peers.find(from)
 	known := e != nil && e.value.generation == u.n.rules.Load().generation
 	u.mu.Unlock()
 	if !known && !u.admit(p, from, asked, now) {
 		u.n.counters.drop(dropDenied)
-		return gateway, false
+		return gateway, guest, false
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if e = p.udp.peers.find(from); e == nil {
-		return gateway, false // evicted since
+		return gateway, guest, false // evicted since
 	}
-	e.value.used, e.value.asked = now, asked
-	e.value.info.BytesIn += uint64(k)
+	pe := e.value
+	if pe.info.BytesIn == 0 && len(b) <= maxKept {
+		pe.first = slices.Clone(b)
+	}
+	pe.used, pe.asked = now, asked
+	pe.info.BytesIn += uint64(len(b))
 	p.udp.peers.touch(e)
-	return netip.AddrPortFrom(u.n.cfg.Block.Gateway4, e.value.gateway), true
+	gateway, guest = u.wayLocked(pe)
+	return gateway, guest, true
+}
+
+// wayLocked returns the ends of a peer's datagrams as the guest sees them.
+func (u *inboundUDP) wayLocked(pe *inboundPeer) (gateway, guest netip.AddrPort) {
+	b := &u.n.cfg.Block
+	from := b.Gateway4
+	if pe.guest.Is6() {
+		from = b.Gateway6
+	}
+	return netip.AddrPortFrom(from, pe.gateway), netip.AddrPortFrom(pe.guest, pe.port.binding.GuestPort)
 }
 
 // admit decides about a peer, and gives it a port of the gateway's.
@@ -203,7 +212,7 @@ func (u *inboundUDP) admit(p *published, from netip.AddrPort, asked netip.Addr, 
 	gateway, ok := u.freePortLocked()
 	if ok = ok && limit > 0; ok {
 		pe := &inboundPeer{port: p, from: from, asked: asked, gateway: gateway, info: info, verdict: v,
-			generation: r.generation, opened: now, used: now}
+			generation: r.generation, opened: now, used: now, guest: cmp.Or(p.udp.guest, u.n.cfg.Block.Guest4)}
 		p.udp.peers.insert(from, pe)
 		u.ports[gateway] = pe
 	}
@@ -250,16 +259,13 @@ func (u *inboundUDP) freePortLocked() (uint16, bool) {
 // false if p is no such answer, but a flow of the guest's own. The link's reader
 // calls it.
 func (u *inboundUDP) reply(p *packet, now time.Time) bool {
-	if p.dst != u.n.cfg.Block.Gateway4 || p.dstPort < firstInboundPort {
-		return false
-	}
 	u.mu.Lock()
-	pe := u.ports[p.dstPort]
-	if pe == nil || pe.port.binding.GuestPort != p.srcPort || p.src != u.n.cfg.Block.Guest4 {
+	pe := u.answeredLocked(p)
+	if pe == nil {
 		u.mu.Unlock()
 		return false
 	}
-	pe.used = now
+	pe.used, pe.first, pe.refused, pe.port.udp.guest = now, nil, 0, pe.guest
 	pe.info.BytesOut += uint64(len(p.data()))
 	to, asked, port := pe.from, pe.asked, pe.port
 	u.mu.Unlock()
@@ -268,6 +274,50 @@ func (u *inboundUDP) reply(p *packet, now time.Time) bool {
 		if err := port.udp.write(b, to, asked); err != nil {
 			u.n.counters.drop(dropUDPSend)
 		}
+	}
+	return true
+}
+
+// answeredLocked returns the peer that a packet of the guest's is an answer to; nil
+// if it is none. Over IPv6 the guest may answer from another address of its own.
+func (u *inboundUDP) answeredLocked(p *packet) *inboundPeer {
+	if p.dst != u.n.cfg.Block.Gateway4 && p.dst != u.n.cfg.Block.Gateway6 {
+		return nil
+	}
+	pe := u.ports[p.dstPort]
+	if pe == nil || pe.port.binding.GuestPort != p.srcPort || pe.guest.Is6() != p.v6 {
+		return nil
+	}
+	return pe
+}
+
+// refused brings a peer to the guest's next address, where its server may be: IPv4,
+// then the block's IPv6 address, then the one that it gave itself, as for TCP. What
+// the guest has refused is sent again, if it was the first. It reports false if p
+// refuses nothing of ours. The link's reader calls it.
+func (u *inboundUDP) refused(p *packet) bool {
+	block := &u.n.cfg.Block
+	u.mu.Lock()
+	pe := u.answeredLocked(p)
+	if pe == nil {
+		u.mu.Unlock()
+		return false
+	}
+	at := []netip.Addr{block.Guest4, block.Guest6}
+	if a := u.n.seen.get(); a.IsValid() {
+		at = append(at, a)
+	}
+	if pe.refused++; pe.refused >= len(at) {
+		pe.first = nil // nobody is there; later datagrams go round
+	}
+	pe.guest, pe.port.udp.guest = at[(slices.Index(at, pe.guest)+1)%len(at)], netip.Addr{}
+	again := pe.first
+	gateway, guest := u.wayLocked(pe)
+	u.mu.Unlock()
+	if again != nil {
+		var out batch
+		u.n.builder.appendUDP(&out, gateway, guest, again)
+		u.n.send(&out)
 	}
 	return true
 }
@@ -304,7 +354,15 @@ func (u *inboundUDP) drop(now time.Time, how string, end func(*inboundPeer) bool
 
 // end ends one peer, if it is there.
 func (u *inboundUDP) end(p *published, from netip.AddrPort, how string, now time.Time) {
-	u.drop(now, how, func(pe *inboundPeer) bool { return pe.port == p && pe.from == from })
+	u.mu.Lock()
+	e := p.udp.peers.find(from)
+	if e == nil {
+		u.mu.Unlock()
+		return
+	}
+	pe := u.removeLocked(p, e)
+	u.mu.Unlock()
+	u.record(pe, how, now)
 }
 
 // appendFlows appends what is known of the peers of this moment.

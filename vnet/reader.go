@@ -129,6 +129,11 @@ func (r *reader) datagram(p *packet, now time.Time) {
 	case kindEcho:
 		n.icmp.handle(p, now)
 		return
+	case kindRefused:
+		if !n.inbound.refused(p) {
+			n.counters.drop(dropICMPType)
+		}
+		return
 	}
 	r.out.reset()
 	var d drop

@@ -1,6 +1,7 @@
 package vnet
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"github.com/sluicenet/sluice/vnet/link"
@@ -77,7 +78,7 @@ func (p *packet) checkTransport() drop {
 	case p.proto == protoUDP:
 		return p.checkUDP()
 	case p.proto == protoICMPv4 && !p.v6, p.proto == protoICMPv6 && p.v6:
-		return p.checkEcho()
+		return p.checkICMP()
 	}
 	return dropProtocol
 }
@@ -148,26 +149,51 @@ func (p *packet) checkUDP() drop {
 	return p.checkSum()
 }
 
-// checkEcho passes echo requests. Errors that a guest reports, redirects and
-// the rest have no place to go: host sockets are not the guest's.
-func (p *packet) checkEcho() drop {
+// checkICMP passes echo requests, and the answer that a closed UDP port gives to
+// us. Other errors that a guest reports, redirects and the rest have no place to
+// go: host sockets are not the guest's.
+func (p *packet) checkICMP() drop {
 	b := p.frame[p.l4:p.end]
 	if len(b) < icmpLen {
 		return dropICMPHeader
 	}
-	request := uint8(icmpEcho)
+	request, refused := [2]byte{icmpEcho, 0}, icmpCodes[icmpPortUnreach].v4
 	if p.v6 {
-		request = icmp6Echo
+		request, refused = [2]byte{icmp6Echo, 0}, icmpCodes[icmpPortUnreach].v6
 	}
-	if b[0] != request || b[1] != 0 {
+	switch [2]byte(b) {
+	case request:
+		p.kind = kindEcho
+	case refused:
+		if !p.quotesUDP(b[icmpLen:]) {
+			return dropICMPType
+		}
+		p.kind = kindRefused
+	default:
 		return dropICMPType
 	}
 	if reason := p.checkICMPChecksum(); reason != dropNone {
 		return reason
 	}
-	p.kind = kindEcho
 	p.payload = p.l4 + icmpLen
 	return dropNone
+}
+
+// quotesUDP reports whether b is the beginning of a UDP datagram that the packet's
+// destination has sent (RFC 792; RFC 4443, section 3.1), and takes over its ports,
+// as an answer has them. It came without options or extension headers, from us.
+func (p *packet) quotesUDP(b []byte) bool {
+	length, proto, src := ipv4Len, 9, 12
+	if p.v6 {
+		length, proto, src = ipv6Len, 6, 8
+	}
+	from := p.dst.AsSlice()
+	if len(b) < length+udpLen || b[proto] != protoUDP || !bytes.Equal(b[src:src+len(from)], from) {
+		return false
+	}
+	p.srcPort = binary.BigEndian.Uint16(b[length+2:])
+	p.dstPort = binary.BigEndian.Uint16(b[length:])
+	return true
 }
 
 // checkICMPChecksum verifies the checksum of ICMP, which no card completes.
