@@ -2,6 +2,8 @@ package integration
 
 import (
 	"crypto/x509"
+	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -12,7 +14,7 @@ import (
 
 // TestTLSNames tries, from a guest and by the real resolver, to reach hosts under
 // names that aren't theirs, or in ways that hide the name: rows T-01, T-02, T-03,
-// T-15, T-16, T-20, T-24 and T-27. The other side sees nothing of it, and the next
+// T-15, T-16, T-20 and T-27. The other side sees nothing of it, and the next
 // good request goes through.
 func TestTLSNames(t *testing.T) {
 	t.Parallel()
@@ -71,5 +73,58 @@ func TestTLSNames(t *testing.T) {
 	}
 	if denied == 0 {
 		t.Error("no denial was told of")
+	}
+}
+
+// TestTLSReplace denies a host while connections to it are open, in each way that
+// sluice reads them: the streams end at once, for the guest and for the server.
+// Those of a host that stays allowed, on connections of the same kinds, go on.
+func TestTLSReplace(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t)
+	proxy := lab.Host(t, "proxy.tls-replace.example")
+	proxy.HTTP(3128, http.NotFoundHandler())
+	denied, allowed := lab.Host(t, "denied.tls-replace.example"), lab.Host(t, "allowed.tls-replace.example")
+	var open atomic.Int64 // streams of the host that will be denied
+	finish := make(chan struct{})
+	stream := func(count *atomic.Int64) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			count.Add(1)
+			defer count.Add(-1)
+			_, _ = io.WriteString(w, "begun ")
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-finish:
+				_, _ = io.WriteString(w, "ended\n")
+			case <-r.Context().Done():
+			}
+		})
+	}
+	var others atomic.Int64
+	denied.HTTPS(443, stream(&open))
+	allowed.HTTPS(443, stream(&others))
+	g := startGuest(t, "--name", "tls-replace", "--tls-intercept", "--allow", denied.Name+":443", "--allow", allowed.Name+":443", "--allow", proxy.Name+":3128")
+	ways := []string{"--http1.1", "--http2", "-x http://" + proxy.Name + ":3128"}
+	for _, h := range []*netlab.Host{denied, allowed} {
+		for i, way := range ways {
+			g.want(fmt.Sprintf("curl -sS --max-time 100 -o /tmp/%s.%d %s https://%s/ 2>/tmp/err & echo $! >/tmp/%[1]s.%[2]d.pid", h.Name, i, way, h.Name), "")
+		}
+	}
+	eventually(t, "all streams are open", func() bool { return open.Load() == 3 && others.Load() == 3 })
+	if out, code := runSluice(t, "policy", "deny", "tls-replace", denied.Name); code != 0 {
+		t.Fatalf("exit code %d: %s", code, out)
+	}
+	eventually(t, "what is denied has ended", func() bool { return open.Load() == 0 })
+	if n := others.Load(); n != 3 {
+		t.Errorf("%d streams of the other host are left", n)
+	}
+	g.fails("curl -sS --max-time 20 https://"+denied.Name+"/", 0)
+	close(finish)
+	eventually(t, "the others have ended", func() bool {
+		out, _ := g.run("cat /tmp/" + allowed.Name + ".?")
+		return strings.Count(out, "begun ended") == 3
+	})
+	if out, _ := g.run("cat /tmp/" + denied.Name + ".?"); strings.Contains(out, "ended") {
+		t.Errorf("the guest got %q of a denied host", out)
 	}
 }
