@@ -7,7 +7,7 @@ FUZZTIME    ?= 20s
 
 # Debian packages of the programs that tests and demo run; gcc is for -race.
 TOOLS := iproute2 util-linux uidmap ca-certificates curl git iperf3 iputils-ping traceroute netcat-openbsd socat \
-	bind9-dnsutils knot-dnsutils ldnsutils dnsmasq-base unbound isc-dhcp-client busybox-static tmux \
+	bind9-dnsutils knot-dnsutils ldnsutils dnsmasq-base unbound isc-dhcp-client busybox-static tmux bash-completion zsh fish \
 	nmap hping3 mtr-tiny wrk apache2-utils iptables dnsperf musl-tools gcc libc6-dev e2fsprogs \
 	wget openssl gnutls-bin nghttp2-client python3-requests python3-pycurl python3-grpcio sslscan nodejs openssh-client openssh-server
 # What a virtual machine takes on Debian. make test does without: a kernel is no

@@ -102,7 +102,7 @@ func family(cmd *cobra.Command, subs ...*cobra.Command) *cobra.Command {
 		}
 		next := cmd.CommandPath() + " --help lists what there is"
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			next = fmt.Sprintf("did you mean %s %s?", cmd.CommandPath(), near[0])
+			next = fmt.Sprintf("did you mean %s %s?", cmd.CommandPath(), strings.Join(near, " or "))
 		}
 		return fmt.Errorf("unknown command %q; %s", args[0], next)
 	}

@@ -207,16 +207,3 @@ func newImagePrune(c *console) *cobra.Command {
 		},
 	}
 }
-
-// completeImages completes the names of images.
-func completeImages(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	images, err := m.Image.List(cmd.Context())
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var names []string
-	for _, h := range images {
-		names = append(names, h.Reference())
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
-}

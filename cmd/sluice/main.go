@@ -129,5 +129,7 @@ func newRoot(c *console) *cobra.Command {
 	}
 	root.SetHelpCommandGroupID("This machine")
 	root.SetCompletionCommandGroupID("This machine")
-	return family(root, all...)
+	family(root, all...)
+	completeChoices(root)
+	return root
 }

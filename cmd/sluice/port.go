@@ -104,6 +104,6 @@ func newPortRemove(c *console) *cobra.Command {
 				return each(bound, func(b m.PortBinding) error { return sb.Ports().Remove(cmd.Context(), b) })
 			})
 		},
-		ValidArgsFunction: completeNames(true, 1),
+		ValidArgsFunction: completeBound,
 	}
 }

@@ -56,6 +56,7 @@ it, 125 if sluice failed, 126 if the command can't be run, 127 if there is none,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return exit(f.run(cmd, c, args))
 		},
+		ValidArgsFunction: completeRun,
 	}
 	setRunErrors(cmd)
 	flags := cmd.Flags()

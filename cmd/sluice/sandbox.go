@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	m "github.com/sluicenet/sluice/sdk"
 )
 
@@ -66,20 +64,6 @@ func sandboxNames(ctx context.Context, running bool) ([]string, error) {
 // runs reports whether a sandbox runs.
 func runs(h *m.SandboxHandle) bool {
 	return h.Status() == m.SandboxStatusRunning || h.Status() == m.SandboxStatusDraining
-}
-
-// completeNames completes the names of sandboxes, at most so many.
-func completeNames(running bool, most int) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if len(args) >= most {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		names, err := sandboxNames(cmd.Context(), running)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveError
-		}
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
 }
 
 // each calls do with every one and goes on after an error.
