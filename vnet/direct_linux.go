@@ -1,6 +1,7 @@
 package vnet
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"net/netip"
@@ -106,6 +107,7 @@ type directFlow struct {
 
 	// What the guest's SYN said, and we answered.
 	irs, iss uint32
+	ourMSS   int   // of segments from the guest
 	mss      int   // of segments to the guest
 	scale    uint8 // of the guest's windows
 	scaled   bool  // of ours, too
@@ -113,6 +115,7 @@ type directFlow struct {
 	fromGuest directIn
 	toGuest   directOut
 	timer     directTimer
+	again     bool // owned by the poller: the flow is to have another turn
 
 	mu       sync.Mutex  // guards the following fields, and those of toGuest
 	stop     func() bool // keeps the end of the flow's context from cutting it
@@ -120,7 +123,7 @@ type directFlow struct {
 	socket   directSocket // valid until closed; only who dials, writes under fromGuest.mu or pumps uses it
 	resetAt  bool         // its close is a reset
 	released bool         // socket is closed
-	fallback bool         // the gateway's other loopback was tried
+	firstErr error        // of the dial before the gateway's other loopback was tried; nil until then
 }
 
 // open begins a flow that was admitted, whose SYN has this TCP header. Only the
@@ -148,7 +151,8 @@ func (c *directFlow) readSYN(syn header.TCP) {
 	if c.v6() {
 		ip = ipv6Len
 	}
-	c.mss = max(min(int(o.MSS), c.d.n.cfg.MTU-ip-tcpLen, maxSegmentPayload), minMSS)
+	c.ourMSS = c.d.n.cfg.MTU - ip - tcpLen
+	c.mss = max(min(int(o.MSS), c.ourMSS, maxSegmentPayload), minMSS)
 	if o.WS >= 0 {
 		c.scale, c.scaled = uint8(min(o.WS, header.MaxWndScale)), true
 	}
@@ -199,8 +203,13 @@ func (c *directFlow) dialed(out *batch, now time.Time) {
 // loopback is still to be tried.
 func (c *directFlow) dialFailed(out *batch, err error, now time.Time) {
 	f, n := c.flow, c.d.n
-	if other, ok := c.otherLoopback(); ok {
+	other, err := c.otherLoopback(err)
+	if err == nil {
 		c.dial(out, other, now)
+		return
+	}
+	if why := f.cutReason(); why != "" {
+		c.finish(out, why, true, now)
 		return
 	}
 	how := n.dialFailed(f, err)
@@ -212,23 +221,26 @@ func (c *directFlow) dialFailed(out *batch, err error, now time.Time) {
 }
 
 // otherLoopback returns the one that is still to be tried for a flow to the
-// gateway, which stands for this host, whichever the server is on.
-func (c *directFlow) otherLoopback() (other netip.AddrPort, ok bool) {
+// gateway, which stands for this host, whichever the server is on. Else it returns
+// why the flow's own address failed: that one the guest has asked for, and of the
+// other family this host may have nothing.
+func (c *directFlow) otherLoopback(failed error) (other netip.AddrPort, err error) {
 	dialed := c.flow.dialed
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if dialed == c.flow.key.remote || c.fallback {
-		return netip.AddrPort{}, false
+	if dialed == c.flow.key.remote || c.firstErr != nil {
+		return netip.AddrPort{}, cmp.Or(c.firstErr, failed)
 	}
-	c.fallback = true
+	c.firstErr = failed
 	c.socket.close(false)
+	other = netip.AddrPortFrom(loopback6, dialed.Port())
 	if dialed.Addr() == loopback6 {
 		other = netip.AddrPortFrom(loopback4, dialed.Port())
-	} else {
-		other = netip.AddrPortFrom(loopback6, dialed.Port())
 	}
-	_, ok = c.d.dialer.socketAddress(other)
-	return other, ok
+	if _, ok := c.d.dialer.socketAddress(other); !ok {
+		return netip.AddrPort{}, failed
+	}
+	return other, nil
 }
 
 // answerLocked answers the guest's SYN.
@@ -265,9 +277,9 @@ func (d *direct) close() error {
 func (c *directFlow) hostEvent(e hostEvents, out *batch, now time.Time) (more bool) {
 	c.mu.Lock()
 	o := &c.toGuest
-	if e&(hostReadable|hostEnded|hostFailed) != 0 {
+	if e&(hostReadable|hostUrgent|hostEnded|hostFailed) != 0 {
 		o.readable = true
-		o.hup = o.hup || e&(hostEnded|hostFailed) != 0
+		o.drain = o.drain || e&(hostUrgent|hostEnded|hostFailed) != 0
 	}
 	var err error
 	state := c.state
@@ -286,20 +298,14 @@ func (c *directFlow) hostEvent(e hostEvents, out *batch, now time.Time) (more bo
 		return false
 	}
 	if e&hostWritable != 0 {
-		if how := c.fromGuest.writable(c); how != "" {
-			c.finish(out, how, true, now)
+		if how := c.fromGuest.writable(c); c.settle(out, how, now) {
 			return false
 		}
 		c.mu.Lock()
-		over := c.overLocked()
-		if c.state == directOpen && !over && c.fromGuest.opened(c.mss) {
+		if c.state == directOpen && c.fromGuest.opened() {
 			c.appendACK(out)
 		}
 		c.mu.Unlock()
-		if over {
-			c.finish(out, endFIN, false, now)
-			return false
-		}
 	}
 	return c.pump(now)
 }
@@ -401,18 +407,8 @@ func (c *directFlow) receive(s *guestSegment, out *batch, now time.Time) {
 		c.finish(out, endFIN, false, now)
 		return
 	}
-	if how := c.fromGuest.receive(c, s, now); how != "" {
-		c.finish(out, how, true, now)
+	if how := c.fromGuest.receive(c, s, now); c.settle(out, how, now) {
 		return
-	}
-	if s.flags&flagFIN != 0 {
-		c.mu.Lock()
-		over = c.overLocked()
-		c.mu.Unlock()
-		if over {
-			c.finish(out, endFIN, false, now)
-			return
-		}
 	}
 	for pump && c.pump(now) { // as far as the window goes: it opens here only
 	}
@@ -430,6 +426,25 @@ func (c *directFlow) repeatedLocked(s *guestSegment, out *batch) {
 	default:
 		c.fromGuest.now.Store(true)
 	}
+}
+
+// settle ends the flow if what its way to the host has done ends it, as how says, or
+// was the last that was to be done. It reports whether the flow is over.
+func (c *directFlow) settle(out *batch, how string, now time.Time) (over bool) {
+	if how != "" {
+		c.finish(out, how, true, now)
+		return true
+	}
+	if !c.fromGuest.shut.Load() {
+		return false
+	}
+	c.mu.Lock()
+	over = c.overLocked()
+	c.mu.Unlock()
+	if over {
+		c.finish(out, endFIN, false, now)
+	}
+	return over
 }
 
 // overLocked reports whether both directions have ended and the guest has all of
@@ -499,7 +514,7 @@ func (c *directFlow) reviewed() {
 // appendSYN appends the answer to the guest's SYN.
 func (c *directFlow) appendSYN(out *batch) {
 	var options [8]byte
-	n := header.EncodeMSSOption(uint32(c.mss), options[:])
+	n := header.EncodeMSSOption(uint32(c.ourMSS), options[:])
 	if c.scaled {
 		n += header.EncodeNOP(options[n:])
 		n += header.EncodeWSOption(directScale, options[n:])

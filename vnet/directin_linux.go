@@ -14,6 +14,9 @@ const (
 	// earlyQueue is how much of a flow's queue may use the budget's last quarter
 	// but one, which growth has to leave to others.
 	earlyQueue = 32 << 10
+	// starvedPause is how long a flow that found the budget spent waits before it
+	// asks again. Thousands may.
+	starvedPause = 20 * time.Millisecond
 )
 
 // directIn is a direct flow's way from the guest to the host. Bytes go from the
@@ -82,7 +85,7 @@ func (c *directFlow) acknowledge(out *batch, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.state != directOpen:
+	case c.state != directAnswered && c.state != directOpen:
 	case at:
 		c.appendACK(out)
 	default:
@@ -141,7 +144,7 @@ func (in *directIn) take(c *directFlow, data []byte, closed bool, now time.Time)
 			return n, how
 		}
 	}
-	k := in.enqueue(c, data[n:])
+	k := in.enqueue(c, data[n:], now)
 	closed = closed && n+k == len(data)
 	if in.gate == nil {
 		in.passed = len(in.queue)
@@ -170,34 +173,53 @@ func (in *directIn) write(c *directFlow, b []byte) (n int, how string) {
 	return n, ""
 }
 
-// enqueue keeps bytes for later, and returns how many there is memory for.
-func (in *directIn) enqueue(c *directFlow, b []byte) int {
-	if in.head > 0 && in.head == len(in.queue) {
-		in.queue, in.head, in.passed = in.queue[:0], 0, 0
+// enqueue keeps bytes for later, and returns how many: those that the window has
+// promised, if there is memory.
+func (in *directIn) enqueue(c *directFlow, b []byte, now time.Time) int {
+	b = b[:min(len(b), directWindow-len(in.queue)+in.head)]
+	if len(in.queue)+len(b) > cap(in.queue) && !in.makeRoom(c, len(b)) {
+		in.starve.Store(true)
+		c.d.n.limitHit("BufferBytes", c.flow, now)
+		c.timer.set(c, now.Add(starvedPause))
+		b = b[:min(len(b), cap(in.queue)-len(in.queue))]
 	}
-	if need := len(in.queue) + len(b); need > cap(in.queue) {
-		size := max(need-in.head, min(2*cap(in.queue), directWindow))
+	in.queue = append(in.queue, b...)
+	in.queued.Store(int64(len(in.queue) - in.head))
+	return len(b)
+}
+
+// makeRoom moves the queue to where n bytes more have room, and reports false if the
+// budget has no memory for that. Half of the memory is for bytes that the socket has
+// already, so that those which wait are not moved again and again.
+func (in *directIn) makeRoom(c *directFlow, n int) bool {
+	to, waiting := in.queue[:0], in.queue[in.head:]
+	if in.head < len(waiting)+n {
+		size := 2 * (len(waiting) + n)
 		leave := c.d.n.budget.limit / 4
 		if size <= earlyQueue {
 			leave /= 2
 		}
 		if !c.d.n.budget.take(int64(size), leave) {
-			in.starve.Store(true)
-			c.d.n.limitHit("BufferBytes", c.flow, time.Now())
-			c.timer.set(c, time.Now().Add(ackDelay))
-			b = b[:cap(in.queue)-len(in.queue)]
-		} else {
-			queue := make([]byte, len(in.queue)-in.head, size)
-			copy(queue, in.queue[in.head:])
-			in.passed -= in.head
-			in.queue, in.head = queue, 0
-			c.d.n.budget.give(in.charged)
-			in.charged = int64(size)
+			return false
 		}
+		c.d.n.budget.give(in.charged)
+		to, in.charged = make([]byte, 0, size), int64(size)
 	}
-	in.queue = append(in.queue, b...)
-	in.queued.Store(int64(len(in.queue) - in.head))
-	return len(b)
+	in.queue = append(to, waiting...)
+	in.passed -= in.head
+	in.head = 0
+	return true
+}
+
+// recover opens a window that was closed for want of memory, if there is some again.
+func (in *directIn) recover(c *directFlow, now time.Time) {
+	switch b := c.d.n.budget; {
+	case !in.starve.Load():
+	case b.take(0, b.limit/8):
+		in.starve.Store(false)
+	default:
+		c.timer.set(c, now.Add(starvedPause))
+	}
 }
 
 // ask shows the gate what it has not let pass.
@@ -296,11 +318,9 @@ func (in *directIn) release(c *directFlow) {
 	in.charged = 0
 }
 
-// opened reports whether the window has opened so far that the guest should know.
-func (in *directIn) opened(mss int) bool {
-	told, room := in.window.Load(), in.room()
-	return room-told >= directWindow/4 || told < int64(2*mss) && room >= int64(2*mss)
-}
+// opened reports whether the window has opened so far that the guest should know:
+// far enough that it doesn't send in crumbs (RFC 9293, section 3.8.6.2.2).
+func (in *directIn) opened() bool { return in.room()-in.window.Load() >= directWindow/4 }
 
 // drop ends the direction.
 func (in *directIn) drop(c *directFlow) {

@@ -29,6 +29,9 @@ const (
 	chunkSegments = 256
 	// pumpTurns is how many frames one flow may send before others have a turn.
 	pumpTurns = 16
+	// maxChunks bounds the frames that are kept, should the guest acknowledge none
+	// and the host send crumbs.
+	maxChunks = 1024
 )
 
 var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
@@ -68,7 +71,7 @@ type directOut struct {
 	window   uint32  // SND.WND
 	chunks   []chunk // from una to nxt
 	readable bool    // the socket may have something
-	hup      bool    // an end of stream is among that
+	drain    bool    // a read that brings little doesn't say that there is no more
 	ended    bool    // the guest was sent the end of the stream, which is before nxt
 
 	// One goroutine at a time reads the socket and sends frames with bytes. It
@@ -129,8 +132,11 @@ func (c *directFlow) ackedLocked(s *guestSegment, now time.Time) (sound, pump bo
 			o.loseLocked()
 		}
 	}
-	if o.una == o.nxt {
-		o.tries = 0
+	if o.una == o.nxt { // the handshake's, or an answer to a probe
+		o.tries, o.deadline = 0, time.Time{}
+		if window > 0 {
+			o.timeout = firstTimeout
+		}
 	}
 	o.window, o.probes = window, 0
 	return true, o.resend || o.readable
@@ -191,7 +197,7 @@ func (o *directOut) dropLocked(c *directFlow) {
 // roomLocked returns how many bytes the guest takes in a frame now.
 func (o *directOut) roomLocked(mss int) int {
 	limit, flight := min(o.window, o.congestion), o.nxt-o.una
-	if flight >= limit {
+	if flight >= limit || len(o.chunks) >= maxChunks {
 		return 0
 	}
 	room := int(limit - flight)
@@ -274,17 +280,20 @@ func (c *directFlow) writePumped() {
 // lets go of the lock meanwhile.
 func (c *directFlow) carryLocked(room int, now time.Time) (how string) {
 	o, b := &c.toGuest, c.d.n.budget
-	taken := int64(chunkSize)
-	if !b.take(taken, 0) {
+	taken, leave := int64(chunkSize), b.limit/4
+	if !b.take(taken, leave) {
 		taken, room = chunkHead+smallChunk, min(room, smallChunk)
+		if leave /= 2; len(o.chunks) == 0 {
+			leave = 0 // so that no flow stands still for others
+		}
 	}
-	if taken < chunkSize && !b.take(taken, 0) {
+	if taken < chunkSize && !b.take(taken, leave) {
 		if !o.starved {
 			o.starved = true
 			c.d.n.limitHit("BufferBytes", c.flow, now)
 		}
 		o.readable = false // until tick says otherwise
-		c.timer.set(c, now.Add(ackDelay))
+		c.timer.set(c, now.Add(starvedPause))
 		return ""
 	}
 	o.readable = false
@@ -299,7 +308,7 @@ func (c *directFlow) carryLocked(room int, now time.Time) (how string) {
 	switch {
 	case c.state == directOver:
 	case err == unix.EAGAIN:
-		o.hup = false
+		o.drain = false
 	case err != nil:
 		return endReset
 	case n == 0:
@@ -310,7 +319,7 @@ func (c *directFlow) carryLocked(room int, now time.Time) (how string) {
 		o.seq.Store(o.nxt)
 		o.expectLocked(c, now)
 	default:
-		o.readable = o.readable || n == room || o.hup
+		o.readable = o.readable || n == room || o.drain
 		k := chunk{seq: o.nxt, n: n, whole: whole}
 		if n <= smallChunk {
 			k = chunk{seq: o.nxt, n: n, own: append(make([]byte, 0, chunkHead+n), whole[:chunkHead+n]...)}

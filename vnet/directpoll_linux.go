@@ -3,6 +3,7 @@ package vnet
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -18,9 +19,10 @@ type poller struct {
 	raw  syscall.RawConn
 	fd   int
 
-	mu    sync.Mutex // guards the following fields
-	slots []pollSlot
-	free  []int32 // slots that nobody has
+	mu     sync.Mutex // guards the following fields
+	slots  []pollSlot
+	free   []int32 // slots that nobody has
+	closed bool    // fd is somebody else's
 }
 
 // A pollSlot is what an event's number stands for. An event that was fetched just
@@ -36,10 +38,11 @@ type hostEvents uint32
 const (
 	hostReadable hostEvents = unix.EPOLLIN
 	hostWritable hostEvents = unix.EPOLLOUT
+	hostUrgent   hostEvents = unix.EPOLLPRI                   // reads stop in front of that byte
 	hostEnded    hostEvents = unix.EPOLLRDHUP | unix.EPOLLHUP // the end is among what can be read
 	hostFailed   hostEvents = unix.EPOLLERR
 
-	pollAlways = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
+	pollAlways = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
 )
 
 func newPoller() (*poller, error) {
@@ -64,6 +67,12 @@ func newPoller() (*poller, error) {
 func (p *poller) run(handle func(*directFlow, hostEvents) bool, idle func()) {
 	var events [128]unix.EpollEvent
 	var again, next []*directFlow
+	turn := func(c *directFlow, e hostEvents) {
+		if handle(c, e) && !c.again {
+			c.again = true
+			next = append(next, c)
+		}
+	}
 	for {
 		n := 0
 		err := p.raw.Read(func(fd uintptr) bool {
@@ -75,14 +84,13 @@ func (p *poller) run(handle func(*directFlow, hostEvents) bool, idle func()) {
 			return
 		}
 		for _, e := range events[:max(n, 0)] {
-			if c := p.flow(e.Fd, e.Pad); c != nil && handle(c, hostEvents(e.Events)) {
-				next = append(next, c)
+			if c := p.flow(e.Fd, e.Pad); c != nil {
+				turn(c, hostEvents(e.Events))
 			}
 		}
 		for _, c := range again {
-			if handle(c, 0) {
-				next = append(next, c)
-			}
+			c.again = false
+			turn(c, 0)
 		}
 		clear(again)
 		again, next = next, again[:0]
@@ -90,7 +98,13 @@ func (p *poller) run(handle func(*directFlow, hostEvents) bool, idle func()) {
 	}
 }
 
-func (p *poller) close() error { return p.file.Close() }
+// close ends run.
+func (p *poller) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	return p.file.Close()
+}
 
 func (p *poller) flow(slot, turn int32) *directFlow {
 	p.mu.Lock()
@@ -105,6 +119,9 @@ func (p *poller) flow(slot, turn int32) *directFlow {
 func (p *poller) add(c *directFlow, fd int, events uint32) (slot int32, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		return 0, net.ErrClosed
+	}
 	if k := len(p.free); k > 0 {
 		slot, p.free = p.free[k-1], p.free[:k-1]
 	} else {
@@ -140,6 +157,9 @@ func (p *poller) removeLocked(slot int32) {
 func (p *poller) watchWrites(slot int32, fd int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		return net.ErrClosed
+	}
 	e := unix.EpollEvent{Events: pollAlways | unix.EPOLLOUT, Fd: slot, Pad: p.slots[slot].turn}
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_MOD, fd, &e))
 }

@@ -110,14 +110,13 @@ func (t *directTimers) close() {
 func (c *directFlow) tick(out *batch, now time.Time) {
 	in := &c.fromGuest
 	if in.review.Swap(false) || in.expired(c, now) {
-		if how := in.again(c, now); how != "" {
-			c.finish(out, how, true, now)
+		if how := in.again(c, now); c.settle(out, how, now) {
 			return
 		}
 	}
-	in.starve.Store(false)
+	in.recover(c, now)
 	c.mu.Lock()
-	pump, how := false, ""
+	how := ""
 	switch c.state {
 	case directDialing:
 		if !now.Before(c.dialBy) {
@@ -129,12 +128,12 @@ func (c *directFlow) tick(out *batch, now time.Time) {
 	case directAnswered:
 		how = c.answeredTickLocked(out, now)
 	case directOpen:
-		pump, how = c.openTickLocked(out, now)
+		how = c.openTickLocked(out, now)
 	}
 	c.mu.Unlock()
 	if how != "" {
 		c.finish(out, how, true, now)
-	} else if pump && c.pump(now) {
+	} else if c.pump(now) {
 		c.timer.set(c, now)
 	}
 }
@@ -153,15 +152,15 @@ func (c *directFlow) answeredTickLocked(out *batch, now time.Time) (how string) 
 	return ""
 }
 
-// openTickLocked sends the acknowledgement that was delayed, and what the guest
-// didn't acknowledge.
-func (c *directFlow) openTickLocked(out *batch, now time.Time) (pump bool, how string) {
+// openTickLocked sends the acknowledgement that was delayed, and has pump send what
+// the guest didn't acknowledge.
+func (c *directFlow) openTickLocked(out *batch, now time.Time) (how string) {
 	in, o := &c.fromGuest, &c.toGuest
-	if in.next.Load() != in.told.Load() || in.opened(c.mss) {
+	if in.next.Load() != in.told.Load() || in.opened() {
 		c.appendACK(out)
 	}
 	if o.starved {
-		o.starved, o.readable, pump = false, true, true
+		o.starved, o.readable = false, true
 	}
 	switch {
 	case o.deadline.IsZero():
@@ -169,20 +168,19 @@ func (c *directFlow) openTickLocked(out *batch, now time.Time) (pump bool, how s
 		c.timer.set(c, o.deadline)
 	default:
 		if o.tries++; o.tries > maxRepeats {
-			return false, endTimeout
+			return endTimeout
 		}
 		o.timeout = min(2*o.timeout, lastTimeout)
 		o.deadline = time.Time{}
 		if o.una != o.nxt {
 			o.loseLocked()
-			pump = true
 		} else if o.readable && o.roomLocked(c.mss) == 0 {
 			c.append(out, o.una-1, flagACK, nil) // is the window still closed?
 			o.deadline = now.Add(o.timeout)
 			c.timer.set(c, o.deadline)
 		}
 	}
-	return pump, ""
+	return ""
 }
 
 // keepAlive asks guests that have been silent for long whether they are there, and

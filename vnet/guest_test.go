@@ -59,7 +59,7 @@ func startNet(t *testing.T, rules string, change ...func(*Config)) *testNet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &testNet{t: t, block: block, icmpSeen: make(chan []byte, 16), udpSeen: make(chan []byte, 16), tcpSeen: make(chan []byte, 16), lab: newLab()}
+	n := &testNet{t: t, block: block, icmpSeen: make(chan []byte, 16), udpSeen: make(chan []byte, 16), tcpSeen: make(chan []byte, 1024), lab: newLab()}
 	cfg := Config{Link: l, Block: block, Policy: policyOf(t, rules), Dialer: n.lab, Events: n.record}
 	for _, c := range change {
 		c(&cfg)
@@ -113,7 +113,7 @@ func (n *testNet) startGuest(f *os.File) {
 		n.t.Fatal(err)
 	}
 	b := n.block
-	n.guest = newEndpoint(l, 1500, tcpip.LinkAddress(b.GuestMAC), tcpip.LinkAddress(b.GatewayMAC), new(counters))
+	n.guest = newEndpoint(l, n.cfg.MTU, tcpip.LinkAddress(b.GuestMAC), tcpip.LinkAddress(b.GatewayMAC), new(counters))
 	s, err := newStack(n.guest)
 	if err != nil {
 		n.t.Fatal(err)

@@ -83,7 +83,7 @@ func TestReusedPorts(t *testing.T) {
 
 // dialFrom connects from a port of the guest's.
 func (n *testNet) dialFrom(port uint16, to string) (*gonet.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(n.t.Context(), 4*time.Second)
+	ctx, cancel := context.WithTimeout(n.t.Context(), 20*time.Second)
 	defer cancel()
 	a := netip.MustParseAddrPort(to)
 	from, proto := n.block.Guest4, header.IPv4ProtocolNumber
