@@ -85,6 +85,7 @@ var allowed = map[string]map[string]string{
 	},
 	"hv/namespace": {
 		"hv":                             "implements it",
+		"hv/internal/ends":               "hands over the guest's ends, waits for it",
 		"vnet/link":                      "names its card's format",
 		"internal/guest":                 "the guest's process 1 is the agent",
 		"internal/seccomp":               "filters the guest's system calls",

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/hv/internal/ends"
 )
 
 // namespaces are those of a guest. Time is not among them: its clocks are the
@@ -170,7 +171,8 @@ func (h *Hypervisor) launch(cfg hv.Config) (*vm, error) {
 		controlEnd.Close()
 		return nil, err
 	}
-	v := &vm{control: control, agent: agent, cmd: command(executable, cfg, controlEnd, agentEnd), done: make(chan struct{})}
+	v := &vm{End: ends.NewEnd(), control: control, cmd: command(executable, cfg, controlEnd, agentEnd)}
+	v.PutAgent(agent)
 	started := make(chan error, 1)
 	go v.run(started)
 	err = <-started
@@ -178,9 +180,9 @@ func (h *Hypervisor) launch(cfg hv.Config) (*vm, error) {
 	controlEnd.Close()
 	agentEnd.Close()
 	if err != nil {
-		<-v.done
+		<-v.Done()
 		control.Close()
-		agent.Close()
+		v.CloseEnds()
 		return nil, fmt.Errorf("execute process 1: %w", err)
 	}
 	return v, nil
