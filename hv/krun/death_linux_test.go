@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sluicenet/sluice/hv"
+	"github.com/sluicenet/sluice/internal/guest/machine"
 )
 
 // Nothing of a guest outlives it: neither its processes nor its directory.
@@ -34,6 +35,30 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	if err := syscall.Kill(pid, 0); err != syscall.ESRCH {
 		t.Errorf("process %d is left: %v", pid, err)
+	}
+}
+
+// How a guest ended is its process 1's word; a machine that ends without one, as after
+// a kernel's panic, is never a success.
+func TestExitOf(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		line string // of a shell, which stands for libkrun's process
+		told machine.Status
+		want hv.Exit
+	}{
+		{"exit 0", machine.Status{Exited: true}, hv.Exit{}},
+		{"exit 0", machine.Status{Exited: true, Exit: 3}, hv.Exit{Code: 3}},
+		{"kill -9 $$", machine.Status{Exited: true}, hv.Exit{}},
+		{"exit 0", machine.Status{Ready: true}, hv.Exit{Code: refused}},
+		{"exit 127", machine.Status{}, hv.Exit{Code: 127}},
+		{"kill -9 $$", machine.Status{Ready: true}, hv.Exit{Code: -1, Signal: 9}},
+	} {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", row.line)
+		_ = cmd.Run() // how it ended is in ProcessState
+		if got := exitOf(cmd.ProcessState, row.told); got != row.want {
+			t.Errorf("%s after %+v: %+v, want %+v", row.line, row.told, got, row.want)
+		}
 	}
 }
 

@@ -78,17 +78,20 @@ func (v *vm) run(p plugged, console io.Writer, started chan<- error) {
 	os.RemoveAll(v.dir)
 }
 
-// exitOf returns how a guest ended: as its process 1 told, else as libkrun's
-// process did.
+// exitOf returns how a guest ended: as its process 1 told, else as libkrun's process
+// did. That ends with 0 when the guest resets itself, as its kernel does when it
+// panics: without a word of process 1's it is no success.
 func exitOf(state *os.ProcessState, told machine.Status) hv.Exit {
-	if told.Exited {
+	status := state.Sys().(syscall.WaitStatus)
+	switch {
+	case told.Exited:
 		return hv.Exit{Code: told.Exit}
+	case status.Signaled():
+		return hv.Exit{Code: -1, Signal: int(status.Signal())}
+	case status.ExitStatus() == 0:
+		return hv.Exit{Code: refused}
 	}
-	exit := hv.Exit{Code: state.ExitCode()}
-	if status := state.Sys().(syscall.WaitStatus); status.Signaled() {
-		exit.Signal = int(status.Signal())
-	}
-	return exit
+	return hv.Exit{Code: status.ExitStatus()}
 }
 
 // boot takes the process from its query to an agent that serves.
