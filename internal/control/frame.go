@@ -46,9 +46,6 @@ const (
 	frameFailure    frameKind = 0x87
 )
 
-// fromSandbox reports whether frames of the kind travel from the sandbox.
-func (k frameKind) fromSandbox() bool { return k&0x80 != 0 }
-
 // known reports whether the kind is of this version.
 func (k frameKind) known() bool {
 	return frameStdin <= k && k <= frameResize || frameStarted <= k && k <= frameFailure

@@ -55,11 +55,6 @@ func (s *Server) Shutdown(ctx context.Context) {
 	<-s.done
 }
 
-// Handler returns the API of sb, without a listener.
-func Handler(sb Sandbox) http.Handler {
-	return (&handler{sb: sb, streams: newStreams()}).mux()
-}
-
 // A handler answers requests.
 type handler struct {
 	sb      Sandbox

@@ -330,6 +330,9 @@ func TestGone(t *testing.T) {
 	}
 }
 
+// apiOf returns the API of sb, without a listener.
+func apiOf(sb Sandbox) http.Handler { return (&handler{sb: sb, streams: newStreams()}).mux() }
+
 // TestAPI checks what requests are answered: the API as curl sees it.
 func TestAPI(t *testing.T) {
 	t.Parallel()
@@ -372,7 +375,7 @@ func TestAPI(t *testing.T) {
 		sb := newStub()
 		sb.info.Name, sb.err = "a", tt.err
 		w := httptest.NewRecorder()
-		Handler(sb).ServeHTTP(w, httptest.NewRequest(tt.method, tt.target, strings.NewReader(tt.body)))
+		apiOf(sb).ServeHTTP(w, httptest.NewRequest(tt.method, tt.target, strings.NewReader(tt.body)))
 		if got := strings.TrimSpace(w.Body.String()); w.Code != tt.status || got != tt.want {
 			t.Errorf("%s %s %s:\n got %d %s\nwant %d %s", tt.method, tt.target, tt.body, w.Code, got, tt.status, tt.want)
 		}
@@ -438,7 +441,7 @@ func FuzzHandler(f *testing.F) {
 			return // the stub ends once, and has few events
 		}
 		w := httptest.NewRecorder()
-		Handler(sb).ServeHTTP(w, u)
+		apiOf(sb).ServeHTTP(w, u)
 		if w.Header().Get("Content-Type") == "application/json" && !json.Valid(w.Body.Bytes()) {
 			t.Errorf("%s %s %s: %q", method, target, body, w.Body)
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // appendNetwork appends an event of the network as JSON: what json.Marshal makes
-// of expandNetwork's record, at a tenth of the cost. A guest causes two of them
+// of a record with its fields, at a tenth of the cost. A guest causes two of them
 // with each flow; no other type comes in such numbers.
 func appendNetwork(b []byte, e *vnet.Event, seq int64, sandbox string) []byte {
 	b = append(b, `{"v":`...)

@@ -125,40 +125,6 @@ func networkRecord(e vnet.Event) record {
 	return record{Type: e.Type, Time: e.Time, network: &e}
 }
 
-// expandNetwork returns the fields of an event of the network.
-func expandNetwork(e *vnet.Event) record {
-	f := e.Flow
-	flow := &recordFlow{
-		ID:        f.ID,
-		Direction: f.Direction.String(),
-		Protocol:  f.Protocol.String(),
-		Src:       end(f.Src),
-		Dst:       end(f.Dst),
-		BytesOut:  f.BytesOut,
-		BytesIn:   f.BytesIn,
-		Duration:  f.Duration.Seconds(),
-		End:       f.End,
-	}
-	flow.Dst.Name, flow.Dst.NameFrom = f.Name, f.NameFrom
-	peer := &flow.Dst
-	if f.Direction == policy.Ingress {
-		peer = &flow.Src
-	}
-	peer.Group = groupName(e.Verdict.Group)
-	if f.Dialed.IsValid() && f.Dialed != f.Dst {
-		dialed := end(f.Dialed)
-		flow.Dialed = &dialed
-	}
-	r := record{Type: e.Type, Time: e.Time, Policy: generation(e.Generation), Limit: e.Limit, Count: e.Count, Message: e.Text}
-	if f.Src.IsValid() { // some bounds are no single flow's
-		r.Flow = flow
-	}
-	if e.Limit == "" && e.Text == "" {
-		r.Verdict = verdict(e.Verdict, f.Stage.String(), f.Response)
-	}
-	return r
-}
-
 // resolverRecord returns the record of an event of the resolver.
 func resolverRecord(e dns.Event) record {
 	r := record{Type: e.Type, Time: e.Time, Policy: generation(e.Generation), Limit: e.Limit, Count: e.Count, Message: e.Message}
