@@ -288,3 +288,36 @@ func TestToolsPublishedDatagrams(t *testing.T) {
 		}
 	}
 }
+
+// TestToolsPublishedDatagrams6 reaches servers that listen on the guest's IPv6 address
+// only, through ports of both families, with the first datagram.
+func TestToolsPublishedDatagrams6(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t)
+	for _, tool := range []string{"socat", "dnsmasq", "dig", "nc"} {
+		netlab.Tool(t, tool)
+	}
+	peer := lab.Host(t, "peer.datagrams.example")
+	var ports []string
+	for _, port := range []int{5353, 5454} {
+		ports = append(ports, "-p", fmt.Sprintf("0.0.0.0::%d/udp", port), "-p", fmt.Sprintf("[::]::%d/udp", port))
+	}
+	g := startGuest(t, ports...)
+	g.want("(socat UDP6-RECVFROM:5454,ipv6only=1,fork EXEC:cat >/dev/null 2>&1 &) ; echo started", "started")
+	g.want("(dnsmasq -k -p 5353 --listen-address=$(ip -6 -o addr show dev eth0 scope global | awk '{print $4}' | head -n 1 | cut -d/ -f1) --bind-interfaces --no-resolv --no-hosts --user=root --pid-file --address=/published.example/192.0.2.9 >/dev/null 2>&1 &) ; echo started", "started")
+	g.want("for i in 1 2 3 4 5 6 7 8 9; do ss -lun6 | grep -q :5353 && ss -lun6 | grep -q :5454 && break; sleep 0.5; done; echo listening", "listening")
+	for _, f := range families {
+		echo, _ := netip.ParseAddrPort(fromOutside(g.published("udp", f, 5454)))
+		names, _ := netip.ParseAddrPort(fromOutside(g.published("udp", f, 5353)))
+		for _, row := range []struct{ line, want string }{
+			{fmt.Sprintf("(echo hello; sleep 1) | nc -u -w 2 %s %d", echo.Addr(), echo.Port()), "hello"},
+			{fmt.Sprintf("echo hello | socat -t 2 - UDP%d:%v", f, echo), "hello"},
+			{fmt.Sprintf("dig +tries=1 +time=5 +short @%s -p %d published.example", names.Addr(), names.Port()), "192.0.2.9"},
+		} {
+			out, err := peer.Command(t.Context(), "sh", "-c", row.line).CombinedOutput()
+			if err != nil || strings.TrimSpace(string(out)) != row.want {
+				t.Errorf("%s: %q, %v; want %q", row.line, out, err, row.want)
+			}
+		}
+	}
+}
