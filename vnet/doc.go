@@ -4,9 +4,10 @@
 //
 // # The way of a packet
 //
-//	guest NIC ─► link ─► reader ─► guard ─┬─ TCP ──► stack ─► admit ─► dial ─► relay ─► host socket
-//	                     one               ├─ UDP ──► admit ─► NAT ─────────────────► host socket
-//	                     goroutine         ├─ echo ─► admit ─► NAT ─────────────────► host socket
+//	guest NIC ─► link ─► reader ─► guard ─┬─ TCP ──► admit ─┬─ direct ───────────────► host socket
+//	                     one               │                 └─ stack ─► dial ─► relay ─► host socket
+//	                     goroutine         ├─ UDP ──► admit ─► NAT ─────────────────► host socket
+//	                                       ├─ echo ─► admit ─► NAT ─────────────────► host socket
 //	                                       └─ ARP, NDP ─► neigh
 //
 // The files follow it: reader.go takes frames off the link, guard.go drops what
@@ -21,8 +22,9 @@
 // (lastseen.go), autoconf.go lets guests configure themselves, shaper.go limits
 // the card's rate.
 //
-// TCP ends in gVisor (stack.go, endpoint.go), which gets packets to any address
-// and never sees ARP, NDP, ICMP or UDP. The host is dialled before the guest's
+// On Linux a TCP flow that nobody has to read is mapped onto the host's socket as it
+// is (direct_linux.go). All others end in gVisor (stack.go, endpoint.go), which gets
+// packets to any address and never sees ARP, NDP, ICMP or UDP. The host is dialled before the guest's
 // handshake completes, so a refused connect is refused and a silent one silent.
 // Frames carry up to 64 KiB both ways; the link segments where the card can't.
 //
