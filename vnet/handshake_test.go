@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
@@ -70,7 +71,7 @@ func TestReusedPorts(t *testing.T) {
 					t.Errorf("connection %d: %q, %v", i, b, err)
 				}
 				c.Close()
-				if d := time.Since(start); d > 500*time.Millisecond {
+				if d := time.Since(start); d >= timeWait {
 					t.Errorf("connection %d took %v", i, d)
 				}
 				n.eventually("closed", func() bool {
@@ -79,6 +80,62 @@ func TestReusedPorts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A stuckDialer's connections write only when they are woken.
+type stuckDialer struct {
+	Dialer
+	wake chan struct{}
+}
+
+func (d stuckDialer) DialTCP(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+	c, err := d.Dialer.DialTCP(ctx, addr)
+	return stuckConn{c, d.wake}, err
+}
+
+type stuckConn struct {
+	net.Conn
+	wake chan struct{}
+}
+
+func (c stuckConn) Write(b []byte) (int, error)           { <-c.wake; return c.Conn.Write(b) }
+func (c stuckConn) CloseWrite() error                     { return closeWrite(c.Conn) }
+func (c stuckConn) SetLinger(s int) error                 { reset(c.Conn); return nil }
+func (c stuckConn) SyscallConn() (syscall.RawConn, error) { return c.Conn.(syscall.Conn).SyscallConn() }
+
+// TestReusedEarly opens a connection from the address and port of one that both ends
+// have closed, while the guest's last bytes are still on their way: they arrive.
+func TestReusedEarly(t *testing.T) {
+	t.Parallel()
+	wake := make(chan struct{})
+	n := startNet(t, "allow egress public", func(c *Config) { c.Dialer = stuckDialer{c.Dialer, wake} })
+	const src, dst = guest4 + ":1000", "93.184.216.34:80"
+	type heard struct {
+		text string
+		err  error
+	}
+	got := make(chan heard, 1)
+	n.serve(dst, func(c *net.TCPConn) {
+		c.CloseWrite()
+		b, err := io.ReadAll(c)
+		got <- heard{string(b), err}
+	})
+	n.deaf.Store(true)
+	theirs := n.handshake(src, dst)
+	for f := <-n.tcpSeen; f[etherLen+20+13]&flagFIN == 0; f = <-n.tcpSeen {
+	}
+	n.write(tcpSegment(src, dst, "AF", func(w *wire) { w.tcp.Seq, w.tcp.Ack, w.payload = 1001, theirs+1, []byte("last words") }))
+	n.eventually("closed by both", func() bool { return n.flowsIn(tcp.StateTimeWait) == 1 })
+	again := tcpSegment(src, dst, "S", func(w *wire) { w.tcp.Seq = 100_000 })
+	n.write(again)
+	n.eventually("read", func() bool { return n.Stats().FramesFromGuest == 4 })
+	close(wake)
+	if h := <-got; h != (heard{"last words", nil}) {
+		t.Errorf("the host heard %q, %v", h.text, h.err)
+	}
+	n.eventually("ended", func() bool { return n.Stats().TCPFlows == 0 })
+	n.write(again)
+	n.eventually("opened again", func() bool { return n.Stats().TCPFlows == 1 })
 }
 
 // dialFrom connects from a port of the guest's.

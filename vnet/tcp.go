@@ -238,8 +238,9 @@ const abortInterval = 5 * time.Millisecond
 
 // reopen makes way for a SYN from where a connection was closed a moment ago.
 // gVisor would keep the address and port for timeWait, against segments that are
-// still under way; between the guest and us there are none (RFC 6191). Only the
-// reader calls it.
+// still under way; between the guest and us there are none (RFC 6191). A flow whose
+// last bytes are still on their way to the host keeps it: the guest repeats its SYN.
+// Only the reader calls it.
 func (n *Network) reopen(p *packet) {
 	id := stack.TransportEndpointID{
 		LocalPort: p.dstPort, LocalAddress: tcpip.AddrFromSlice(p.dst.AsSlice()),
@@ -250,7 +251,7 @@ func (n *Network) reopen(p *packet) {
 		proto = header.IPv6ProtocolNumber
 	}
 	ep, ok := n.stack.FindTransportEndpoint(proto, tcp.ProtocolNumber, id, nicID).(*tcp.Endpoint)
-	if ok && ep.EndpointState() == tcp.StateTimeWait {
+	if ok && ep.EndpointState() == tcp.StateTimeWait && !n.tcp.has(flowKey{p.source(), p.dest()}) {
 		ep.Abort()
 	}
 }
