@@ -9,21 +9,33 @@ import (
 )
 
 // TestIdleFlowMemory measures what an idle TCP flow holds, heap and stacks: the
-// host's end is in a socket, the guest's in frames, so all of it is ours.
+// host's end is in a socket, the guest's in frames, so all of it is ours. As many
+// stand as may by default, or nearly, and one more begins.
 func TestIdleFlowMemory(t *testing.T) {
-	const flows, most = 1000, 24 << 10
-	n := startNet(t, "allow egress public")
-	n.lab.addIdle(t, "93.184.216.34:80")
-	n.deaf.Store(true)
-	before := memory()
-	for i := range flows {
-		n.handshake(fmt.Sprintf("%s:%d", guest4, 1000+i), "93.184.216.34:80")
-	}
-	n.eventually("established", func() bool { s := n.Stats(); return s.TCPFlows == flows && s.HeldFlows == 0 })
-	per := (memory() - before) / flows
-	t.Logf("%d bytes per idle flow", per)
-	if per > most {
-		t.Errorf("%d bytes per idle flow, want at most %d", per, most)
+	const flows, most = 4000, 24 << 10
+	for _, way := range []struct {
+		name   string
+		change []func(*Config)
+	}{{"direct", nil}, {"stack", []func(*Config){throughStack}}} {
+		t.Run(way.name, func(t *testing.T) {
+			n := startNet(t, "allow egress public", way.change...)
+			n.lab.addIdle(t, "93.184.216.34:80")
+			n.deaf.Store(true)
+			before := memory()
+			for i := range flows {
+				n.handshake(fmt.Sprintf("%s:%d", guest4, 1000+i), "93.184.216.34:80")
+			}
+			n.eventually("established", func() bool { s := n.Stats(); return s.TCPFlows == flows && s.HeldFlows == 0 })
+			per := (memory() - before) / flows
+			t.Logf("%d bytes per idle flow", per)
+			if per > most {
+				t.Errorf("%d bytes per idle flow, want at most %d", per, most)
+			}
+			n.handshake(guest4+":60000", "93.184.216.34:80")
+			if hits := n.count("limit.hit"); hits > 0 {
+				t.Errorf("%d limits were hit", hits)
+			}
+		})
 	}
 }
 
