@@ -86,12 +86,16 @@ func (f *SandboxFSOps) CopyToHost(ctx context.Context, guest, host string) error
 		if err != nil {
 			return err
 		}
-		if !info.IsDir() {
+		switch entryKind(info.Mode()) {
+		case FsEntryKindDirectory:
+		case FsEntryKindFile:
 			dir, name := filepath.Split(host)
 			if dir == "" {
 				dir = "."
 			}
 			return inHostDir(dir, func(root *os.Root) error { return receiveFile(c.Client, guest, root, name, info) })
+		default: // a FIFO would be waited for
+			return fmt.Errorf("%q is neither file nor directory", guest)
 		}
 		if err := os.MkdirAll(host, 0o777); err != nil {
 			return hostError(err)
