@@ -93,10 +93,14 @@ func setRunErrors(cmd *cobra.Command) {
 	})
 }
 
-// exit returns what ends the program with a code, nil if that is 0.
+// exit returns what ends the program with a command's code, nil if that is 0. An
+// error beside it, of what sluice was to do, is no success.
 func exit(code int, err error) error {
-	if code == 0 && err == nil {
+	switch {
+	case code == 0 && err == nil:
 		return nil
+	case code == 0:
+		code = codeRun
 	}
 	return &exitError{code: code, err: err}
 }
