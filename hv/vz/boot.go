@@ -39,9 +39,13 @@ func prepareBoot(ctx context.Context, cfg hv.Config, dir string) (bootFiles, err
 	if err := checkKernel(k.Path, runtime.GOARCH); err != nil {
 		return bootFiles{}, err
 	}
+	image, err := filepath.Abs(k.Path)
+	if err != nil {
+		return bootFiles{}, err
+	}
 	if cfg.Initrd != "" {
 		initrd, err := filepath.Abs(cfg.Initrd)
-		return bootFiles{k.Path, initrd}, err
+		return bootFiles{image, initrd}, err
 	}
 	agent, err := guest.Executable(ctx, runtime.GOARCH)
 	if err != nil {
@@ -59,7 +63,7 @@ func prepareBoot(ctx context.Context, cfg hv.Config, dir string) (bootFiles, err
 	}
 	defer packed.Close()
 	initrd := filepath.Join(dir, "initramfs")
-	return bootFiles{k.Path, initrd}, writeFile(initrd, packed)
+	return bootFiles{image, initrd}, writeFile(initrd, packed)
 }
 
 // writeFile copies r into a new file.

@@ -63,6 +63,34 @@ func TestCheckKernel(t *testing.T) {
 	}
 }
 
+// What is booted is found by paths that don't depend on a directory, and refused with
+// its name where the framework would only say that it failed.
+func TestPrepareBoot(t *testing.T) {
+	t.Chdir(t.TempDir())
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := head(map[int]string{0x202: "HdrS\x0f\x02", 0x38: "ARM\x64"}) // for both processors
+	for name, text := range map[string][]byte{"vmlinuz": image, "vmlinux": head(map[int]string{0: "\x7fELF"}), "initrd": nil} {
+		if err := os.WriteFile(name, append(text, make([]byte, 64<<10)...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := diskConfig()
+	cfg.Kernel, cfg.Initrd = "vmlinuz", "initrd"
+	got, err := prepareBoot(t.Context(), cfg, t.TempDir())
+	if want := (bootFiles{here + "/vmlinuz", here + "/initrd"}); err != nil || got != want {
+		t.Errorf("%+v, %v; want %+v", got, err, want)
+	}
+	for _, path := range []string{"vmlinux", "initrd", "nowhere"} {
+		cfg.Kernel = path
+		if _, err := prepareBoot(t.Context(), cfg, t.TempDir()); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v; want an error that names it", path, err)
+		}
+	}
+}
+
 func TestWriteFileIsNew(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "f")
