@@ -529,7 +529,7 @@ func (g *directGuest) fillBacklog() {
 func (g *directGuest) stall() (sent int) {
 	g.t.Helper()
 	host := g.accept()
-	host.SetReadBuffer(4096)
+	host.SetReadBuffer(256 << 10)
 	piece := strings.Repeat("0123456789abcdef", 80)
 	in := &g.flowOf().fromGuest
 	for in.queued.Load() < directWindow/2 {
