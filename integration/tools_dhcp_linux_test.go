@@ -69,3 +69,33 @@ func TestToolsDHCPv6(t *testing.T) {
 	c.want("dhclient -6 -S -1 -v -pf /run/dhclient6.pid -lf /run/dhclient6.leases eth0", "")
 	c.want("cat /etc/resolv.conf", fmt.Sprintf("nameserver %v", c.gateways[1]))
 }
+
+// networkd prepares a machine for systemd-networkd: a state of its own, and a /sys that
+// nobody writes to, by which it knows that it needn't wait for udev.
+const networkd = `mount -t tmpfs none /run && mount -t sysfs -o ro none /sys &&
+mkdir -p /run/systemd/network /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp && chown -R systemd-network /run/systemd/netif &&
+printf '[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nIPv6AcceptRA=yes\n[DHCPv4]\nUseMTU=yes\n' >/run/systemd/network/eth0.network &&
+(/lib/systemd/systemd-networkd >/run/networkd.log 2>&1 &) && echo started`
+
+// TestToolsNetworkd lets systemd-networkd configure a machine: it does DHCP, router
+// advertisements and stateless DHCPv6 by itself, without the kernel.
+func TestToolsNetworkd(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t)
+	h := lab.Host(t, "networkd.dhcp.example")
+	h.HTTP(80, hello)
+	netlab.Tool(t, "/lib/systemd/systemd-networkd")
+	c := startMachine(t, &m.NetworkConfig{MTU: 1400})
+	c.want(networkd, "started")
+	c.eventually("ip -4 -o addr show dev eth0", fmt.Sprintf("inet %v ", c.addrs[0]))
+	c.eventually("ip -4 route show default", fmt.Sprintf("default via %v dev eth0", c.gateways[0]))
+	c.eventually("ip link show eth0", "mtu 1400")
+	c.eventually("ip -6 -o addr show dev eth0 scope global -tentative", "inet6 "+strings.TrimSuffix(c.addrs[1].Masked().Addr().String(), "::"))
+	c.eventually("ip -6 route show default", "default via fe80::")
+	c.eventually("cat /run/systemd/netif/leases/*", fmt.Sprintf("DNS=%v", c.gateways[0]))
+	c.eventually("cat /run/systemd/netif/links/*", fmt.Sprint(c.gateways[1]))
+	c.want("cat /run/systemd/netif/leases/* | grep ^DNS= | sed s/DNS=/nameserver\\ / >/etc/resolv.conf; cat /etc/resolv.conf", "nameserver")
+	for _, f := range families {
+		c.want(fmt.Sprintf("curl -sS -%d --max-time 10 http://%s/", f, h.Name), "hello")
+	}
+}
