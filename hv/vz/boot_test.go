@@ -80,7 +80,7 @@ func TestPrepareBoot(t *testing.T) {
 	cfg := diskConfig()
 	cfg.Kernel, cfg.Initrd = "vmlinuz", "initrd"
 	got, err := prepareBoot(t.Context(), cfg, t.TempDir())
-	if want := (bootFiles{here + "/vmlinuz", here + "/initrd"}); err != nil || got != want {
+	if want := (bootFiles{filepath.Join(here, "vmlinuz"), filepath.Join(here, "initrd")}); err != nil || got != want {
 		t.Errorf("%+v, %v; want %+v", got, err, want)
 	}
 	for _, path := range []string{"vmlinux", "initrd", "nowhere"} {
