@@ -1,6 +1,8 @@
 package vnet
 
 import (
+	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -158,6 +160,41 @@ func TestAdvertise(t *testing.T) {
 	}
 	n.Close()
 	loop.Wait()
+}
+
+// TestSetUnusable takes the default route of a family from the guest, once, and says
+// so when the guest is gone.
+func TestSetUnusable(t *testing.T) {
+	t.Parallel()
+	n := startNet(t, "allow egress public")
+	for _, r := range []struct {
+		unusable Families
+		frames   uint64
+		lifetime uint16 // of the default route, in seconds
+	}{{FamilyIPv6, 1, 0}, {FamilyIPv6, 0, 0}, {0, 1, 9000}} {
+		before := n.Stats().FramesToGuest
+		if err := n.SetUnusable(r.unusable); err != nil {
+			t.Fatal(err)
+		}
+		if got := n.Stats().FramesToGuest - before; got != r.frames {
+			t.Fatalf("%v: %d frames, want %d", r.unusable, got, r.frames)
+		}
+		if r.frames == 0 {
+			continue // as it was
+		}
+		m := (<-n.icmpSeen)[etherLen+ipv6Len:]
+		if got := binary.BigEndian.Uint16(m[6:]); m[0] != ndpRouterAdvert || got != r.lifetime {
+			t.Errorf("%v: ICMPv6 %d with a lifetime of %d s", r.unusable, m[0], got)
+		}
+	}
+	n.Close()
+	before := n.Stats().Drops[dropLinkClosed.String()]
+	if err := n.SetUnusable(FamilyIPv4); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("without a link: %v", err)
+	}
+	if got := n.Stats().Drops[dropLinkClosed.String()] - before; got != 1 {
+		t.Errorf("%d frames are lost, want 1", got)
+	}
 }
 
 // TestDHCPv6 asks for everything but an address.

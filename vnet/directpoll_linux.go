@@ -115,12 +115,13 @@ func (p *poller) flow(slot, turn int32) *directFlow {
 	return nil
 }
 
-// add has the poller tell c about fd, and returns the slot.
+// add has the poller tell c about fd, and returns the slot; -1, which is none, beside
+// an error.
 func (p *poller) add(c *directFlow, fd int, events uint32) (slot int32, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return 0, net.ErrClosed
+		return -1, net.ErrClosed
 	}
 	if k := len(p.free); k > 0 {
 		slot, p.free = p.free[k-1], p.free[:k-1]
@@ -132,7 +133,7 @@ func (p *poller) add(c *directFlow, fd int, events uint32) (slot int32, err erro
 	err = unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: slot, Pad: s.turn})
 	if err != nil {
 		p.removeLocked(slot)
-		return 0, os.NewSyscallError("epoll_ctl", err)
+		return -1, os.NewSyscallError("epoll_ctl", err)
 	}
 	return slot, nil
 }

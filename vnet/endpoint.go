@@ -127,8 +127,8 @@ func (e *endpoint) write(list []*stack.PacketBuffer) (int, tcpip.Error) {
 			s.set(i, pkt)
 		}
 		e.drops.sent(s.frames[:n])
-		if _, err := e.link.WriteFrames(s.frames[:n]); err != nil {
-			e.drops.add(dropLinkClosed, uint64(len(rest)))
+		if k, err := e.link.WriteFrames(s.frames[:n]); err != nil {
+			e.drops.add(dropLinkClosed, uint64(len(rest)-k))
 			break
 		}
 		rest = rest[n:]

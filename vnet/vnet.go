@@ -315,11 +315,16 @@ func (n *Network) Close() error {
 
 // send writes frames of ours to the guest. What the link does not take is lost,
 // and counted.
-func (n *Network) send(out *batch) {
+func (n *Network) send(out *batch) { _ = n.write(out) }
+
+// write is send for who wants to know why the link takes no more.
+func (n *Network) write(out *batch) error {
 	n.counters.sent(out.frames)
-	if k, err := n.cfg.Link.WriteFrames(out.frames); err != nil {
+	k, err := n.cfg.Link.WriteFrames(out.frames)
+	if err != nil {
 		n.counters.add(dropLinkClosed, uint64(len(out.frames)-k))
 	}
+	return err
 }
 
 // isLocal reports whether p ends here: at the gateway, or at the DNS proxy.
