@@ -17,7 +17,7 @@ import (
 func TestMain(m *testing.M) {
 	refs.SetLeakMode(refs.LeaksPanic)
 	// A fuzzer and its workers speak over descriptors that a second process
-	// would not have. Fuzz targets here open no socket.
+	// would not have. Fuzz targets here open no socket but to loopback.
 	fuzzing := slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.fuzz") })
 	if !fuzzing {
 		netlab.Enter()
