@@ -25,7 +25,8 @@
 // shows in it leads nowhere, wherever it lies and whenever it was made. Empty
 // directories cover the host's temporary and runtime directories. The resolver's
 // files and the bundles of certificates are its own, for the agent to write. With
-// a Root it sees that directory, and what it writes goes to memory.
+// a Root it sees that directory, and what it writes goes to memory, or to
+// Config.Files.
 //
 // # Commands
 //

@@ -196,10 +196,14 @@ func TestContexts(t *testing.T) {
 	t.Parallel()
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
 	c, guests := hostileGuest(t)
 	go func() { <-guests }() // and it answers nothing more
+	// However slow the machine is: a context that ends before would end the client.
+	if _, err := c.connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
 	if _, err := c.Start(ended, Command{Args: []string{"x"}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Start: %v", err)
 	}
