@@ -26,6 +26,7 @@ type guestConn struct {
 	requests *sniff.Requests // which bytes may pass; nil lets all pass
 	owed     int             // bytes of a decided head that still have to pass
 	pending  []byte          // read, not passed
+	waited   time.Duration   // for the rest of pending, since bytes passed last
 	allowed  int             // bytes at the beginning of pending that may pass
 	refused  error           // what stops the reader behind them; nil while nothing does
 	poisoned int             // bytes of poison that were read before refused
@@ -77,6 +78,7 @@ func newHTTP2Guest(c net.Conn, s *session) *guestConn {
 func (g *guestConn) Read(p []byte) (int, error) {
 	for {
 		if g.allowed > 0 {
+			g.waited = 0
 			n := copy(p, g.pending[:g.allowed])
 			g.allowed -= n
 			if g.pending = g.pending[n:]; len(g.pending) == 0 {
@@ -110,13 +112,26 @@ func (g *guestConn) Read(p []byte) (int, error) {
 			continue
 		}
 		buf := make([]byte, flightChunk)
-		n, err := g.Conn.Read(buf)
+		n, err := g.readRest(buf)
 		g.pending = append(g.pending, buf[:n]...)
 		g.look()
 		if err != nil && g.allowed == 0 && g.refused == nil {
 			return 0, err
 		}
 	}
+}
+
+// readRest reads the rest of a head that has begun. A guest that takes more than
+// Limits.Head for it loses its connection: net/http, which has seen nothing of it,
+// would wait as long as for the next request. It uses deadlines to wake up a reader,
+// so that there is no room for one of ours.
+func (g *guestConn) readRest(buf []byte) (int, error) {
+	began := time.Now()
+	late := time.AfterFunc(g.session.p.limits.Head-g.waited, func() { _ = g.Conn.Close() })
+	defer late.Stop()
+	n, err := g.Conn.Read(buf)
+	g.waited += time.Since(began)
+	return n, err
 }
 
 // look decides how much of pending may pass.

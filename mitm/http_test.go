@@ -513,3 +513,42 @@ func TestIdle(t *testing.T) {
 		}
 	}
 }
+
+// TestSlowRequest shows that a head has to be finished in time, behind other requests
+// too; a body has not.
+func TestSlowRequest(t *testing.T) {
+	t.Parallel()
+	const head = "POST / HTTP/1.1\r\nHost: " + site + "\r\n"
+	for _, row := range []struct {
+		name, sent, rest string
+		kept             bool
+	}{
+		{"first head", "GET / HT", "TP/1.1\r\nHost: " + site + "\r\n\r\n", false},
+		{"second head", head + "Content-Length: 0\r\n\r\nGET / HT", "TP/1.1\r\nHost: " + site + "\r\n\r\n", false},
+		{"size of a chunk", head + "Transfer-Encoding: chunked\r\n\r\n1", "\r\nx\r\n0\r\n\r\n", true},
+		{"trailer", head + "Transfer-Encoding: chunked\r\n\r\n0\r\nX", ": y\r\n\r\n", true},
+		{"chunk", head + "Transfer-Encoding: chunked\r\n\r\n2\r\nx", "y\r\n0\r\n\r\n", true},
+		{"body", head + "Content-Length: 2\r\n\r\nx", "y", true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, Config{Limits: Limits{Head: 300 * time.Millisecond}})
+			w.serveTLS(http.HandlerFunc(hello), nil)
+			c := w.mustHandshake("http/1.1")
+			_, _ = io.WriteString(c, row.sent)
+			_ = c.SetReadDeadline(time.Now().Add(time.Second))
+			got, err := io.ReadAll(c)
+			if isTimeout(err) != row.kept {
+				t.Fatalf("after a while: %q, %v", got, err)
+			}
+			if !row.kept {
+				return
+			}
+			_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			_, _ = io.WriteString(c, row.rest)
+			if res, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || res.StatusCode != 200 {
+				t.Errorf("got %v, %v", res, err)
+			}
+		})
+	}
+}

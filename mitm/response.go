@@ -35,9 +35,8 @@ func modifyResponse(res *http.Response) error {
 	if !x.charge(headCopies * headSize(res.Header)) {
 		return errBudget
 	}
-	var violation *secret.Violation
-	if errors.As(x.failure(), &violation) {
-		return violation // the server has answered what was refused halfway
+	if failed := x.failure(); failed != nil {
+		return failed // the server has answered what was refused halfway
 	}
 	// It would lead the guest to where nobody intercepts.
 	res.Header.Del("Alt-Svc")
@@ -61,7 +60,8 @@ func answerError(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.As(err, &violation):
 		refuse(w, http.StatusForbidden, fmt.Sprintf("the placeholder of the secret %s must not be sent there", violation.Finding.Secret), "")
-	case x.failure() != nil:
+	// A connection that net/http can't read on ends the context before the body has failed.
+	case x.failure() != nil, r.Context().Err() != nil && s.guest.broken.Load():
 		refuse(w, http.StatusBadRequest, "the request's body isn't well-formed", "")
 	case errors.As(err, &unreachable), errors.Is(err, errSwitched):
 		s.flow.Reset()
