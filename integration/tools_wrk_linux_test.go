@@ -117,7 +117,8 @@ func (c *machine) add(b m.PortBinding) netip.AddrPort {
 }
 
 // TestToolsPublishedWrk holds hundreds of connections to a published port, with
-// SLUICE_LARGE=1 a thousand, and asks over all of them for two seconds.
+// SLUICE_LARGE=1 a thousand, and asks over all of them for five seconds: with the race
+// detector in the relay, the machine and its server, the first answers take two.
 func TestToolsPublishedWrk(t *testing.T) {
 	t.Parallel()
 	lab := netlab.New(t)
@@ -132,7 +133,7 @@ func TestToolsPublishedWrk(t *testing.T) {
 	c.serveHTTP("80", hello)
 	for _, bind := range []string{"0.0.0.0", "::"} {
 		bound := c.add(m.PortBinding{Bind: bind, GuestPort: 80})
-		cmd := peer.Command(t.Context(), "wrk", "--threads", "1", "--connections", fmt.Sprint(connections), "--duration", "2s", "--timeout", "20s", "http://"+fromOutside(bound)+"/")
+		cmd := peer.Command(t.Context(), "wrk", "--threads", "1", "--connections", fmt.Sprint(connections), "--duration", "5s", "--timeout", "20s", "http://"+fromOutside(bound)+"/")
 		out, err := cmd.CombinedOutput()
 		text := string(out)
 		if err != nil || strings.Contains(text, "Socket errors") || strings.Contains(text, "Non-2xx") || strings.Contains(text, "\n  0 requests") {
