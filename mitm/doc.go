@@ -28,10 +28,12 @@
 // There is no framing of HTTP or TLS in this package: crypto/tls and net/http do
 // it. net/http forgives much that other servers read otherwise, so in front of it
 // [sniff.Requests] reads every byte strictly, and nothing it calls malformed
-// passes. What passes is written anew; no byte of a request's framing is copied.
+// passes. What passes is written anew; no byte of a request's framing is copied. Of
+// servers' HTTP/2 one setting is changed on its way in (smallFrames), so that the
+// size of frames, and of the buffers for them, is ours to say.
 //
-// Plain HTTP under domain rules takes the same way without TLS (plain.go); the
-// target of a CONNECT is a flow of its own (connect.go).
+// Plain HTTP under domain rules takes the same way without TLS (plain.go); behind a
+// CONNECT a flow is about the target, and begins anew (connect.go).
 //
 // # What holds
 //
