@@ -138,6 +138,9 @@ func (c *directFlow) ackedLocked(s *guestSegment, now time.Time) (sound, pump bo
 			o.timeout = firstTimeout
 		}
 	}
+	if window == 0 {
+		o.tries = 0 // it is there, and has no room: for as long as it likes
+	}
 	o.window, o.probes = window, 0
 	return true, o.resend || o.readable
 }

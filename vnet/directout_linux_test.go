@@ -126,6 +126,64 @@ func TestDirectClosedWindow(t *testing.T) {
 	}
 }
 
+// TestDirectClosedWindowAtBytes closes the window when bytes are under way, which
+// the guest then has no room for. It is there all the same.
+func TestDirectClosedWindowAtBytes(t *testing.T) {
+	t.Parallel()
+	g := startDirect(t, "allow egress public")
+	g.open()
+	g.accept().Write([]byte("hello"))
+	c := g.flowOf()
+	for i := range 2 * maxRepeats {
+		g.bytesAt(0)
+		g.send("A", 0, 0, "", window(0))
+		g.eventually("answered", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.toGuest.window == 0 && c.toGuest.tries == 0 })
+		g.tickAt(time.Duration(i+1) * time.Minute)
+	}
+	if g.count("flow.close") != 0 {
+		t.Error("the flow was given up")
+	}
+}
+
+// TestDirectBudgetToGuest spends the memory of a network on a guest that acknowledges
+// nothing: that is told, other flows go on, and nothing is lost.
+func TestDirectBudgetToGuest(t *testing.T) {
+	t.Parallel()
+	const total = 1 << 20
+	g := startDirect(t, "allow egress public", func(c *Config) { c.Limits.BufferBytes = 256 << 10 })
+	g.open()
+	g.send("A", 0, 0, "", window(65535))
+	host := g.accept()
+	sent := randomBytes(total, 3)
+	go host.Write(sent)
+	if e := g.waitEvent("limit.hit"); e.Limit != "BufferBytes" {
+		t.Errorf("told of %q", e.Limit)
+	}
+	if used := g.budget.used(); used > 256<<10 {
+		t.Errorf("%d bytes are taken", used)
+	}
+	other := *g
+	other.src = guest4 + ":1001"
+	other.send("S", -1, -1, "")
+	other.irs = other.until("answer", func(s seenSegment) bool { return s.flags == flagSYN|flagACK }).seq
+	other.send("A", 0, 0, "")
+	g.accept().Write([]byte("others go on"))
+	other.until("bytes", func(s seenSegment) bool { return s.data == "others go on" })
+	other.send("A", 0, 12, "")
+	for got := 0; got < total; {
+		g.send("A", 0, got, "", window(65535))
+		s := g.next()
+		if at := int(int32(s.seq - g.irs - 1)); at <= got && at+len(s.data) > got {
+			if string(sent[at:at+len(s.data)]) != s.data {
+				t.Fatalf("the bytes at %d are wrong", at)
+			}
+			got = at + len(s.data)
+		}
+	}
+	g.send("A", 0, total, "")
+	g.eventually("all returned", func() bool { return g.budget.used() == 0 })
+}
+
 // TestDirectTinyWindow lets the host's bytes through a window of one byte.
 func TestDirectTinyWindow(t *testing.T) {
 	t.Parallel()
