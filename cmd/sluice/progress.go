@@ -3,25 +3,62 @@ package main
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	m "github.com/sluicenet/sluice/sdk"
 )
 
-// A progress tells how the pull of an image goes: on a terminal in one line that
-// changes, elsewhere a line for each step that takes long. Its methods may be
-// called by several goroutines.
+// How long a start takes that is told of. A namespace's is over before anybody
+// could read; a log is for what went wrong.
+const (
+	slowOnTerminal = time.Second
+	slowElsewhere  = 5 * time.Second
+)
+
+// A progress tells how the pull of an image and the start of a guest go: on a
+// terminal in one line that changes, elsewhere a line for each step that takes
+// long. Its methods may be called by several goroutines.
 type progress struct {
 	c        *console
 	terminal bool
+	slow     time.Duration
 
-	mu     sync.Mutex // guards the following fields
-	kind   string     // of the last step
+	mu     sync.Mutex  // guards the following fields
+	start  *time.Timer // calls starting when the start has taken slow; nil without one
+	kind   string      // of the last step
 	layers map[int]m.PullProgress
 	drawn  bool // a line stands that is to be written over
+	ended  bool
 }
 
 func newProgress(c *console) *progress {
-	return &progress{c: c, terminal: isTerminal(c.err) && !c.quiet, layers: make(map[int]m.PullProgress)}
+	p := &progress{c: c, terminal: isTerminal(c.err) && !c.quiet, slow: slowElsewhere, layers: make(map[int]m.PullProgress)}
+	if p.terminal {
+		p.slow = slowOnTerminal
+	}
+	return p
+}
+
+// awaitStart makes p tell of a start that takes long, from now on or from the end
+// of the pull.
+func (p *progress) awaitStart() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.start = time.AfterFunc(p.slow, p.starting)
+}
+
+// starting tells that the guest takes its time.
+func (p *progress) starting() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.ended, p.kind != "" && p.kind != "finished":
+	case p.terminal:
+		fmt.Fprint(p.c.err, "\r\x1b[Kthe sandbox starts")
+		p.drawn = true
+	default:
+		p.c.notef("the sandbox starts")
+	}
 }
 
 // step takes a step of a pull.
@@ -30,6 +67,9 @@ func (p *progress) step(s m.PullProgress) {
 	defer p.mu.Unlock()
 	news := s.Kind != p.kind
 	p.kind = s.Kind
+	if s.Kind == "finished" && p.start != nil {
+		p.start.Reset(p.slow)
+	}
 	p.layers[s.Layer] = s
 	switch {
 	case p.terminal:
@@ -81,9 +121,13 @@ func (p *progress) wipe() {
 	}
 }
 
-// end ends the line, whatever became of the pull.
+// end ends the line, whatever became of the pull and the start.
 func (p *progress) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.ended = true
+	if p.start != nil {
+		p.start.Stop()
+	}
 	p.wipe()
 }

@@ -84,9 +84,6 @@ func (f *runFlags) run(cmd *cobra.Command, c *console, args []string) (int, erro
 	if err != nil {
 		return codeRun, err
 	}
-	pull := newProgress(c)
-	defer pull.end()
-	opts = append(opts, m.WithPullProgress(pull.step))
 	if f.detach {
 		return f.start(cmd.Context(), c, opts, command)
 	}
@@ -95,7 +92,7 @@ func (f *runFlags) run(cmd *cobra.Command, c *console, args []string) (int, erro
 		return codeRun, err
 	}
 	opts = append(opts, m.WithEvents(w.event), m.WithStdio(c.in, c.out, c.err))
-	code, end, err := f.attach(cmd.Context(), opts, command)
+	code, end, err := f.attach(cmd.Context(), c, opts, command)
 	if m.IsKind(err, m.ErrSandboxNotRunning) {
 		code, err = w.ended(end, code, err)
 	}
@@ -130,7 +127,7 @@ func (f *runFlags) start(ctx context.Context, c *console, opts []m.SandboxOption
 	signals, stop := caughtSignals()
 	defer stop()
 	name := f.sandboxName()
-	sb, sig, err := createInterruptibly(ctx, name, opts, signals)
+	sb, sig, err := createInterruptibly(ctx, c, name, opts, signals)
 	if sig != nil {
 		return 128 + int(sig.(syscall.Signal)), err
 	}
@@ -163,10 +160,10 @@ func startIn(ctx context.Context, sb *m.Sandbox, command []string) error {
 // attach creates the sandbox, runs the command in it and returns its exit code
 // and the sandbox's end, nil if it never began. When it returns nothing of the
 // sandbox runs, and the watcher has had every event.
-func (f *runFlags) attach(ctx context.Context, opts []m.SandboxOption, command []string) (code int, end *m.SandboxStopResult, err error) {
+func (f *runFlags) attach(ctx context.Context, c *console, opts []m.SandboxOption, command []string) (code int, end *m.SandboxStopResult, err error) {
 	signals, stopSignals := caughtSignals()
 	defer stopSignals()
-	sb, sig, err := createInterruptibly(ctx, f.sandboxName(), opts, signals)
+	sb, sig, err := createInterruptibly(ctx, c, f.sandboxName(), opts, signals)
 	if sig != nil {
 		return 128 + int(sig.(syscall.Signal)), nil, err
 	}
@@ -194,9 +191,9 @@ func endSandbox(ctx context.Context, sb *m.Sandbox) (*m.SandboxStopResult, error
 	return end, errors.Join(err, endErr, sb.Close())
 }
 
-// createInterruptibly is CreateSandbox, but a signal ends it; the signal is
-// returned.
-func createInterruptibly(ctx context.Context, name string, opts []m.SandboxOption, signals <-chan os.Signal) (*m.Sandbox, os.Signal, error) {
+// createInterruptibly is CreateSandbox, but it tells how that goes, and a signal
+// ends it; the signal is returned.
+func createInterruptibly(ctx context.Context, c *console, name string, opts []m.SandboxOption, signals <-chan os.Signal) (*m.Sandbox, os.Signal, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	got := make(chan os.Signal, 1)
@@ -210,7 +207,10 @@ func createInterruptibly(ctx context.Context, name string, opts []m.SandboxOptio
 		case <-done:
 		}
 	}()
-	sb, err := m.CreateSandbox(ctx, name, opts...)
+	p := newProgress(c)
+	p.awaitStart()
+	sb, err := m.CreateSandbox(ctx, name, append(opts, m.WithPullProgress(p.step))...)
+	p.end()
 	close(done)
 	sig, ok := <-got
 	if !ok {
