@@ -123,6 +123,7 @@ type directFlow struct {
 	socket   directSocket // valid until closed; only who dials, writes under fromGuest.mu or pumps uses it
 	resetAt  bool         // its close is a reset
 	released bool         // socket is closed
+	kept     bool         // the kernel watches over the socket's peer
 	firstErr error        // of the dial before the gateway's other loopback was tried; nil until then
 }
 

@@ -129,8 +129,7 @@ func (in *directIn) receive(c *directFlow, s *guestSegment, now time.Time) (how 
 	}
 	if fin && how == "" {
 		in.ended = true
-		in.next.Add(1)
-		in.now.Store(true)
+		in.next.Add(1) // which our own end of stream may soon acknowledge
 		how = in.finishLocked(c)
 	}
 	return how

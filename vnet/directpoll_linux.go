@@ -61,9 +61,9 @@ func newPoller() (*poller, error) {
 	return p, nil
 }
 
-// run calls handle with every event until the poller is closed, and between
-// what idle it calls idle. handle reports whether the flow wants to be called
-// again, behind the others.
+// run calls handle with every event until the poller is closed, and idle behind
+// each round of them. handle reports whether the flow wants to be called again,
+// behind the others.
 func (p *poller) run(handle func(*directFlow, hostEvents) bool, idle func()) {
 	var events [128]unix.EpollEvent
 	var again, next []*directFlow
@@ -73,37 +73,39 @@ func (p *poller) run(handle func(*directFlow, hostEvents) bool, idle func()) {
 			next = append(next, c)
 		}
 	}
-	for {
-		n := 0
-		err := p.raw.Read(func(fd uintptr) bool {
-			var err error
-			n, err = unix.EpollWait(int(fd), events[:], 0)
-			return n > 0 || len(again) > 0 || err != nil && err != unix.EINTR
-		})
-		if err != nil {
-			return
-		}
-		for _, e := range events[:max(n, 0)] {
-			if c := p.flow(e.Fd, e.Pad); c != nil {
-				turn(c, hostEvents(e.Events))
+	// This read of the runtime's never succeeds: what is new while events are dealt
+	// with ends its next wait, so that nobody has to look whether the list is empty.
+	p.raw.Read(func(fd uintptr) bool {
+		for {
+			n, err := unix.EpollWait(int(fd), events[:], 0)
+			if err != nil && err != unix.EINTR {
+				return true
+			}
+			for _, e := range events[:max(n, 0)] {
+				if c := p.flow(e.Fd, e.Pad); c != nil {
+					turn(c, hostEvents(e.Events))
+				}
+			}
+			for _, c := range again {
+				c.again = false
+				turn(c, 0)
+			}
+			clear(again)
+			again, next = next, again[:0]
+			idle()
+			if n >= 0 && n < len(events) && len(again) == 0 {
+				return false
 			}
 		}
-		for _, c := range again {
-			c.again = false
-			turn(c, 0)
-		}
-		clear(again)
-		again, next = next, again[:0]
-		idle()
-	}
+	})
 }
 
 // close ends run.
 func (p *poller) close() error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.closed = true
-	return p.file.Close()
+	p.mu.Unlock()
+	return p.file.Close() // waits for run, which may want the lock
 }
 
 func (p *poller) flow(slot, turn int32) *directFlow {
@@ -186,7 +188,7 @@ func (s *directSocket) dial(p *poller, c *directFlow, to netip.AddrPort) (connec
 		return false, os.NewSyscallError("socket", err)
 	}
 	*s = directSocket{fd: fd, slot: -1, poll: p, to: to, open: true}
-	setOptions(fd)
+	noDelay(fd)
 	// Urgent data is plain data.
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	events := uint32(pollAlways)
@@ -257,6 +259,9 @@ func (s *directSocket) write(b []byte) (int, error) {
 		}
 	}
 }
+
+// keepAlive has the kernel find out that the peer has vanished.
+func (s *directSocket) keepAlive() { keepAlive(s.fd) }
 
 // closeWrite sends the end of the stream.
 func (s *directSocket) closeWrite() error { return unix.Shutdown(s.fd, unix.SHUT_WR) }

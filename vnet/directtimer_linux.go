@@ -184,7 +184,8 @@ func (c *directFlow) openTickLocked(out *batch, now time.Time) (how string) {
 }
 
 // keepAlive asks guests that have been silent for long whether they are there, and
-// ends the flows of those that don't answer.
+// ends the flows of those that don't answer. The kernel asks the hosts of flows that
+// live so long that this sees them: four system calls less for those that don't.
 func (d *direct) keepAlive(now time.Time) {
 	if d == nil {
 		return
@@ -201,6 +202,10 @@ func (d *direct) keepAlive(now time.Time) {
 		o := &c.toGuest
 		due := c.state == directOpen && now.Sub(o.heard) > keepAliveIdle+time.Duration(o.probes)*keepAliveInterval
 		gone := due && o.probes >= keepAliveCount
+		if c.state == directOpen && !c.kept {
+			c.kept = true
+			c.socket.keepAlive()
+		}
 		if due && !gone {
 			o.probes++
 			c.append(&out, o.una-1, flagACK, nil)

@@ -57,7 +57,8 @@ func dialSocket(ctx context.Context, addr netip.AddrPort) (*tcpSocket, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	setOptions(fd)
+	noDelay(fd)
+	keepAlive(fd)
 	to := sockaddrOf(addr)
 	err = connect(fd, to)
 	if err == unix.EINPROGRESS {
@@ -78,10 +79,13 @@ func dialSocket(ctx context.Context, addr netip.AddrPort) (*tcpSocket, error) {
 	return s, nil
 }
 
-// setOptions sets what every socket has. None of it can fail on a fresh socket,
-// and without any of it a flow works.
-func setOptions(fd int) {
-	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // the sender has decided already
+// noDelay has the socket send at once what it is given: the sender has decided
+// already. It can't fail on a sound socket, nor can keepAlive, and without either a
+// flow works.
+func noDelay(fd int) { unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
+
+// keepAlive has the kernel find out that the peer has vanished.
+func keepAlive(fd int) {
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAliveIdle/time.Second))
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAliveInterval/time.Second))
