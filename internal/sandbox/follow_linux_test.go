@@ -50,11 +50,9 @@ func TestFollowHost(t *testing.T) {
 		told := g.Networks()
 		return len(told) > 0 && told[len(told)-1].Default4 && !told[len(told)-1].Default6
 	})
-	for i := range removed { // a gateway's network before what leads over it
-		r := removed[len(removed)-1-i]
-		if err := netlink.RouteReplace(&r); err != nil {
-			r = removed[i]
-			if err := netlink.RouteReplace(&r); err != nil {
+	for pass := range 2 { // a gateway's network before what leads over it
+		for _, r := range removed {
+			if err := netlink.RouteReplace(&r); err != nil && pass == 1 {
 				t.Logf("restore %v: %v", r, err)
 			}
 		}
