@@ -86,7 +86,6 @@ func whyNone(err error) string {
 	var (
 		errno  syscall.Errno
 		stream http2.StreamError
-		away   http2.GoAwayError
 	)
 	switch {
 	case errors.As(err, &errno):
@@ -95,8 +94,6 @@ func whyNone(err error) string {
 		return "it took too long"
 	case errors.As(err, &stream):
 		return "it reset the stream: " + stream.Code.String()
-	case errors.As(err, &away):
-		return "it went away: " + away.ErrCode.String()
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, errStale):
 		return "it closed the connection"
 	case errors.Is(err, errHeadTooLong):
@@ -104,7 +101,7 @@ func whyNone(err error) string {
 	case errors.Is(err, errBudget):
 		return errBudget.Error()
 	}
-	return "what it says isn't HTTP"
+	return "it said nothing that can be passed on"
 }
 
 // refuse answers a request with a page of our own, after which the connection
