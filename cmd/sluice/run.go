@@ -93,7 +93,7 @@ func (f *runFlags) run(cmd *cobra.Command, c *console, args []string) (int, erro
 	}
 	opts = append(opts, m.WithEvents(w.event), m.WithStdio(c.in, c.out, c.err))
 	code, end, err := f.attach(cmd.Context(), c, opts, command)
-	if m.IsKind(err, m.ErrSandboxNotRunning) {
+	if m.IsKind(err, m.ErrSandboxNotRunning) || m.IsKind(err, m.ErrSecretViolation) {
 		code, err = w.ended(end, code, err)
 	}
 	err = errors.Join(err, w.close(end != nil))
