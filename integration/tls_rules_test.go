@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/sluicenet/sluice/internal/netlab"
+	m "github.com/sluicenet/sluice/sdk"
 )
 
 // TestTLSNames tries, from a guest and by the real resolver, to reach hosts under
@@ -103,7 +104,7 @@ func TestTLSReplace(t *testing.T) {
 	var others atomic.Int64
 	denied.HTTPS(443, stream(&open))
 	allowed.HTTPS(443, stream(&others))
-	g := startGuest(t, "--name", "tls-replace", "--tls-intercept", "--allow", denied.Name+":443", "--allow", allowed.Name+":443", "--allow", proxy.Name+":3128")
+	g := startGuest(t, "--tls-intercept", "--allow", denied.Name+":443", "--allow", allowed.Name+":443", "--allow", proxy.Name+":3128")
 	ways := []string{"--http1.1", "--http2", "-x http://" + proxy.Name + ":3128"}
 	for _, h := range []*netlab.Host{denied, allowed} {
 		for i, way := range ways {
@@ -111,7 +112,8 @@ func TestTLSReplace(t *testing.T) {
 		}
 	}
 	eventually(t, "all streams are open", func() bool { return open.Load() == 3 && others.Load() == 3 })
-	if out, code := runSluice(t, "policy", "deny", "tls-replace", denied.Name); code != 0 {
+	name := g.tells(m.EventSandboxStarted, func(m.Event) bool { return true }).Sandbox
+	if out, code := runSluice(t, "policy", "deny", name, denied.Name); code != 0 {
 		t.Fatalf("exit code %d: %s", code, out)
 	}
 	eventually(t, "what is denied has ended", func() bool { return open.Load() == 0 })
