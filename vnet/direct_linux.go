@@ -54,8 +54,10 @@ type direct struct {
 // newDirect returns nil where every flow needs the stack.
 func newDirect(n *Network) (*direct, error) {
 	dialer, ok := n.cfg.Dialer.(socketDialer)
-	if _, shaped := n.cfg.Link.(*shaper); !ok || shaped || n.endpoint.plain {
-		return nil, nil // a shaper loses frames as a matter of course
+	// A virtual machine's card is slower and may lose frames, and a shaper loses them
+	// as a matter of course: the stack has better answers to that.
+	if _, kernel := n.cfg.Link.(link.Kernel); !ok || !kernel && !n.cfg.direct {
+		return nil, nil
 	}
 	poll, err := newPoller()
 	if poll == nil || err != nil {

@@ -120,7 +120,7 @@ func startPlay(t *testing.T) *play {
 			}
 		}
 	}
-	n, err := New(Config{Link: p.link, Block: testBlock(t), Policy: playPolicies(t)[0], Dialer: lab})
+	n, err := New(Config{Link: p.link, Block: testBlock(t), Policy: playPolicies(t)[0], Dialer: lab, direct: true})
 	if err != nil {
 		t.Fatal(err)
 	}

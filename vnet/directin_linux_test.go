@@ -282,7 +282,7 @@ func TestDirectBudgetFromGuest(t *testing.T) {
 	host.SetReadBuffer(256 << 10)
 	pattern := strings.Repeat("0123456789abcdef", 81)
 	sent, starve := 0, &g.flowOf().fromGuest.starve
-	for deadline := time.Now().Add(10 * time.Second); !starve.Load() && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); !starve.Load() && time.Now().Before(deadline); {
 		piece := pattern[sent%16:][:1280]
 		for i := range 32 {
 			g.send("A", sent+i*len(piece), 0, piece)

@@ -397,7 +397,9 @@ func TestDirectLoss(t *testing.T) {
 			up, down := randomBytes(tt.bytes, 1), randomBytes(tt.bytes, 2)
 			got := make(chan [32]byte, 1)
 			n.serve(tt.to, func(c *net.TCPConn) {
-				go func() { c.Write(down); c.CloseWrite() }()
+				var writing sync.WaitGroup
+				defer writing.Wait() // else the close would cut it off
+				writing.Go(func() { c.Write(down); c.CloseWrite() })
 				h := sha256.New()
 				if _, err := io.Copy(h, c); err != nil {
 					t.Error(err)

@@ -22,11 +22,12 @@
 // (lastseen.go), autoconf.go lets guests configure themselves, shaper.go limits
 // the card's rate.
 //
-// On Linux a TCP flow that nobody has to read is mapped onto the host's socket as it
+// From a TAP a TCP flow that nobody has to read is mapped onto the host's socket as it
 // is (direct_linux.go). All others end in gVisor (stack.go, endpoint.go), which gets
-// packets to any address and never sees ARP, NDP, ICMP or UDP. The host is dialled before the guest's
-// handshake completes, so a refused connect is refused and a silent one silent.
-// Frames carry up to 64 KiB both ways; the link segments where the card can't.
+// packets to any address and never sees ARP, NDP, ICMP or UDP. The host is dialled
+// before the guest's handshake completes, so a refused connect is refused and a silent
+// one silent. Frames carry up to 64 KiB both ways; the link segments where the card
+// can't.
 //
 // # Where a denied packet goes
 //

@@ -60,7 +60,7 @@ func startNet(t *testing.T, rules string, change ...func(*Config)) *testNet {
 		t.Fatal(err)
 	}
 	n := &testNet{t: t, block: block, icmpSeen: make(chan []byte, 16), udpSeen: make(chan []byte, 16), tcpSeen: make(chan []byte, 1024), lab: newLab()}
-	cfg := Config{Link: l, Block: block, Policy: policyOf(t, rules), Dialer: n.lab, Events: n.record}
+	cfg := Config{Link: l, Block: block, Policy: policyOf(t, rules), Dialer: n.lab, Events: n.record, direct: true}
 	for _, c := range change {
 		c(&cfg)
 	}

@@ -59,6 +59,7 @@ type Config struct {
 	Logger *slog.Logger
 
 	holdTimeout time.Duration // 0 means holdTimeout; tests have less time
+	direct      bool          // flows may go without the stack on any card; tests have no TAP
 }
 
 // A Dialer opens the host's side of flows. addr is where to go: the gateway is

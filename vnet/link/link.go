@@ -162,6 +162,14 @@ type Plain interface {
 	Plain()
 }
 
+// A Kernel link is one whose other end is the network stack of this machine's
+// kernel: it takes whole segments as fast as they are written.
+type Kernel interface {
+	Link
+	// Kernel marks the type.
+	Kernel()
+}
+
 // Config bounds a link. Its zero value means the defaults.
 type Config struct {
 	// QueueBytes is how many bytes of frames may wait in our memory for a guest

@@ -23,7 +23,7 @@ type tap struct {
 }
 
 var (
-	_ Link        = (*tap)(nil)
+	_ Kernel      = (*tap)(nil)
 	_ DropCounter = (*tap)(nil)
 )
 
@@ -81,6 +81,9 @@ func checkTAP(fd int) error {
 	}
 	return nil
 }
+
+// Kernel implements [Kernel].
+func (*tap) Kernel() {}
 
 // ReadFrames implements Link.
 func (t *tap) ReadFrames(frames []Frame) (int, error) {
