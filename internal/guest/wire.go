@@ -54,7 +54,7 @@ const (
 	maxReply   = 96 << 10
 	maxCommand = 16 << 20 // Linux executes 2 MiB, or six with a larger stack
 	maxFailure = 32 << 10 // of a refused channel, or command
-	maxText    = 4 << 10   // of one error's text
+	maxText    = 4 << 10  // of one error's text
 )
 
 // errProtocol is matched by the error that ends a stream whose other end
