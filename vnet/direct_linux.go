@@ -14,8 +14,9 @@ import (
 )
 
 // Flows that nobody has to read on their way go without gVisor, by this file and
-// its siblings: directin.go (guest to host), directout.go (host to guest),
-// directtimer.go, and the host's sockets in directpoll_linux.go. The guest's TCP
+// its siblings: directin_linux.go (guest to host), directout_linux.go (host to
+// guest), directtimer_linux.go and directpoll_linux.go (the host's sockets). The
+// guest's TCP
 // is mapped onto a socket of the host's: the guest's bytes are acknowledged when
 // the socket has them, the host's bytes are kept until the guest has acknowledged
 // them, windows and ends of stream are passed on. That is all of RFC 9293 that is
@@ -404,7 +405,7 @@ func (c *directFlow) receive(s *guestSegment, out *batch, now time.Time) {
 	c.mu.Unlock()
 	switch {
 	case !sound:
-		c.fromGuest.now.Store(true)
+		c.fromGuest.ackNow.Store(true)
 		return
 	case over:
 		c.finish(out, endFIN, false, now)
@@ -427,7 +428,7 @@ func (c *directFlow) repeatedLocked(s *guestSegment, out *batch) {
 	case c.state == directAnswered && s.seq == c.irs && s.flags&flagACK == 0:
 		c.appendSYN(out)
 	default:
-		c.fromGuest.now.Store(true)
+		c.fromGuest.ackNow.Store(true)
 	}
 }
 

@@ -111,7 +111,7 @@ func (g *directGuest) next() seenSegment {
 func (g *directGuest) until(what string, ok func(seenSegment) bool) seenSegment {
 	g.t.Helper()
 	var others []seenSegment
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		select {
 		case f := <-g.tcpSeen:
 			s := parseSeen(f)

@@ -24,15 +24,15 @@ const (
 // holds, waits in a queue.
 type directIn struct {
 	touched bool        // owned by the reader: the flow is in direct.touched
-	now     atomic.Bool // an acknowledgement is due at once
+	ackNow  atomic.Bool // an acknowledgement is due at once
 	review  atomic.Bool // the gate is to look again
 	shut    atomic.Bool // the host was sent the end of the stream
 
-	next   atomic.Uint32 // RCV.NXT: what the guest is to send next; written under mu
-	told   atomic.Uint32 // next, as the guest was told last
-	queued atomic.Int64  // bytes in queue; written under mu
-	window atomic.Int64  // that the guest was told last
-	starve atomic.Bool   // the budget is spent: the window is closed
+	next    atomic.Uint32 // RCV.NXT: what the guest is to send next; written under mu
+	told    atomic.Uint32 // next, as the guest was told last
+	queued  atomic.Int64  // bytes in queue; written under mu
+	window  atomic.Int64  // that the guest was told last
+	starved atomic.Bool   // the budget is spent: the window is closed
 
 	mu      sync.Mutex // guards the following fields
 	gate    *gate      // nil once open
@@ -68,7 +68,7 @@ func (in *directIn) tell(scaled bool) (next uint32, window uint16) {
 // room is the window. Each byte that comes makes it smaller by no more than one, so
 // what was promised stays so, unless the budget is spent.
 func (in *directIn) room() int64 {
-	if in.starve.Load() {
+	if in.starved.Load() {
 		return 0
 	}
 	return max(directWindow-in.queued.Load(), 0)
@@ -78,7 +78,7 @@ func (in *directIn) room() int64 {
 func (c *directFlow) acknowledge(out *batch, now time.Time) {
 	in := &c.fromGuest
 	due := in.next.Load() - in.told.Load()
-	at := in.now.Swap(false) || int(due) >= 2*c.mss
+	at := in.ackNow.Swap(false) || int(due) >= 2*c.mss
 	if !at && due == 0 {
 		return
 	}
@@ -103,7 +103,7 @@ func (in *directIn) receive(c *directFlow, s *guestSegment, now time.Time) (how 
 	}
 	if total == 0 {
 		if s.seq != in.next.Load() {
-			in.now.Store(true) // it asks whether we are there
+			in.ackNow.Store(true) // it asks whether we are there
 		}
 		return ""
 	}
@@ -117,14 +117,14 @@ func (in *directIn) receive(c *directFlow, s *guestSegment, now time.Time) (how 
 		if known < 0 {
 			c.d.n.counters.drop(dropSequence)
 		}
-		in.now.Store(true)
+		in.ackNow.Store(true)
 		return ""
 	}
 	data := s.data[min(known, len(s.data)):]
 	n, how := in.take(c, data, fin, now)
 	in.next.Add(uint32(n))
 	if n < len(data) {
-		in.now.Store(true) // the guest keeps the rest, and sends it again
+		in.ackNow.Store(true) // the guest keeps the rest, and sends it again
 		return how
 	}
 	if fin && how == "" {
@@ -177,7 +177,7 @@ func (in *directIn) write(c *directFlow, b []byte) (n int, how string) {
 func (in *directIn) enqueue(c *directFlow, b []byte, now time.Time) int {
 	b = b[:min(len(b), directWindow-len(in.queue)+in.head)]
 	if len(in.queue)+len(b) > cap(in.queue) && !in.makeRoom(c, len(b)) {
-		in.starve.Store(true)
+		in.starved.Store(true)
 		c.d.n.limitHit("BufferBytes", c.flow, now)
 		c.timer.set(c, now.Add(starvedPause))
 		b = b[:min(len(b), cap(in.queue)-len(in.queue))]
@@ -213,9 +213,9 @@ func (in *directIn) makeRoom(c *directFlow, n int) bool {
 // recover opens a window that was closed for want of memory, if there is some again.
 func (in *directIn) recover(c *directFlow, now time.Time) {
 	switch b := c.d.n.budget; {
-	case !in.starve.Load():
+	case !in.starved.Load():
 	case b.take(0, b.limit/8):
-		in.starve.Store(false)
+		in.starved.Store(false)
 	default:
 		c.timer.set(c, now.Add(starvedPause))
 	}
@@ -312,7 +312,7 @@ func (in *directIn) finishLocked(c *directFlow) (how string) {
 func (in *directIn) release(c *directFlow) {
 	in.queue, in.head, in.passed = nil, 0, 0
 	in.queued.Store(0)
-	in.starve.Store(false)
+	in.starved.Store(false)
 	c.d.n.budget.give(in.charged)
 	in.charged = 0
 }

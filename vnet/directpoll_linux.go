@@ -2,7 +2,6 @@ package vnet
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -219,10 +218,8 @@ func (s *directSocket) reached() (bool, error) {
 	if err != nil {
 		return false, nil
 	}
-	if peer := addrPortOfSockaddr(sa); peer != s.to {
-		return false, fmt.Errorf("connected to %v instead", peer)
-	}
-	return true, nil
+	err = checkPeer(s.fd, addrPortOfSockaddr(sa), s.to)
+	return err == nil, err
 }
 
 // connected says how far the connect is.

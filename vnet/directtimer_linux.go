@@ -7,11 +7,12 @@ import (
 	"time"
 )
 
-// timerTick is how precise deadlines are.
+// timerTick is how precise deadlines are: flows that are due within it are called
+// together.
 const timerTick = 4 * time.Millisecond
 
-// directTimers call flows whose deadline has come. While no flow has one, nothing
-// runs.
+// directTimers call flows whose deadline has come. Nothing runs until the first of
+// them.
 type directTimers struct {
 	d     *direct
 	timer *time.Timer
@@ -20,7 +21,7 @@ type directTimers struct {
 
 	mu      sync.Mutex    // guards the following fields
 	waiting []*directFlow // that have a deadline
-	ticking bool
+	next    int64         // when the timer fires, in nanoseconds of Unix time; 0 if it doesn't
 	closed  bool
 }
 
@@ -44,26 +45,28 @@ func (t *directTimer) set(c *directFlow, at time.Time) {
 			return
 		}
 		if t.at.CompareAndSwap(have, want) {
-			if have == 0 {
-				c.d.timers.add(c)
-			}
+			c.d.timers.schedule(c, have == 0, want)
 			return
 		}
 	}
 }
 
-func (t *directTimers) add(c *directFlow) {
+// schedule has the timer fire for c's deadline; c is new if it had none.
+func (t *directTimers) schedule(c *directFlow, isNew bool, at int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.waiting = append(t.waiting, c)
-	t.startLocked()
+	if isNew {
+		t.waiting = append(t.waiting, c)
+	}
+	t.startLocked(at)
 }
 
-func (t *directTimers) startLocked() {
-	if len(t.waiting) > 0 && !t.ticking && !t.closed {
-		t.ticking = true
-		t.timer.Reset(timerTick)
+func (t *directTimers) startLocked(at int64) {
+	if t.closed || t.next != 0 && t.next <= at {
+		return
 	}
+	t.next = at
+	t.timer.Reset(max(time.Until(time.Unix(0, at)), timerTick))
 }
 
 // tick calls the flows that are due.
@@ -72,6 +75,7 @@ func (t *directTimers) tick() {
 	defer t.turn.Unlock()
 	now := time.Now()
 	t.mu.Lock()
+	t.next = 0
 	var due []*directFlow
 	rest := t.waiting[:0]
 	for _, c := range t.waiting {
@@ -92,8 +96,9 @@ func (t *directTimers) tick() {
 	t.d.send(&out)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.ticking = false
-	t.startLocked()
+	for _, c := range t.waiting {
+		t.startLocked(c.timer.at.Load())
+	}
 }
 
 // close returns when no flow is called any more.

@@ -46,7 +46,7 @@ const (
 	kindNDP           // → neigh.go or autoconf.go: a neighbour or router solicitation
 	kindDHCP4         // → autoconf.go; src may be unspecified
 	kindDHCP6         // → autoconf.go; src is link-local, dst multicast
-	kindTCP           // → gVisor
+	kindTCP           // → a direct flow, or gVisor
 	kindUDP           // → udp.go, port 53 included
 	kindEcho          // → icmp.go: an echo request
 	kindRefused       // → publishudp.go: the guest's word that nobody listens; srcPort and dstPort are those of its answer

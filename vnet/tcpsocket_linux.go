@@ -111,10 +111,28 @@ func (s *tcpSocket) established(ctx context.Context, to unix.Sockaddr) error {
 		}
 		peer, err = s.peerName()
 	}
-	if err == nil && peer != s.peer {
-		err = fmt.Errorf("connected to %v instead", peer)
+	if err != nil {
+		return err
 	}
-	return err
+	cerr := s.raw.Control(func(fd uintptr) { err = checkPeer(int(fd), peer, s.peer) })
+	return errors.Join(cerr, err)
+}
+
+// checkPeer returns why a socket that is connected to peer isn't connected to a
+// server at the address that it was to go to. A connect to a port of this machine
+// that nobody listens on may be given that very port, and meets itself (RFC 9293,
+// section 3.5, figure 7).
+func checkPeer(fd int, peer, to netip.AddrPort) error {
+	if peer != to {
+		return fmt.Errorf("connected to %v instead", peer)
+	}
+	if !to.Addr().IsLoopback() {
+		return nil
+	}
+	if self, err := unix.Getsockname(fd); err == nil && addrPortOfSockaddr(self) == peer {
+		return os.NewSyscallError("connect", unix.ECONNREFUSED)
+	}
+	return nil
 }
 
 // wait waits for the peer's answer, or for ctx.

@@ -170,3 +170,36 @@ func TestTCPSocketEnds(t *testing.T) {
 		t.Errorf("behind the deadline: %v", err)
 	}
 }
+
+// TestCheckPeer refuses a socket that has met itself.
+func TestCheckPeer(t *testing.T) {
+	t.Parallel()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Connect(fd, sa); err != nil {
+		t.Fatal(err)
+	}
+	self, other := addrPortOfSockaddr(sa), netip.MustParseAddrPort("127.0.0.1:1")
+	if err := checkPeer(fd, self, self); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("itself: %v", err)
+	}
+	if err := checkPeer(fd, self, other); err == nil || errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("another: %v", err)
+	}
+	s, _ := socketPair(t, "tcp4", "127.0.0.1:0")
+	if peer, err := s.peerName(); err != nil {
+		t.Error(err)
+	} else if err := s.established(t.Context(), sockaddrOf(peer)); err != nil {
+		t.Errorf("a server: %v", err)
+	}
+}
