@@ -250,7 +250,7 @@ func (n *Network) SetUnusable(f Families) error {
 	}
 	var out batch
 	n.autoconf.appendAdvert(&out, allNodes)
-	if err := n.write(&out); err != nil {
+	if err := n.write(out.frames); err != nil {
 		return fmt.Errorf("advertise routes to guest: %w", err)
 	}
 	return nil

@@ -61,7 +61,7 @@ func newDirect(n *Network) (*direct, error) {
 		return nil, nil
 	}
 	poll, err := newPoller()
-	if poll == nil || err != nil {
+	if err != nil {
 		return nil, err
 	}
 	d := &direct{n: n, dialer: dialer, poll: poll, flows: make(map[flowKey]*directFlow)}
@@ -207,7 +207,7 @@ func (c *directFlow) dialed(out *batch, now time.Time) {
 // loopback is still to be tried.
 func (c *directFlow) dialFailed(out *batch, err error, now time.Time) {
 	f, n := c.flow, c.d.n
-	other, err := c.otherLoopback(err)
+	other, err := c.secondAddress(err)
 	if err == nil {
 		c.dial(out, other, now)
 		return
@@ -224,11 +224,10 @@ func (c *directFlow) dialFailed(out *batch, err error, now time.Time) {
 	c.finish(out, how, how == endRefused, now)
 }
 
-// otherLoopback returns the one that is still to be tried for a flow to the
-// gateway, which stands for this host, whichever the server is on. Else it returns
-// why the flow's own address failed: that one the guest has asked for, and of the
-// other family this host may have nothing.
-func (c *directFlow) otherLoopback(failed error) (other netip.AddrPort, err error) {
+// secondAddress returns the loopback that is still to be tried for a flow to the
+// gateway. Else it returns why the flow's own address failed: that one the guest has
+// asked for, and of the other family this host may have nothing.
+func (c *directFlow) secondAddress(failed error) (other netip.AddrPort, err error) {
 	dialed := c.flow.dialed
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -237,10 +236,7 @@ func (c *directFlow) otherLoopback(failed error) (other netip.AddrPort, err erro
 	}
 	c.firstErr = failed
 	c.socket.close(false)
-	other = netip.AddrPortFrom(loopback6, dialed.Port())
-	if dialed.Addr() == loopback6 {
-		other = netip.AddrPortFrom(loopback4, dialed.Port())
-	}
+	other = otherLoopback(dialed)
 	if _, ok := c.d.dialer.socketAddress(other); !ok {
 		return netip.AddrPort{}, failed
 	}

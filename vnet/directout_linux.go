@@ -272,10 +272,7 @@ func (c *directFlow) writePumped() {
 	if len(o.frame[0].Data) == 0 {
 		return
 	}
-	n.counters.sent(o.frame[:])
-	if _, err := n.cfg.Link.WriteFrames(o.frame[:]); err != nil {
-		n.counters.drop(dropLinkClosed)
-	}
+	_ = n.write(o.frame[:])
 	o.frame[0] = link.Frame{}
 }
 

@@ -178,16 +178,11 @@ type directSocket struct {
 
 // dial begins to connect, and reports whether that is done already.
 func (s *directSocket) dial(p *poller, c *directFlow, to netip.AddrPort) (connected bool, err error) {
-	family := unix.AF_INET
-	if to.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	fd, err := openSocket(to.Addr())
 	if err != nil {
-		return false, os.NewSyscallError("socket", err)
+		return false, err
 	}
 	*s = directSocket{fd: fd, slot: -1, poll: p, to: to, open: true}
-	noDelay(fd)
 	// Urgent data is plain data.
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	events := uint32(pollAlways)

@@ -270,15 +270,19 @@ func (n *Network) dial(ctx context.Context, f *tcpFlow) (net.Conn, error) {
 	if err == nil || !f.dialed.Addr().IsLoopback() {
 		return c, err
 	}
-	// The gateway stands for this host, whichever loopback the server is on.
-	other := loopback6
-	if f.dialed.Addr() == loopback6 {
-		other = loopback4
-	}
-	if c, err2 := n.cfg.Dialer.DialTCP(ctx, netip.AddrPortFrom(other, f.dialed.Port())); err2 == nil {
+	if c, err2 := n.cfg.Dialer.DialTCP(ctx, otherLoopback(f.dialed)); err2 == nil {
 		return c, nil
 	}
 	return nil, err
+}
+
+// otherLoopback returns where a server of this host's is that isn't at the loopback
+// address a: the gateway stands for this host, whichever the server is on.
+func otherLoopback(a netip.AddrPort) netip.AddrPort {
+	if a.Addr() == loopback6 {
+		return netip.AddrPortFrom(loopback4, a.Port())
+	}
+	return netip.AddrPortFrom(loopback6, a.Port())
 }
 
 // refuse tells the guest how its connect failed on the host's side, and returns

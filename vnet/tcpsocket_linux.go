@@ -49,15 +49,10 @@ func dialSocket(ctx context.Context, addr netip.AddrPort) (*tcpSocket, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	family := unix.AF_INET
-	if addr.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	fd, err := openSocket(addr.Addr())
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return nil, err
 	}
-	noDelay(fd)
 	keepAlive(fd)
 	to := sockaddrOf(addr)
 	err = connect(fd, to)
@@ -79,12 +74,23 @@ func dialSocket(ctx context.Context, addr netip.AddrPort) (*tcpSocket, error) {
 	return s, nil
 }
 
-// noDelay has the socket send at once what it is given: the sender has decided
-// already. It can't fail on a sound socket, nor can keepAlive, and without either a
-// flow works.
-func noDelay(fd int) { unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
+// openSocket opens a socket of a's family, which sends at once what it is given: the
+// sender has decided already. That option can't fail on a sound socket, and without
+// it a flow works.
+func openSocket(a netip.Addr) (fd int, err error) {
+	family := unix.AF_INET
+	if a.Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	return fd, nil
+}
 
-// keepAlive has the kernel find out that the peer has vanished.
+// keepAlive has the kernel find out that the peer has vanished. It can't fail either.
 func keepAlive(fd int) {
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAliveIdle/time.Second))

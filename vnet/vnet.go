@@ -316,14 +316,14 @@ func (n *Network) Close() error {
 
 // send writes frames of ours to the guest. What the link does not take is lost,
 // and counted.
-func (n *Network) send(out *batch) { _ = n.write(out) }
+func (n *Network) send(out *batch) { _ = n.write(out.frames) }
 
 // write is send for who wants to know why the link takes no more.
-func (n *Network) write(out *batch) error {
-	n.counters.sent(out.frames)
-	k, err := n.cfg.Link.WriteFrames(out.frames)
+func (n *Network) write(frames []link.Frame) error {
+	n.counters.sent(frames)
+	k, err := n.cfg.Link.WriteFrames(frames)
 	if err != nil {
-		n.counters.add(dropLinkClosed, uint64(len(out.frames)-k))
+		n.counters.add(dropLinkClosed, uint64(len(frames)-k))
 	}
 	return err
 }
