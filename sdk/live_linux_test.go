@@ -73,7 +73,8 @@ func TestUpdateNetwork(t *testing.T) {
 func TestUpdateNetworkDefaults(t *testing.T) {
 	t.Parallel()
 	sb := running(t, "update-defaults")
-	for i, n := range []*m.NetworkConfig{
+	last := uint64(1) // an address that comes to the host makes a generation too
+	for _, n := range []*m.NetworkConfig{
 		nil,
 		{MTU: 1500},
 		{IPv4Pool: "172.16.0.0/12", IPv6Pool: "fd42:6d73:62::/48"},
@@ -86,9 +87,14 @@ func TestUpdateNetworkDefaults(t *testing.T) {
 		{Rules: []m.PolicyRule{}, DenyDomains: []string{"a.example"}, DenyResponse: m.DenyResponseDrop},
 	} {
 		up, err := sb.UpdateNetwork(t.Context(), n)
-		if err != nil || up.Generation != uint64(i)+2 {
-			t.Errorf("%+v: %+v, %v", n, up, err)
+		if err != nil {
+			t.Errorf("%+v: %v", n, err)
+			continue
 		}
+		if up.Generation <= last {
+			t.Errorf("%+v: generation %d after %d", n, up.Generation, last)
+		}
+		last = up.Generation
 	}
 	secret := running(t, "update-secret", m.WithSecrets(m.Secret.Env("TOKEN", "value-of-it", m.SecretEnvOptions{AllowHosts: []string{"a.example"}})))
 	for _, n := range []*m.NetworkConfig{
