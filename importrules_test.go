@@ -40,6 +40,7 @@ var allowed = map[string]map[string]string{
 	"vnet": {
 		"policy":                       "decides",
 		"vnet/link":                    "carries the frames",
+		"internal/lru":                 "finds the oldest in its tables",
 		"internal/sniff":               "finds a name in first bytes",
 		"gvisor.dev/gvisor/pkg/buffer": "packets of the stack",
 		"gvisor.dev/gvisor/pkg/refs":   "its leak check, in tests",
@@ -53,11 +54,13 @@ var allowed = map[string]map[string]string{
 	},
 	"dns": {
 		"policy":                 "permission and the class of an answer's addresses",
+		"internal/lru":           "finds the oldest in its tables",
 		"github.com/miekg/dns":   "messages, and nobody else's business",
 		"golang.org/x/time/rate": "bounds on queries",
 	},
 	"mitm": {
 		"policy":                         "decides each request",
+		"internal/lru":                   "finds the oldest leaf",
 		"internal/sniff":                 "finds a name in first bytes",
 		"mitm/secret":                    "replaces placeholders, finds values",
 		"golang.org/x/net/http/httpguts": "reads lists of tokens in headers",
@@ -120,6 +123,7 @@ var allowed = map[string]map[string]string{
 		"internal/guest/machine": "what it tells then",
 		"github.com/Code-Hex/vz": "Virtualization.framework, and nobody else's business",
 	},
+	"internal/lru": {},
 	"internal/sniff": {
 		"golang.org/x/crypto/cryptobyte": "length-prefixed bytes, read without a slip",
 		"golang.org/x/net/http2":         "HPACK, of an HTTP/2 head",

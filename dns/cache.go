@@ -1,6 +1,10 @@
 package dns
 
-import "time"
+import (
+	"time"
+
+	"github.com/sluicenet/sluice/internal/lru"
+)
 
 // A cacheKey is what answers differ by. DO and CD are part of it, since they
 // change what the upstream sends and what it refuses as bogus; AD isn't, since
@@ -18,22 +22,22 @@ type cache struct {
 	maxEntries int
 	maxBytes   int
 	bytes      int
-	answers    *lru[cacheKey, *answer]
+	answers    lru.Table[cacheKey, *answer]
 }
 
 func newCache(maxEntries, maxBytes int) *cache {
-	return &cache{maxEntries: maxEntries, maxBytes: maxBytes, answers: newLRU[cacheKey, *answer]()}
+	return &cache{maxEntries: maxEntries, maxBytes: maxBytes}
 }
 
 // get returns the live answer for a question, or nil. name is the text form; it
 // is bytes so that a hit costs no allocation.
 func (c *cache) get(name []byte, q *query, now time.Time) *answer {
-	n, ok := c.answers.nodes[cacheKey{name: string(name), qtype: q.qtype, do: q.do, cd: q.cd}]
-	if !ok || n.value.ageAt(now) >= n.value.ttl {
+	e := c.answers.Find(cacheKey{name: string(name), qtype: q.qtype, do: q.do, cd: q.cd})
+	if e == nil || e.Value.ageAt(now) >= e.Value.ttl {
 		return nil // an expired answer stays until its turn to leave, or until the new one takes its place
 	}
-	c.answers.use(n)
-	return n.value
+	c.answers.Touch(e)
+	return e.Value
 }
 
 // put keeps a, unless it may not be kept or is too large to.
@@ -43,22 +47,22 @@ func (c *cache) put(key cacheKey, a *answer) {
 	if a.ttl == 0 || c.maxEntries <= 0 || size > c.maxBytes/16 {
 		return
 	}
-	if old, ok := c.answers.get(key); ok {
-		c.bytes -= old.memory()
+	if old := c.answers.Find(key); old != nil {
+		c.bytes -= old.Value.memory()
 	}
 	c.bytes += size
-	c.answers.put(key, a)
-	for c.bytes > c.maxBytes || c.answers.len() > c.maxEntries {
-		key, old, _ := c.answers.oldest()
-		c.bytes -= old.memory()
-		c.answers.remove(key)
+	c.answers.Put(key, a)
+	for c.bytes > c.maxBytes || c.answers.Len() > c.maxEntries {
+		oldest := c.answers.Oldest()
+		c.bytes -= oldest.Value.memory()
+		c.answers.Remove(oldest)
 	}
 }
 
 // flush forgets everything: the upstreams are others now, and may see another
 // world.
 func (c *cache) flush() {
-	c.answers = newLRU[cacheKey, *answer]()
+	c.answers = lru.Table[cacheKey, *answer]{}
 	c.bytes = 0
 }
 

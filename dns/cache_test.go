@@ -59,8 +59,8 @@ func TestCacheBounds(t *testing.T) {
 				t.Fatal(err)
 			}
 			c.put(keyOf(parsed(t, name+" A")), a)
-			if c.bytes > c.maxBytes || c.answers.len() > max(c.maxEntries, 0) {
-				t.Fatalf("after %d: %d bytes, %d entries", i, c.bytes, c.answers.len())
+			if c.bytes > c.maxBytes || c.answers.Len() > max(c.maxEntries, 0) {
+				t.Fatalf("after %d: %d bytes, %d entries", i, c.bytes, c.answers.Len())
 			}
 		}
 	}
@@ -68,12 +68,12 @@ func TestCacheBounds(t *testing.T) {
 	few := newCache(10, 1<<20)
 	fill(few, 100, one)
 	fill(few, 100, one) // puts over what is there
-	if few.answers.len() != 10 {
-		t.Errorf("ten entries: got %d", few.answers.len())
+	if few.answers.Len() != 10 {
+		t.Errorf("ten entries: got %d", few.answers.Len())
 	}
 	small := newCache(1000, 16<<10)
 	fill(small, 100, one)
-	if n := small.answers.len(); n < 10 || n > 32 {
+	if n := small.answers.Len(); n < 10 || n > 32 {
 		t.Errorf("16 KiB: got %d entries", n)
 	}
 	none := newCache(-1, 1<<20)
@@ -81,12 +81,12 @@ func TestCacheBounds(t *testing.T) {
 	fill(few, 1, func(int) []string { return []string{"n0.a. 0 IN A 93.184.1.1"} })
 	large := newCache(1000, 16<<10)
 	fill(large, 1, func(int) []string { return manyAddresses("n0.a.", 200) })
-	if large.answers.len() != 0 {
+	if large.answers.Len() != 0 {
 		t.Error("an answer larger than a sixteenth of the cache was kept")
 	}
 	sum := 0
-	for n := few.answers.ring.next; n != &few.answers.ring; n = n.next {
-		sum += n.value.memory()
+	for e := range few.answers.All {
+		sum += e.Value.memory()
 	}
 	if sum != few.bytes {
 		t.Errorf("counted %d bytes, holds %d", few.bytes, sum)

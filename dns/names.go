@@ -4,6 +4,8 @@ import (
 	"container/heap"
 	"net/netip"
 	"time"
+
+	"github.com/sluicenet/sluice/internal/lru"
 )
 
 const (
@@ -36,8 +38,8 @@ type nameTable struct {
 
 	byName map[string]*namedAddrs
 	byAddr map[netip.Addr]*sharedAddr
-	idle   *lru[string, *namedAddrs] // names that may go when there are too many
-	expiry pairHeap                  // pairs that go when their time comes
+	idle   lru.Table[string, *namedAddrs] // names that may go when there are too many
+	expiry pairHeap                       // pairs that go when their time comes
 	pairs  int
 	round  uint64 // counts calls of add
 }
@@ -72,7 +74,6 @@ func newNameTable(l Limits) *nameTable {
 		maxNames: l.Names, maxPairs: l.Pairs, maxAddrs: l.AddrsPerName, maxShared: l.NamesPerAddr,
 		byName: make(map[string]*namedAddrs),
 		byAddr: make(map[netip.Addr]*sharedAddr),
-		idle:   newLRU[string, *namedAddrs](),
 	}
 }
 
@@ -96,9 +97,9 @@ func (t *nameTable) add(name string, addrs []netip.Addr, expires, now time.Time)
 		}
 		n = &namedAddrs{name: name}
 		t.byName[name] = n
-		t.idle.put(name, n)
+		t.idle.Put(name, n)
 	} else if n.held == 0 {
-		t.idle.put(name, n) // to the end of the queue: it was just used
+		t.idle.Put(name, n) // to the end of the queue: it was just used
 	}
 	t.round++
 	for _, a := range addrs {
@@ -197,7 +198,7 @@ func (t *nameTable) hold(addr netip.Addr, names []string, now time.Time) []*name
 		if p.held == 0 { // from now on neither time nor a bound removes it
 			heap.Remove(&t.expiry, p.index)
 			if p.owner.held == 0 {
-				t.idle.remove(name)
+				t.idle.Remove(t.idle.Find(name))
 			}
 			p.owner.held++
 		}
@@ -230,7 +231,7 @@ func (t *nameTable) release(pairs []*namePair, now time.Time) {
 		}
 		heap.Push(&t.expiry, p)
 		if p.owner.held--; p.owner.held == 0 {
-			t.idle.put(p.owner.name, p.owner)
+			t.idle.Put(p.owner.name, p.owner)
 		}
 	}
 }
@@ -251,10 +252,11 @@ func (t *nameTable) expire(now time.Time) {
 // evictName removes the name that was used least recently among those that no
 // flow holds, other than keep, and returns how many pairs it had.
 func (t *nameTable) evictName(keep *namedAddrs) (pairs int) {
-	_, n, ok := t.idle.oldest()
-	if !ok || n == keep {
+	oldest := t.idle.Oldest()
+	if oldest == nil || oldest.Value == keep {
 		return 0 // keep was just used: if it is the oldest, it is the only one
 	}
+	n := oldest.Value
 	pairs = len(n.pairs)
 	for len(n.pairs) > 0 { // from the end, where removePair moves nothing
 		t.removePair(n.pairs[len(n.pairs)-1])
@@ -329,7 +331,7 @@ func (t *nameTable) removePair(p *namePair) {
 // forget removes a name without pairs.
 func (t *nameTable) forget(n *namedAddrs) {
 	delete(t.byName, n.name)
-	t.idle.remove(n.name)
+	t.idle.Remove(t.idle.Find(n.name))
 }
 
 // A pairHeap has the pair that expires first on top. It implements

@@ -207,7 +207,7 @@ func checkNames(t rapid.TB, tab *nameTable) {
 				t.Fatalf("%s %v isn't in the list of its address", name, p.addr)
 			}
 		}
-		_, idle := tab.idle.nodes[name]
+		idle := tab.idle.Find(name) != nil
 		if held != n.held || idle != (held == 0) || len(n.pairs) == 0 || len(n.pairs) > tab.maxAddrs {
 			t.Fatalf("%s: %d pairs, %d held, counted %d, idle %t", name, len(n.pairs), held, n.held, idle)
 		}

@@ -1,6 +1,10 @@
 package dns
 
-import "time"
+import (
+	"time"
+
+	"github.com/sluicenet/sluice/internal/lru"
+)
 
 const (
 	// maxOrigins bounds the questions that one target is remembered for.
@@ -17,7 +21,7 @@ const (
 // concurrent use.
 type targetTable struct {
 	max     int
-	targets *lru[string, []origin]
+	targets lru.Table[string, []origin]
 }
 
 // An origin is a question whose answer led to a target.
@@ -29,7 +33,7 @@ type origin struct {
 }
 
 func newTargetTable(max int) *targetTable {
-	return &targetTable{max: max, targets: newLRU[string, []origin]()}
+	return &targetTable{max: max}
 }
 
 // add records that the answer for o points to target. Where o's own name is a
@@ -48,10 +52,9 @@ func (t *targetTable) add(target string, o origin, now time.Time) {
 	if len(have) == 0 {
 		return
 	}
-	t.targets.put(target, have) // a new list: who holds the old one may read on
-	for t.targets.len() > t.max {
-		oldest, _, _ := t.targets.oldest()
-		t.targets.remove(oldest)
+	t.targets.Put(target, have) // a new list: who holds the old one may read on
+	for t.targets.Len() > t.max {
+		t.targets.Remove(t.targets.Oldest())
 	}
 }
 
@@ -80,8 +83,12 @@ func addOrigin(list []origin, o origin) []origin {
 
 // origins appends to dst the live questions that led to target.
 func (t *targetTable) origins(dst []origin, target string, now time.Time) []origin {
-	list, _ := t.targets.get(target)
-	for _, o := range list {
+	e := t.targets.Find(target)
+	if e == nil {
+		return dst
+	}
+	t.targets.Touch(e)
+	for _, o := range e.Value {
 		if now.Before(o.expires) {
 			dst = append(dst, o)
 		}

@@ -77,7 +77,7 @@ func TestTargetBounds(t *testing.T) {
 	if n := len(tab.origins(nil, "to", epoch)); n > maxOrigins {
 		t.Errorf("got %d origins, want at most %d", n, maxOrigins)
 	}
-	if n := tab.targets.len(); n > 100 {
+	if n := tab.targets.Len(); n > 100 {
 		t.Errorf("got %d targets, want at most 100", n)
 	}
 }

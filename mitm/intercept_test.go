@@ -129,8 +129,8 @@ func TestNoLeafWhenDenied(t *testing.T) {
 	if _, err := w.handshake(w.guestTLS()); err == nil {
 		t.Error("handshake succeeded")
 	}
-	if w.proxy.mint.order.Len() != 0 || w.dials != 0 || w.resetCount() != 1 {
-		t.Errorf("got %d leaves, %d dials, %d resets", w.proxy.mint.order.Len(), w.dials, w.resetCount())
+	if w.proxy.mint.kept.Len() != 0 || w.dials != 0 || w.resetCount() != 1 {
+		t.Errorf("got %d leaves, %d dials, %d resets", w.proxy.mint.kept.Len(), w.dials, w.resetCount())
 	}
 }
 

@@ -1,7 +1,6 @@
 package mitm
 
 import (
-	"container/list"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/sluicenet/sluice/internal/lru"
 )
 
 // leafRemake is how much of a leaf's life is left when it is made again: a
@@ -45,14 +46,12 @@ type mint struct {
 	keep    int
 	limiter *rate.Limiter
 
-	mu    sync.Mutex
-	kept  map[string]*list.Element // of *entry, by name
-	order *list.List               // latest used first
+	mu   sync.Mutex
+	kept lru.Table[string, *entry] // by name
 }
 
 // An entry is a leaf that is kept, or being made.
 type entry struct {
-	name string
 	leaf *leaf // nil until it was made for the first time; guarded by making
 	// making holds a token while nobody makes the leaf: guests open several
 	// connections at once, and one signature is enough.
@@ -69,8 +68,6 @@ func newMint(ca *authority, l Limits) (*mint, error) {
 		key:     key,
 		keep:    l.Leaves,
 		limiter: rate.NewLimiter(rate.Limit(l.LeavesPerSecond), l.Leaves),
-		kept:    make(map[string]*list.Element),
-		order:   list.New(),
 	}, nil
 }
 
@@ -102,17 +99,15 @@ func (m *mint) leaf(ctx context.Context, name string, now time.Time) (*leaf, err
 func (m *mint) entry(name string) *entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if at, ok := m.kept[name]; ok {
-		m.order.MoveToFront(at)
-		return at.Value.(*entry)
+	if at := m.kept.Find(name); at != nil {
+		m.kept.Touch(at)
+		return at.Value
 	}
-	e := &entry{name: name, making: make(chan struct{}, 1)}
+	e := &entry{making: make(chan struct{}, 1)}
 	e.making <- struct{}{}
-	m.kept[name] = m.order.PushFront(e)
-	for m.order.Len() > m.keep {
-		oldest := m.order.Back()
-		m.order.Remove(oldest)
-		delete(m.kept, oldest.Value.(*entry).name)
+	m.kept.Put(name, e)
+	for m.kept.Len() > m.keep {
+		m.kept.Remove(m.kept.Oldest())
 	}
 	return e
 }

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sluicenet/sluice/internal/lru"
 	"github.com/sluicenet/sluice/policy"
 )
 
@@ -18,7 +19,7 @@ const (
 // recentDenials remembers which flows were denied. The zero value is ready to
 // use. It is not safe for concurrent use.
 type recentDenials struct {
-	flows lru[deniedFlow, denial]
+	flows lru.Table[deniedFlow, denial]
 }
 
 type deniedFlow struct {
@@ -37,19 +38,14 @@ func denialOf(f natFlow) deniedFlow { return deniedFlow{f.proto, f.guest.Addr(),
 // recent reports whether f was denied by this generation of the policy a moment
 // ago.
 func (r *recentDenials) recent(f natFlow, generation uint64, now time.Time) bool {
-	e := r.flows.find(denialOf(f))
-	return e != nil && e.value.generation == generation && now.Sub(e.value.at) < denialRecent
+	e := r.flows.Find(denialOf(f))
+	return e != nil && e.Value.generation == generation && now.Sub(e.Value.at) < denialRecent
 }
 
 // add remembers that f was denied.
 func (r *recentDenials) add(f natFlow, generation uint64, now time.Time) {
-	e := r.flows.find(denialOf(f))
-	if e == nil {
-		if r.flows.len() >= maxDenials {
-			r.flows.remove(r.flows.oldest())
-		}
-		e = r.flows.insert(denialOf(f), denial{})
+	r.flows.Put(denialOf(f), denial{generation, now})
+	if r.flows.Len() > maxDenials {
+		r.flows.Remove(r.flows.Oldest())
 	}
-	e.value = denial{generation, now}
-	r.flows.touch(e)
 }

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/sluicenet/sluice/internal/lru"
 )
 
 // Bounds of a reassembler. A guest can only fill its own; when it does, the
@@ -35,9 +37,9 @@ type reassembler struct {
 	wait     time.Duration
 	drop     func(drop) // counts fragments whose datagram was given up
 
-	sets  lru[fragKey, *fragSet] // never touched: the oldest began first
-	whole *fragSet               // handed out by the last add
-	spare []*fragSet             // of datagrams that are done, for the next
+	sets  lru.Table[fragKey, *fragSet] // never touched: the oldest began first
+	whole *fragSet                     // handed out by the last add
+	spare []*fragSet                   // of datagrams that are done, for the next
 }
 
 // A fragKey says which datagram a fragment belongs to (RFC 791, section 3.2; RFC
@@ -77,14 +79,14 @@ func (r *reassembler) add(p *packet, now time.Time) (frame []byte, reason drop) 
 	}
 	r.expire(now)
 	key := fragKey{p.src, p.dst, p.fragID, p.proto}
-	e := r.sets.find(key)
+	e := r.sets.Find(key)
 	if e == nil {
-		if r.sets.len() >= r.maxSets {
-			r.giveUp(r.sets.oldest(), dropReassemblyLimit)
+		if r.sets.Len() >= r.maxSets {
+			r.giveUp(r.sets.Oldest(), dropReassemblyLimit)
 		}
-		e = r.sets.insert(key, r.newSet(now))
+		e = r.sets.Put(key, r.newSet(now))
 	}
-	set := e.value
+	set := e.Value
 	if set.frame == nil {
 		return nil, dropReassemblyOverlap
 	}
@@ -99,22 +101,22 @@ func (r *reassembler) add(p *packet, now time.Time) (frame []byte, reason drop) 
 	if len(set.ranges) != 1 || set.ranges[0] != (span{0, set.total}) {
 		return nil, dropNone
 	}
-	r.sets.remove(e)
+	r.sets.Remove(e)
 	r.whole = set
 	return set.finish(p.v6, p.proto), dropNone
 }
 
 // expire gives up datagrams whose rest did not come in time.
 func (r *reassembler) expire(now time.Time) {
-	for e := r.sets.oldest(); e != nil && now.Sub(e.value.began) >= r.wait; e = r.sets.oldest() {
+	for e := r.sets.Oldest(); e != nil && now.Sub(e.Value.began) >= r.wait; e = r.sets.Oldest() {
 		r.giveUp(e, dropReassemblyTimeout)
 	}
 }
 
 // giveUp forgets the datagram of e.
-func (r *reassembler) giveUp(e *lruEntry[fragKey, *fragSet], why drop) {
-	r.sets.remove(e)
-	r.spoil(e.value, why)
+func (r *reassembler) giveUp(e *lru.Entry[fragKey, *fragSet], why drop) {
+	r.sets.Remove(e)
+	r.spoil(e.Value, why)
 }
 
 // spoil drops what has come of a datagram. If it stays in the table, its later

@@ -87,8 +87,8 @@ func TestReassemble(t *testing.T) {
 					t.Errorf("%s, %s: got another datagram", name, order)
 				}
 			}
-			if r.sets.len() != 0 {
-				t.Errorf("%s, %s: %d sets left", name, order, r.sets.len())
+			if r.sets.Len() != 0 {
+				t.Errorf("%s, %s: %d sets left", name, order, r.sets.Len())
 			}
 		}
 	}
@@ -177,8 +177,8 @@ func TestL07Bounds(t *testing.T) {
 		if _, d := r.feed(t, rawIP(guest4, remote4, protoUDP, "12345678", part(uint32(i+1), 65000, true)), epoch); d != dropNone {
 			t.Fatalf("datagram %d: %v", i, d)
 		}
-		if r.sets.len() > defaultSets {
-			t.Fatalf("%d datagrams at once", r.sets.len())
+		if r.sets.Len() > defaultSets {
+			t.Fatalf("%d datagrams at once", r.sets.Len())
 		}
 	}
 	if got, want := c[dropReassemblyLimit], 9*defaultSets; got != want {
@@ -191,12 +191,12 @@ func TestL07Bounds(t *testing.T) {
 		}
 	}
 	r.expire(epoch.Add(defaultWait - 1))
-	if r.sets.len() == 0 {
+	if r.sets.Len() == 0 {
 		t.Error("given up before the time")
 	}
 	r.expire(epoch.Add(defaultWait))
-	if r.sets.len() != 0 || c[dropReassemblyTimeout] != defaultSets-1 {
-		t.Errorf("after the time: %d datagrams, %d timed out", r.sets.len(), c[dropReassemblyTimeout])
+	if r.sets.Len() != 0 || c[dropReassemblyTimeout] != defaultSets-1 {
+		t.Errorf("after the time: %d datagrams, %d timed out", r.sets.Len(), c[dropReassemblyTimeout])
 	}
 
 	// Fragments of one datagram.

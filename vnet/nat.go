@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/sluicenet/sluice/internal/lru"
 	"github.com/sluicenet/sluice/policy"
 )
 
@@ -126,7 +127,7 @@ type nat struct {
 	spare spareIncoming
 
 	mu       sync.Mutex // guards the following fields, and every session's
-	sessions lru[netip.AddrPort, *session]
+	sessions lru.Table[netip.AddrPort, *session]
 	allPeers int
 	closed   bool
 
@@ -224,21 +225,21 @@ const (
 func (n *nat) find(t *transit, generation uint64) (*session, known) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	se := n.sessions.find(t.flow.guest)
+	se := n.sessions.Find(t.flow.guest)
 	if se == nil {
 		return nil, peerUnknown
 	}
-	s := se.value
-	pe := s.peers.find(t.to)
+	s := se.Value
+	pe := s.peers.Find(t.to)
 	switch {
 	case pe == nil:
 		return s, peerUnknown
-	case pe.value.generation != generation:
+	case pe.Value.generation != generation:
 		return s, peerOld
-	case pe.value.refuse.Refuses(t.flow.quic):
+	case pe.Value.refuse.Refuses(t.flow.quic):
 		return s, peerRefused
 	}
-	n.sessions.touch(se)
+	n.sessions.Touch(se)
 	s.sentLocked(pe, t)
 	return s, peerCurrent
 }
@@ -248,8 +249,8 @@ func (n *nat) refuse(t *transit, s *session, a admission) {
 	if s != nil {
 		n.mu.Lock()
 		var ends []func()
-		if pe := s.peers.find(t.to); pe != nil {
-			pe.value.decideLocked(a)
+		if pe := s.peers.Find(t.to); pe != nil {
+			pe.Value.decideLocked(a)
 			ends = n.removePeer(ends, s, pe, endDenied, t.now)
 		}
 		n.mu.Unlock()
@@ -303,7 +304,7 @@ func (n *nat) endUnused(a admission, now time.Time) {
 func (n *nat) has(guest netip.AddrPort) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.sessions.find(guest) != nil
+	return n.sessions.Find(guest) != nil
 }
 
 // open opens a socket. When the process has no descriptor left, the oldest
@@ -343,7 +344,7 @@ func (n *nat) hitLater(limit string, t *transit) func() {
 func (n *nat) evict(now time.Time) bool {
 	n.mu.Lock()
 	var ends []func()
-	oldest := n.sessions.oldest()
+	oldest := n.sessions.Oldest()
 	if oldest != nil {
 		ends = n.removeSession(nil, oldest, endClosed, now)
 	}

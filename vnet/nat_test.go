@@ -405,8 +405,8 @@ func TestRecentDenials(t *testing.T) {
 	for i := range 3 * maxDenials {
 		r.add(flow(i), 7, epoch)
 	}
-	if r.flows.len() != maxDenials {
-		t.Errorf("%d denials are remembered", r.flows.len())
+	if r.flows.Len() != maxDenials {
+		t.Errorf("%d denials are remembered", r.flows.Len())
 	}
 	if r.recent(flow(1), 7, epoch) || !r.recent(flow(3*maxDenials-1), 7, epoch) {
 		t.Error("not the oldest was forgotten")

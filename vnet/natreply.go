@@ -21,7 +21,7 @@ func (n *nat) read(s *session) {
 	// Nothing to do if that was why; else the socket has failed.
 	n.mu.Lock()
 	var ends []func()
-	if se := n.sessions.find(s.guest); se != nil && se.value == s {
+	if se := n.sessions.Find(s.guest); se != nil && se.Value == s {
 		ends = n.removeSession(nil, se, endFailed, time.Now())
 	}
 	n.mu.Unlock()
@@ -58,20 +58,20 @@ func (n *nat) admitReplies(s *session, in *incoming, now time.Time) {
 		d := &in.datagrams[i]
 		d.remote = s.repliedLocked(d.from, max(0, len(d.buf)-udpHeadroom-n.header), now)
 	}
-	if se := n.sessions.find(s.guest); se != nil && se.value == s {
-		n.sessions.touch(se)
+	if se := n.sessions.Find(s.guest); se != nil && se.Value == s {
+		n.sessions.Touch(se)
 	}
 	for i := range in.errors {
 		e := &in.errors[i]
 		e.remote = netip.AddrPort{}
-		if pe := s.peers.find(e.to); pe != nil {
-			e.remote = pe.value.flow.remote
+		if pe := s.peers.Find(e.to); pe != nil {
+			e.remote = pe.Value.flow.remote
 		} else if e.to.Port() == 0 {
 			// Linux forgets the port of what it found too big itself. Any peer
 			// there will do, best the latest: an MTU is the address's.
-			for pe := range s.peers.all {
-				if pe.key.Addr() == e.to.Addr() {
-					e.to, e.remote = pe.key, pe.value.flow.remote
+			for pe := range s.peers.All {
+				if pe.Key().Addr() == e.to.Addr() {
+					e.to, e.remote = pe.Key(), pe.Value.flow.remote
 				}
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sluicenet/sluice/internal/lru"
 	"github.com/sluicenet/sluice/policy"
 )
 
@@ -11,8 +12,8 @@ import (
 // guarded by nat.mu, but the first two, which never change.
 type session struct {
 	guest  netip.AddrPort
-	socket *hostSocket                // nil if the gateway itself answers
-	peers  lru[netip.AddrPort, *peer] // by where the socket sends
+	socket *hostSocket                      // nil if the gateway itself answers
+	peers  lru.Table[netip.AddrPort, *peer] // by where the socket sends
 }
 
 // close closes the session's socket, which wakes its goroutine.
@@ -40,23 +41,23 @@ func (p *peer) decideLocked(a admission) {
 }
 
 // sentLocked counts a packet to a peer. The caller holds nat.mu.
-func (s *session) sentLocked(pe *lruEntry[netip.AddrPort, *peer], t *transit) {
-	s.peers.touch(pe)
-	pe.value.used = t.now
-	pe.value.out += uint64(t.size)
+func (s *session) sentLocked(pe *lru.Entry[netip.AddrPort, *peer], t *transit) {
+	s.peers.Touch(pe)
+	pe.Value.used = t.now
+	pe.Value.out += uint64(t.size)
 }
 
 // repliedLocked counts size bytes from a peer and returns the peer as the guest
 // knows it, or the zero AddrPort if it is none. The caller holds nat.mu.
 func (s *session) repliedLocked(from netip.AddrPort, size int, now time.Time) netip.AddrPort {
-	pe := s.peers.find(from)
+	pe := s.peers.Find(from)
 	if pe == nil {
 		return netip.AddrPort{}
 	}
-	p := pe.value
+	p := pe.Value
 	p.used, p.replied = now, true
 	p.in += uint64(size)
-	s.peers.touch(pe)
+	s.peers.Touch(pe)
 	return p.flow.remote
 }
 
@@ -67,10 +68,10 @@ func (s *session) repliedLocked(from netip.AddrPort, size int, now time.Time) ne
 func (n *nat) insert(t *transit, a admission, fresh *session) (s *session, reason drop, ends []func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	se := n.sessions.find(t.flow.guest)
-	var pe *lruEntry[netip.AddrPort, *peer]
+	se := n.sessions.Find(t.flow.guest)
+	var pe *lru.Entry[netip.AddrPort, *peer]
 	if se != nil {
-		pe = se.value.peers.find(t.to)
+		pe = se.Value.peers.Find(t.to)
 	}
 	switch {
 	case n.closed:
@@ -83,23 +84,23 @@ func (n *nat) insert(t *transit, a admission, fresh *session) (s *session, reaso
 		return nil, dropNone, n.abandon(t, a, fresh)
 	}
 	if se == nil {
-		if n.sessions.len() >= n.bounds.sessions {
+		if n.sessions.Len() >= n.bounds.sessions {
 			ends = append(ends, n.hitLater(n.bounds.sessionsName, t))
-			ends = n.removeSession(ends, n.sessions.oldest(), endClosed, t.now)
+			ends = n.removeSession(ends, n.sessions.Oldest(), endClosed, t.now)
 		}
-		se = n.sessions.insert(t.flow.guest, fresh)
+		se = n.sessions.Put(t.flow.guest, fresh)
 		if fresh.socket != nil {
 			n.goroutines.Go(func() { n.read(fresh) })
 		}
 	}
-	s = se.value
-	n.sessions.touch(se)
+	s = se.Value
+	n.sessions.Touch(se)
 	if pe == nil {
 		ends = n.makeRoom(ends, s, t)
 		n.allPeers++
-		pe = s.peers.insert(t.to, &peer{flow: t.flow, record: a.record})
+		pe = s.peers.Put(t.to, &peer{flow: t.flow, record: a.record})
 	}
-	pe.value.decideLocked(a)
+	pe.Value.decideLocked(a)
 	s.sentLocked(pe, t)
 	return s, dropNone, ends
 }
@@ -116,13 +117,13 @@ func (n *nat) abandon(t *transit, a admission, fresh *session) (ends []func()) {
 // makeRoom evicts, if need be, so that s may have another peer. The caller holds
 // n.mu.
 func (n *nat) makeRoom(ends []func(), s *session, t *transit) []func() {
-	full := s.peers.len() >= n.bounds.peers
+	full := s.peers.Len() >= n.bounds.peers
 	if full {
-		ends = n.removePeer(ends, s, s.peers.oldest(), endClosed, t.now)
+		ends = n.removePeer(ends, s, s.peers.Oldest(), endClosed, t.now)
 	}
-	for n.allPeers >= n.bounds.allPeers && n.sessions.len() > 1 {
+	for n.allPeers >= n.bounds.allPeers && n.sessions.Len() > 1 {
 		full = true
-		ends = n.removeSession(ends, n.sessions.oldest(), endClosed, t.now)
+		ends = n.removeSession(ends, n.sessions.Oldest(), endClosed, t.now)
 	}
 	if full {
 		ends = append(ends, n.hitLater(n.bounds.peersName, t))
@@ -132,10 +133,10 @@ func (n *nat) makeRoom(ends []func(), s *session, t *transit) []func() {
 
 // removePeer takes a peer out and appends to ends what records its end, to be
 // run without n.mu. The caller holds n.mu.
-func (n *nat) removePeer(ends []func(), s *session, pe *lruEntry[netip.AddrPort, *peer], how string, now time.Time) []func() {
-	s.peers.remove(pe)
+func (n *nat) removePeer(ends []func(), s *session, pe *lru.Entry[netip.AddrPort, *peer], how string, now time.Time) []func() {
+	s.peers.Remove(pe)
 	n.allPeers--
-	p := pe.value
+	p := pe.Value
 	return append(ends, func() {
 		n.cfg.ended(natEnd{p.record, p.verdict, p.generation, p.out, p.in, how}, now)
 	})
@@ -143,10 +144,10 @@ func (n *nat) removePeer(ends []func(), s *session, pe *lruEntry[netip.AddrPort,
 
 // removeSession takes a session out, with its peers, and appends to ends what
 // closes its socket. The caller holds n.mu.
-func (n *nat) removeSession(ends []func(), se *lruEntry[netip.AddrPort, *session], how string, now time.Time) []func() {
-	s := se.value
-	n.sessions.remove(se)
-	for pe := range s.peers.all {
+func (n *nat) removeSession(ends []func(), se *lru.Entry[netip.AddrPort, *session], how string, now time.Time) []func() {
+	s := se.Value
+	n.sessions.Remove(se)
+	for pe := range s.peers.All {
 		ends = n.removePeer(ends, s, pe, how, now)
 	}
 	return append(ends, s.close)
@@ -181,18 +182,18 @@ func (n *nat) sweep() {
 func (n *nat) expire(now time.Time) {
 	n.mu.Lock()
 	var ends []func()
-	for se := range n.sessions.all {
-		s := se.value
-		for pe := range s.peers.all {
-			idle := now.Sub(pe.value.used)
+	for se := range n.sessions.All {
+		s := se.Value
+		for pe := range s.peers.All {
+			idle := now.Sub(pe.Value.used)
 			if idle < n.bounds.idleNew {
 				break // and so are those used later
 			}
-			if idle >= n.bounds.idle || !pe.value.replied {
+			if idle >= n.bounds.idle || !pe.Value.replied {
 				ends = n.removePeer(ends, s, pe, endTimeout, now)
 			}
 		}
-		if s.peers.len() == 0 {
+		if s.peers.Len() == 0 {
 			ends = n.removeSession(ends, se, endTimeout, now)
 		}
 	}
@@ -210,9 +211,9 @@ func (n *nat) recheck(now time.Time) {
 	}
 	n.mu.Lock()
 	var members []member
-	for se := range n.sessions.all {
-		for pe := range se.value.peers.all {
-			members = append(members, member{se.value, pe.key, pe.value.flow})
+	for se := range n.sessions.All {
+		for pe := range se.Value.peers.All {
+			members = append(members, member{se.Value, pe.Key(), pe.Value.flow})
 		}
 	}
 	n.mu.Unlock()
@@ -221,8 +222,8 @@ func (n *nat) recheck(now time.Time) {
 		a := n.cfg.admit(m.f, now)
 		n.mu.Lock()
 		var ends []func()
-		if pe := m.s.peers.find(m.to); pe != nil {
-			if pe.value.decideLocked(a); !a.allow {
+		if pe := m.s.peers.Find(m.to); pe != nil {
+			if pe.Value.decideLocked(a); !a.allow {
 				ends = n.removePeer(nil, m.s, pe, endDenied, now)
 			}
 		}
@@ -240,7 +241,7 @@ func (n *nat) close() {
 		close(n.done)
 	}
 	var ends []func()
-	for se := range n.sessions.all {
+	for se := range n.sessions.All {
 		ends = n.removeSession(ends, se, endClosed, time.Now())
 	}
 	n.mu.Unlock()
@@ -252,9 +253,9 @@ func (n *nat) close() {
 func (n *nat) appendFlows(all []FlowInfo, now time.Time) []FlowInfo {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for se := range n.sessions.all {
-		for pe := range se.value.peers.all {
-			p := pe.value
+	for se := range n.sessions.All {
+		for pe := range se.Value.peers.All {
+			p := pe.Value
 			info := p.record.info
 			info.BytesOut, info.BytesIn, info.Duration = p.out, p.in, now.Sub(p.record.opened)
 			all = append(all, info)
@@ -267,5 +268,5 @@ func (n *nat) appendFlows(all []FlowInfo, now time.Time) []FlowInfo {
 func (n *nat) count() (sessions, peers int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.sessions.len(), n.allPeers
+	return n.sessions.Len(), n.allPeers
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 
+	"github.com/sluicenet/sluice/internal/lru"
 	"github.com/sluicenet/sluice/policy"
 )
 
@@ -61,10 +62,10 @@ func newInboundUDP(n *Network) *inboundUDP {
 // A udpPort is the socket of a published UDP port.
 type udpPort struct {
 	conn  *net.UDPConn
-	v4    *ipv4.PacketConn                  // nil for an IPv6 socket
-	v6    *ipv6.PacketConn                  // nil for an IPv4 socket
-	peers lru[netip.AddrPort, *inboundPeer] // guarded by inboundUDP.mu
-	guest netip.Addr                        // where the guest has answered last; guarded by inboundUDP.mu
+	v4    *ipv4.PacketConn                        // nil for an IPv6 socket
+	v6    *ipv6.PacketConn                        // nil for an IPv4 socket
+	peers lru.Table[netip.AddrPort, *inboundPeer] // guarded by inboundUDP.mu
+	guest netip.Addr                              // where the guest has answered last; guarded by inboundUDP.mu
 }
 
 // listenUDPPort binds a published port. It is told which of the host's
@@ -148,8 +149,8 @@ func (u *inboundUDP) serve(p *published) {
 // goes, if the policy admits it.
 func (u *inboundUDP) admitDatagram(p *published, from netip.AddrPort, asked netip.Addr, b []byte, now time.Time) (gateway, guest netip.AddrPort, ok bool) {
 	u.mu.Lock()
-	e := p.udp.peers.find(from)
-	known := e != nil && e.value.generation == u.n.rules.Load().generation
+	e := p.udp.peers.Find(from)
+	known := e != nil && e.Value.generation == u.n.rules.Load().generation
 	u.mu.Unlock()
 	if !known && !u.admit(p, from, asked, now) {
 		u.n.counters.drop(dropDenied)
@@ -157,16 +158,16 @@ func (u *inboundUDP) admitDatagram(p *published, from netip.AddrPort, asked neti
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if e = p.udp.peers.find(from); e == nil {
+	if e = p.udp.peers.Find(from); e == nil {
 		return gateway, guest, false // evicted since
 	}
-	pe := e.value
+	pe := e.Value
 	if pe.info.BytesIn == 0 && len(b) <= maxKept {
 		pe.first = slices.Clone(b)
 	}
 	pe.used, pe.asked = now, asked
 	pe.info.BytesIn += uint64(len(b))
-	p.udp.peers.touch(e)
+	p.udp.peers.Touch(e)
 	gateway, guest = u.wayLocked(pe)
 	return gateway, guest, true
 }
@@ -199,21 +200,21 @@ func (u *inboundUDP) admit(p *published, from netip.AddrPort, asked netip.Addr, 
 		u.mu.Unlock()
 		return u.admit(p, from, asked, now)
 	}
-	if e := p.udp.peers.find(from); e != nil { // the policy was replaced
-		e.value.generation, e.value.verdict = r.generation, v
+	if e := p.udp.peers.Find(from); e != nil { // the policy was replaced
+		e.Value.generation, e.Value.verdict = r.generation, v
 		u.mu.Unlock()
 		return true
 	}
 	var ended []*inboundPeer
 	limit := u.n.cfg.Limits.inbound()
-	for p.udp.peers.len() > 0 && p.udp.peers.len() >= limit {
-		ended = append(ended, u.removeLocked(p, p.udp.peers.oldest()))
+	for p.udp.peers.Len() > 0 && p.udp.peers.Len() >= limit {
+		ended = append(ended, u.removeLocked(p, p.udp.peers.Oldest()))
 	}
 	gateway, ok := u.freePortLocked()
 	if ok = ok && limit > 0; ok {
 		pe := &inboundPeer{port: p, from: from, asked: asked, gateway: gateway, info: info, verdict: v,
 			generation: r.generation, opened: now, used: now, guest: cmp.Or(p.udp.guest, u.n.cfg.Block.Guest4)}
-		p.udp.peers.insert(from, pe)
+		p.udp.peers.Put(from, pe)
 		u.ports[gateway] = pe
 	}
 	u.mu.Unlock()
@@ -343,7 +344,7 @@ func (u *inboundUDP) drop(now time.Time, how string, end func(*inboundPeer) bool
 	var ended []*inboundPeer
 	for _, pe := range u.ports {
 		if end(pe) {
-			ended = append(ended, u.removeLocked(pe.port, pe.port.udp.peers.find(pe.from)))
+			ended = append(ended, u.removeLocked(pe.port, pe.port.udp.peers.Find(pe.from)))
 		}
 	}
 	u.mu.Unlock()
@@ -355,7 +356,7 @@ func (u *inboundUDP) drop(now time.Time, how string, end func(*inboundPeer) bool
 // end ends one peer, if it is there.
 func (u *inboundUDP) end(p *published, from netip.AddrPort, how string, now time.Time) {
 	u.mu.Lock()
-	e := p.udp.peers.find(from)
+	e := p.udp.peers.Find(from)
 	if e == nil {
 		u.mu.Unlock()
 		return
@@ -377,10 +378,10 @@ func (u *inboundUDP) appendFlows(all []FlowInfo, now time.Time) []FlowInfo {
 	return all
 }
 
-func (u *inboundUDP) removeLocked(p *published, e *lruEntry[netip.AddrPort, *inboundPeer]) *inboundPeer {
-	p.udp.peers.remove(e)
-	delete(u.ports, e.value.gateway)
-	return e.value
+func (u *inboundUDP) removeLocked(p *published, e *lru.Entry[netip.AddrPort, *inboundPeer]) *inboundPeer {
+	p.udp.peers.Remove(e)
+	delete(u.ports, e.Value.gateway)
+	return e.Value
 }
 
 // record records a peer's end.

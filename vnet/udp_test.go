@@ -457,7 +457,7 @@ func TestUDPAllocatesNothing(t *testing.T) {
 	}
 
 	// And back, from the socket's side of a session.
-	s := u.sessions.oldest().value
+	s := u.sessions.Oldest().Value
 	in := u.spare.get()
 	in.n = 1
 	d := &in.datagrams[0]
