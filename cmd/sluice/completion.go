@@ -22,6 +22,7 @@ var choices = map[string][]string{
 	"output":              {"table", "json"},
 	"source":              {"stdout", "stderr", "output", "system"},
 	"backend":             {"auto", "namespace", "qemu", "krun", "vz"},
+	"type":                eventTypes,
 }
 
 // completeChoices makes shells complete the values of cmd's flags, and of those

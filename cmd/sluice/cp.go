@@ -50,6 +50,8 @@ func copyBetween(ctx context.Context, from, to string) error {
 	fromName, fromPath, fromGuest := splitPlace(from)
 	toName, toPath, toGuest := splitPlace(to)
 	switch {
+	case from == "-" || to == "-":
+		return errors.New("- is no file; sluice exec SANDBOX cat PATH prints one, sluice exec -i SANDBOX sh -c 'cat > PATH' writes one; a file of that name is ./-")
 	case fromGuest == toGuest:
 		return errors.New("one of the two is in a sandbox, written SANDBOX:PATH; a path of this host with a colon begins with ./")
 	case fromGuest:

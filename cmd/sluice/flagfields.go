@@ -62,6 +62,7 @@ func inFlags(flags *pflag.FlagSet, err error) error {
 	if !errors.As(err, &failure) || len(failure.Problems()) == 0 {
 		return err
 	}
+	file := policyFileOf(flags)
 	var lines []string
 	for _, p := range failure.Problems() {
 		line := *p
@@ -71,6 +72,8 @@ func inFlags(flags *pflag.FlagSet, err error) error {
 			if p.Value != "" {
 				line.Field += " " + strconv.Quote(p.Value)
 			}
+		} else if place := file.place(p.Field); place != "" {
+			line.Field = place
 		}
 		lines = append(lines, line.Error())
 	}

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,17 +22,20 @@ func newEvents(c *console) *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{
 		Use:   "events [flags] [SANDBOX]",
-		Short: "Print the events of a running sandbox, as JSON lines",
-		Long: `Print the events of a running sandbox, as JSON lines. Without a name, of the
-only one that runs.`,
+		Short: "Print the events of a sandbox, as JSON lines",
+		Long: `Print the events of a sandbox, as JSON lines: of one that runs, or of its last
+run if it was kept. Without a name, of the only one that runs.`,
 		Args: takes(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkTypes(filter.Types); err != nil {
+				return err
+			}
 			return eachEvent(cmd.Context(), args, filter, follow, func(e m.Event) error {
 				_, err := fmt.Fprintf(c.out, "%s\n", e.Line())
 				return err
 			})
 		},
-		ValidArgsFunction: completeNames(true, 1),
+		ValidArgsFunction: completeNames(false, 1),
 	}
 	flags := cmd.Flags()
 	flags.BoolVarP(&follow, "follow", "f", false, "go on as more happens, until the sandbox's end")
@@ -39,6 +45,31 @@ only one that runs.`,
 	return cmd
 }
 
+// eventTypes are the types of events that --type takes, and their families.
+var eventTypes = []string{
+	"flow", m.EventFlowOpen, m.EventFlowDeny, m.EventFlowClose,
+	"dns", m.EventDNSQuery,
+	"tls", m.EventTLSIntercept, m.EventTLSBypass, m.EventTLSFail,
+	"http", m.EventHTTPRequest,
+	"secret", m.EventSecretInject, m.EventSecretSkip, m.EventSecretBlock, m.EventSecretRedact, m.EventSecretUnscanned,
+	"policy", m.EventPolicyUpdate,
+	"limit", m.EventLimitHit,
+	"port", m.EventPortPublish, m.EventPortUnpublish,
+	"sandbox", m.EventSandboxStarted, m.EventSandboxStopped, m.EventLog,
+	"events", m.EventDropped,
+	m.EventWarning,
+}
+
+// checkTypes reports a type that no event has: nothing would ever be printed.
+func checkTypes(types []string) error {
+	for _, t := range types {
+		if !slices.Contains(eventTypes, t) {
+			return fmt.Errorf("--type %q: no such type; there are %s", t, strings.Join(eventTypes, ", "))
+		}
+	}
+	return nil
+}
+
 // eachEvent calls do with the events of a sandbox that the filter wants: those
 // that are there, and with follow those to come.
 func eachEvent(ctx context.Context, args []string, filter m.EventFilter, follow bool, do func(m.Event) error) error {
@@ -46,18 +77,32 @@ func eachEvent(ctx context.Context, args []string, filter m.EventFilter, follow 
 	if err != nil {
 		return err
 	}
-	return withSandbox(ctx, name, func(sb *m.Sandbox) error {
-		filter.Past = !follow
-		for e, err := range sb.Events(ctx, filter) {
-			if err != nil {
-				return err
-			}
-			if err := do(e); err != nil {
-				return err
-			}
+	h, err := m.GetSandbox(ctx, name)
+	if err != nil {
+		return err
+	}
+	if !runs(h) { // what it was told of is in its file
+		return eachOf(h.Events(ctx, filter), do)
+	}
+	sb, err := h.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	filter.Past = !follow
+	return errors.Join(eachOf(sb.Events(ctx, filter), do), sb.Close())
+}
+
+// eachOf calls do with all that a sequence has, until an error.
+func eachOf[T any](all iter.Seq2[T, error], do func(T) error) error {
+	for one, err := range all {
+		if err != nil {
+			return err
 		}
-		return nil
-	})
+		if err := do(one); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // flowFlags are the flags of sluice flows.
@@ -71,10 +116,11 @@ func newFlows(c *console) *cobra.Command {
 	var f flowFlags
 	cmd := &cobra.Command{
 		Use:   "flows [flags] [SANDBOX]",
-		Short: "Show what a running sandbox is connected to, and what it tried",
+		Short: "Show what a sandbox is connected to, and what it tried",
 		Long: `Show the flows of a running sandbox that are open. With --verdict, or with
 --follow, show decisions instead: each flow that was allowed or denied, and the
-rule. Without a name, of the only sandbox that runs.`,
+rule; of a sandbox that was kept those of its last run. Without a name, of the
+only sandbox that runs.`,
 		Example: `  sluice flows worker
   sluice flows worker --verdict deny
   sluice flows worker -f`,
@@ -85,7 +131,7 @@ rule. Without a name, of the only sandbox that runs.`,
 			}
 			return f.open(cmd.Context(), c, args)
 		},
-		ValidArgsFunction: completeNames(true, 1),
+		ValidArgsFunction: completeNames(false, 1),
 	}
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.follow, "follow", "f", false, "go on as flows come, until the sandbox's end")

@@ -21,7 +21,7 @@ type output struct {
 }
 
 func (o *output) register(flags *pflag.FlagSet) {
-	flags.StringVarP(&o.format, "output", "o", "table", "print a `FORMAT`: table or json")
+	flags.StringVarP(&o.format, "output", "o", "", "print a `FORMAT`: table or json (default table)")
 	flags.BoolVar(&o.json, "json", false, "short for -o json")
 }
 
@@ -30,7 +30,7 @@ func (o *output) asJSON() (bool, error) {
 	switch {
 	case o.json, o.format == "json":
 		return true, nil
-	case o.format == "table":
+	case o.format == "", o.format == "table":
 		return false, nil
 	}
 	return false, fmt.Errorf("--output %q: want table or json", o.format)
@@ -112,6 +112,7 @@ func newList(c *console) *cobra.Command {
 		},
 	}
 	o.register(cmd.Flags())
+	cmd.Flags().BoolP("all", "a", false, "as always: those that have ended are listed too")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print names only")
 	cmd.Flags().StringArrayVar(&labels, "label", nil, "only those with label `KEY=VALUE`; repeatable")
 	return cmd

@@ -59,8 +59,11 @@ func codeOf(err error) int {
 
 // adviceOn returns what to type after an error whose text doesn't say so.
 func adviceOn(err error) string {
-	if m.IsKind(err, m.ErrSandboxNotFound) {
+	switch {
+	case m.IsKind(err, m.ErrSandboxNotFound):
 		return "; sluice ls lists those there are"
+	case m.IsKind(err, m.ErrSandboxNotRunning):
+		return "; sluice start begins again what was kept"
 	}
 	return ""
 }
@@ -102,7 +105,10 @@ func newRoot(c *console) *cobra.Command {
 		Example:       "  sluice run --backend namespace --allow api.example.com:443 -- ./install.sh",
 		SilenceErrors: true, // run prints them
 		SilenceUsage:  true,
+		Version:       readVersion().String(),
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.Flags().Bool("version", false, "print the version")
 	root.SetIn(c.in)
 	root.SetOut(c.out)
 	root.SetErr(c.err)

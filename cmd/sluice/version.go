@@ -16,6 +16,9 @@ type version struct {
 	Platform string `json:"platform"`
 }
 
+// String returns v in a line.
+func (v version) String() string { return fmt.Sprintf("sluice %s %s %s", v.Version, v.Go, v.Platform) }
+
 func newVersion(c *console) *cobra.Command {
 	var o output
 	cmd := &cobra.Command{
@@ -25,7 +28,7 @@ func newVersion(c *console) *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			v := readVersion()
 			return o.print(c, v, func() error {
-				_, err := fmt.Fprintf(c.out, "sluice %s %s %s\n", v.Version, v.Go, v.Platform)
+				_, err := fmt.Fprintln(c.out, v)
 				return err
 			})
 		},

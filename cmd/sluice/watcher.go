@@ -174,9 +174,17 @@ func secretText(e m.Event) string {
 	}
 	text := fmt.Sprintf("secret %s: its placeholder was on its way to %s, in the %s: blocked", s.Secret, printable(s.Name), place)
 	if s.Action == m.ViolationActionBlockAndTerminate {
-		text += ", and the sandbox ended"
+		return text + ", and the sandbox ended"
 	}
-	return text
+	return text + blockedBecause[s.Reason]
+}
+
+// blockedBecause says what a reason to block a placeholder leaves to its user.
+var blockedBecause = map[string]string{
+	"unlisted":   "; if that host may have the value, add it to --secret",
+	"unverified": "; the host may have the value, but only by https, where it proves to be that host",
+	"encoded":    "; nothing can be replaced in a compressed body",
+	"framing":    "; nothing can be replaced there in this spelling",
 }
 
 // tlsText says why a connection that is read could not be had, and what helps.
