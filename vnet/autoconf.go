@@ -31,12 +31,10 @@ const (
 	autoconfPerSecond = 20
 )
 
-// NDP options of a router advertisement: RFC 4861 section 4.6, RFC 4191 section
-// 2.3, RFC 8106 section 5.1.
+// NDP options of a router advertisement: RFC 4861 section 4.6, RFC 8106 section 5.1.
 const (
 	ndpPrefix    = 3
 	ndpMTU       = 5
-	ndpRoute     = 24
 	ndpRDNSS     = 25
 	ndpAdvertLen = 16
 )
@@ -192,23 +190,19 @@ func (a *autoconf) appendAdvert(out *batch, dst netip.Addr) {
 	if a.unusable()&FamilyIPv6 != 0 {
 		lifetime = 0 // a router, but not a way out
 	}
-	m := make([]byte, ndpAdvertLen, 128)
+	m := make([]byte, ndpAdvertLen, 256)
 	m[0], m[4], m[5] = ndpRouterAdvert, gatewayTTL, 0x40 // type, hop limit, O
 	binary.BigEndian.PutUint16(m[6:], lifetime)
 	m = append(m, ndpSourceLinkLayer, 1)
 	m = append(m, a.guard.gatewayMAC[:]...)
 	m = append(m, ndpMTU, 1, 0, 0)
 	m = binary.BigEndian.AppendUint32(m, uint32(a.mtu))
-	prefix := a.block.Prefix6.Addr().As16()
 	// A without L: the guest makes addresses of the prefix, and sends to all
 	// others of it by way of us.
-	m = append(m, ndpPrefix, 4, byte(a.block.Prefix6.Bits()), 0x40)
-	m = binary.BigEndian.AppendUint32(m, infinite)
-	m = binary.BigEndian.AppendUint32(m, infinite)
-	m = append(append(m, 0, 0, 0, 0), prefix[:]...)
-	// The way to the gateway's own address stays when the default route goes.
-	m = append(m, ndpRoute, 2, byte(a.block.Prefix6.Bits()), 0)
-	m = append(binary.BigEndian.AppendUint32(m, infinite), prefix[:8]...)
+	m = appendPrefix(m, a.block.Prefix6, 0x40)
+	// The way to the gateway's own address stays when the default route goes. L, as
+	// few guests heed the routes of RFC 4191.
+	m = appendPrefix(m, netip.PrefixFrom(a.block.Gateway6, 128), 0x80)
 	m = append(m, ndpRDNSS, 3, 0, 0)
 	m = append(binary.BigEndian.AppendUint32(m, infinite), a.block.Gateway6.AsSlice()...)
 
@@ -220,6 +214,15 @@ func (a *autoconf) appendAdvert(out *batch, dst netip.Addr) {
 	r := f[etherLen+ipv6Len:]
 	copy(r, m)
 	putChecksum(r, 2, pseudoSum(a.guard.gatewayLocal, dst, protoICMPv6, len(m)))
+}
+
+// appendPrefix appends an option that tells a prefix with its flags (RFC 4861,
+// section 4.6.2).
+func appendPrefix(m []byte, p netip.Prefix, flags byte) []byte {
+	m = append(m, ndpPrefix, 4, byte(p.Bits()), flags)
+	m = binary.BigEndian.AppendUint32(m, infinite)
+	m = binary.BigEndian.AppendUint32(m, infinite)
+	return append(append(m, 0, 0, 0, 0), p.Addr().AsSlice()...)
 }
 
 // allNodesMAC is the Ethernet group of ff02::1 (RFC 2464, section 7).

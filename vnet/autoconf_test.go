@@ -3,6 +3,7 @@ package vnet
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -124,11 +125,17 @@ func TestRouterAdvert(t *testing.T) {
 			t.Errorf("unusable %b: lifetime %d, flags %#x", tt.unusable, ra.RouterLifetime, ra.Flags)
 		}
 		seen := make(map[layers.ICMPv6Opt][]byte)
+		flags := make(map[netip.Prefix]byte)
 		for _, o := range ra.Options {
 			seen[o.Type] = o.Data
+			if d := o.Data; o.Type == layers.ICMPv6OptPrefixInfo && len(d) == 30 {
+				flags[netip.PrefixFrom(netip.AddrFrom16([16]byte(d[14:])), int(d[0]))] = d[1]
+			}
 		}
-		if d := seen[layers.ICMPv6OptPrefixInfo]; len(d) != 30 || d[0] != 64 || d[1] != 0x40 || netip.AddrFrom16([16]byte(d[14:])) != block.Prefix6.Addr() {
-			t.Errorf("prefix %x", d)
+		// A for the block; L for the gateway, whom a guest without a default route reaches.
+		want := map[netip.Prefix]byte{block.Prefix6: 0x40, netip.PrefixFrom(block.Gateway6, 128): 0x80}
+		if !maps.Equal(flags, want) {
+			t.Errorf("prefixes with flags %v, want %v", flags, want)
 		}
 		if d := seen[layers.ICMPv6OptMTU]; len(d) != 6 || int(d[4])<<8|int(d[5]) != 1400 {
 			t.Errorf("MTU %x", d)
