@@ -290,16 +290,7 @@ func TestDNSInactiveFamily(t *testing.T) {
 	up := startUpstream(t, lab, "family-ns.example", zone(clientZone(t)))
 	g := startGuest(t, "--quiet", "--dns", up.IP4.String())
 	g.want("dig +short www.dns.example AAAA", "2606:2800:220::20")
-	route := func(verb string) {
-		t.Helper()
-		for _, r := range []string{"default via fe80::1 dev wan", "2606:2800:220:50::/64 dev wan"} {
-			if out, err := exec.Command("ip", append([]string{"-6", "route", verb}, strings.Fields(r)...)...).CombinedOutput(); err != nil {
-				t.Fatalf("ip -6 route %s %s: %v %s", verb, r, err, out)
-			}
-		}
-	}
-	route("del")
-	defer route("add")
+	lab.LoseFamily(t, 6)
 	eventually(t, "AAAA is NODATA", func() bool {
 		out, _ := g.run("dig www.dns.example AAAA")
 		return strings.Contains(out, "status: NOERROR") && strings.Contains(out, "ANSWER: 0")

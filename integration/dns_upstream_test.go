@@ -2,7 +2,6 @@ package integration
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -18,7 +17,6 @@ import (
 	mdns "github.com/miekg/dns"
 
 	"github.com/sluicenet/sluice/internal/netlab"
-	m "github.com/sluicenet/sluice/sdk"
 )
 
 // An upstream is a name server of the test's, on a host of its own: guests of
@@ -182,65 +180,6 @@ func policyFile(t *testing.T, lines ...string) string {
 	return path
 }
 
-// startGuestBehind is startGuest with a host whose mounts a command line of sh has
-// changed first, for this sandbox only.
-func startGuestBehind(t *testing.T, line string, flags ...string) *guest {
-	t.Helper()
-	g := &guest{t: t, events: filepath.Join(t.TempDir(), "events")}
-	run := append([]string{sluice, "run", "--backend", "namespace", "--events", g.events}, flags...)
-	// t.Context ends before the cleanup, see startGuest.
-	ctx, cancel := context.WithCancel(context.Background())
-	shell, err := netlab.StartShell(ctx, append([]string{"unshare", "--mount", "sh", "-c", line + ` && exec "$0" "$@"`}, append(run, "--", "sh")...)...)
-	if err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	g.shell = shell
-	t.Cleanup(func() {
-		g.close()
-		cancel()
-	})
-	return g
-}
-
-// told returns the events of a type so far.
-func (g *guest) told(typ string) []m.Event {
-	g.t.Helper()
-	data, err := os.ReadFile(g.events)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	var all []m.Event
-	for line := range strings.Lines(string(data)) {
-		if !strings.HasSuffix(line, "\n") || !strings.Contains(line, `"`+typ+`"`) {
-			continue // it is being written, or another
-		}
-		var e m.Event
-		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			g.t.Fatalf("event %q: %v", line, err)
-		}
-		if e.Type == typ {
-			all = append(all, e)
-		}
-	}
-	return all
-}
-
-// tells waits for an event of a type of which ok is true, and returns it.
-func (g *guest) tells(typ string, ok func(m.Event) bool) m.Event {
-	g.t.Helper()
-	var found m.Event
-	eventually(g.t, "an event "+typ, func() bool {
-		all := g.told(typ)
-		i := slices.IndexFunc(all, ok)
-		if i >= 0 {
-			found = all[i]
-		}
-		return i >= 0
-	})
-	return found
-}
-
 // A flood is what dnsperf says of its queries.
 type flood struct {
 	codes map[string]int // answers by their code
@@ -279,7 +218,3 @@ func (g *guest) flood(flags, program string) flood {
 	g.t.Logf("dnsperf %s: %v in %v, %d lost", flags, f.codes, f.took.Round(time.Millisecond), f.lost)
 	return f
 }
-
-// large reports whether the sizes of the specification are wanted, which take
-// minutes; else a tenth of them is tried.
-func large() bool { return os.Getenv("SLUICE_LARGE") == "1" }

@@ -2,9 +2,12 @@ package integration
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,8 +17,7 @@ import (
 
 // A guest is a sandbox that the command sluice runs, with a shell in it.
 type guest struct {
-	t      *testing.T
-	shell  *netlab.Shell
+	console
 	events string // path of the file
 }
 
@@ -23,15 +25,22 @@ type guest struct {
 // the time of a test.
 func startGuest(t *testing.T, flags ...string) *guest {
 	t.Helper()
+	return startGuestBehind(t, "true", flags...)
+}
+
+// startGuestBehind is startGuest with a host whose mounts a command line of sh has
+// changed first, for this sandbox only.
+func startGuestBehind(t *testing.T, line string, flags ...string) *guest {
+	t.Helper()
 	if err := netlab.Outside(); err != nil {
 		netlab.Skip(t, "netlab", err.Error())
 	}
-	g := &guest{t: t, events: filepath.Join(t.TempDir(), "events")}
-	argv := append([]string{sluice, "run", "--backend", "namespace", "--events", g.events}, flags...)
+	g := &guest{console: console{t: t}, events: filepath.Join(t.TempDir(), "events")}
+	argv := []string{"unshare", "--mount", "sh", "-c", line + ` && exec "$0" "$@"`, sluice, "run", "--backend", "namespace", "--events", g.events}
 	// t.Context ends before the cleanup, and with it a sandbox that shall end in
 	// its own way.
 	ctx, cancel := context.WithCancel(context.Background())
-	shell, err := netlab.StartShell(ctx, append(argv, "--", "sh")...)
+	shell, err := netlab.StartShell(ctx, append(append(argv, flags...), "--", "sh")...)
 	if err != nil {
 		cancel()
 		t.Fatal(err)
@@ -56,33 +65,42 @@ func (g *guest) close() {
 	g.shell = nil
 }
 
-// run runs a command line in the guest and returns its output, standard error
-// included, and exit code.
-func (g *guest) run(line string) (string, int) {
+// told returns the events of a type so far.
+func (g *guest) told(typ string) []m.Event {
 	g.t.Helper()
-	out, code, err := g.shell.Run("timeout 60 sh -c '" + strings.ReplaceAll(line, "'", `'\''`) + "' 2>&1")
+	data, err := os.ReadFile(g.events)
 	if err != nil {
-		g.t.Fatalf("%v\n%s", err, g.shell.Stderr())
+		g.t.Fatal(err)
 	}
-	return out, code
+	var all []m.Event
+	for line := range strings.Lines(string(data)) {
+		if !strings.HasSuffix(line, "\n") || !strings.Contains(line, `"`+typ+`"`) {
+			continue // it is being written, or another
+		}
+		var e m.Event
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			g.t.Fatalf("event %q: %v", line, err)
+		}
+		if e.Type == typ {
+			all = append(all, e)
+		}
+	}
+	return all
 }
 
-// want runs a command line and checks that it succeeds with an output that holds
-// what is wanted.
-func (g *guest) want(line, want string) {
+// tells waits for an event of a type of which ok is true, and returns it.
+func (g *guest) tells(typ string, ok func(m.Event) bool) m.Event {
 	g.t.Helper()
-	if out, code := g.run(line); code != 0 || !strings.Contains(out, want) {
-		g.t.Errorf("%s: exit code %d, want %q in\n%s", line, code, want, out)
-	}
-}
-
-// fails runs a command line and checks that it fails with the exit code; 0 is any
-// but success.
-func (g *guest) fails(line string, code int) {
-	g.t.Helper()
-	if out, got := g.run(line); got == 0 || code != 0 && got != code {
-		g.t.Errorf("%s: exit code %d, want %d\n%s", line, got, code, out)
-	}
+	var found m.Event
+	eventually(g.t, "an event "+typ, func() bool {
+		all := g.told(typ)
+		i := slices.IndexFunc(all, ok)
+		if i >= 0 {
+			found = all[i]
+		}
+		return i >= 0
+	})
+	return found
 }
 
 // denials returns the events of denied flows so far.
@@ -101,3 +119,7 @@ func runSluice(t *testing.T, args ...string) (string, int) {
 	}
 	return string(out), cmd.ProcessState.ExitCode()
 }
+
+// large reports whether the sizes of the specification are wanted, which take
+// minutes; else a tenth of them is tried.
+func large() bool { return os.Getenv("SLUICE_LARGE") == "1" }

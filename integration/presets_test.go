@@ -1,11 +1,13 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -41,19 +43,32 @@ func targets(t *testing.T, lab *netlab.Lab) []target {
 		h.HTTP(80, hello)
 		all = append(all, target{row.group, netip.AddrPortFrom(netip.MustParseAddr(row.addr), 80), h})
 	}
-	for _, addr := range []string{"127.0.0.1", "[::1]"} {
-		l, err := net.Listen("tcp", addr+":8077")
-		if err != nil {
-			t.Fatal(err)
-		}
-		server := &http.Server{Handler: hello}
-		go server.Serve(l)
-		t.Cleanup(func() { server.Close() })
-	}
+	serveLoopback(t, 8077)
 	for _, gateway := range []string{"172.16.0.1:8077", "[fd42:6d73:62::1]:8077"} {
 		all = append(all, target{group: "host", at: netip.MustParseAddrPort(gateway)})
 	}
 	return all
+}
+
+// serveLoopback serves on a port of this machine's loopback addresses, for the time of
+// a test.
+func serveLoopback(t *testing.T, port int) {
+	t.Helper()
+	for _, addr := range []string{"127.0.0.1", "::1"} {
+		l, err := net.Listen("tcp", net.JoinHostPort(addr, strconv.Itoa(port)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := &http.Server{Handler: hello}
+		done := make(chan error, 1)
+		go func() { done <- server.Serve(l) }()
+		t.Cleanup(func() {
+			server.Close()
+			if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+				t.Errorf("serve HTTP on %s: %v", addr, err)
+			}
+		})
+	}
 }
 
 func TestPresets(t *testing.T) {

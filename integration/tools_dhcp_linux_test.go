@@ -14,23 +14,32 @@ import (
 // udhcpcScript does what the script of a distribution does with a lease.
 const udhcpcScript = `#!/bin/sh
 [ "$1" = bound ] || exit 0
-ip addr add "$ip/$mask" dev "$interface"
+ip addr replace "$ip/$mask" dev "$interface"
 ip link set "$interface" mtu "$mtu"
-ip route add default via "$router"
+ip -4 route del default
+[ -z "$router" ] || ip route add default via "$router"
 for server in $dns; do echo "nameserver $server"; done > /etc/resolv.conf
 `
+
+// udhcpc returns a command line that asks for a lease and goes by it. It may be run
+// again.
+func udhcpc(t *testing.T) string {
+	t.Helper()
+	netlab.Tool(t, "busybox")
+	script := filepath.Join(t.TempDir(), "udhcpc")
+	if err := os.WriteFile(script, []byte(udhcpcScript), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return "busybox udhcpc -f -n -q -t 5 -i eth0 -O mtu -s " + script
+}
 
 // TestToolsDHCP lets the DHCP clients of common systems configure a machine that
 // nobody else has told anything, and its kernel hear the router advertisement: then
 // it resolves names and reaches a host over both families.
 func TestToolsDHCP(t *testing.T) {
 	t.Parallel()
-	script := filepath.Join(t.TempDir(), "udhcpc")
-	if err := os.WriteFile(script, []byte(udhcpcScript), 0o755); err != nil {
-		t.Fatal(err)
-	}
 	for _, row := range []struct{ name, tool, line string }{
-		{"udhcpc", "busybox", "busybox udhcpc -f -n -q -t 5 -i eth0 -O mtu -s " + script},
+		{"udhcpc", "busybox", udhcpc(t)},
 		{"dhclient", "dhclient", "dhclient -4 -1 -v -pf /run/dhclient.pid -lf /run/dhclient.leases eth0"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,11 +26,10 @@ import (
 // namespace whose TAP is cabled to the card of a fake hypervisor's guest. The
 // sandbox around it is a real one.
 type machine struct {
-	t        *testing.T
+	console
 	name     string // the sandbox's, and the namespace's
 	sandbox  *m.Sandbox
 	card     link.Link
-	shell    *netlab.Shell
 	addrs    []netip.Prefix // what it was given, IPv4 first
 	gateways []netip.Addr
 	mtu      int
@@ -55,7 +53,7 @@ func startMachine(t *testing.T, network *m.NetworkConfig) *machine {
 	}
 	vm := fake.Guests()[0]
 	config := vm.Bootstrap().Network
-	c := &machine{t: t, name: name, sandbox: sandbox, card: vm.Card(), addrs: config.Addrs, gateways: config.Gateways, mtu: config.MTU}
+	c := &machine{console: console{t: t}, name: name, sandbox: sandbox, card: vm.Card(), addrs: config.Addrs, gateways: config.Gateways, mtu: config.MTU}
 	t.Cleanup(func() {
 		if err := sandbox.Close(); err != nil {
 			t.Errorf("close the sandbox: %v", err)
@@ -162,41 +160,4 @@ func (c *machine) setUp() {
 		c.want(fmt.Sprintf("ip addr add %v dev eth0 nodad && ip route add default via %v", p, c.gateways[i]), "")
 	}
 	c.want(fmt.Sprintf("echo nameserver %v > /etc/resolv.conf", c.gateways[0]), "")
-}
-
-// run runs a command line and returns its output and exit code.
-func (c *machine) run(line string) (string, int) {
-	c.t.Helper()
-	out, code, err := c.shell.Run("timeout 60 sh -c '" + strings.ReplaceAll(line, "'", `'\''`) + "' 2>&1")
-	if err != nil {
-		c.t.Fatalf("%v\n%s", err, c.shell.Stderr())
-	}
-	return out, code
-}
-
-// want runs a command line and checks that it succeeds with an output that holds
-// what is wanted.
-func (c *machine) want(line, want string) string {
-	c.t.Helper()
-	out, code := c.run(line)
-	if code != 0 || !strings.Contains(out, want) {
-		c.t.Errorf("%s: exit code %d, want %q in\n%s", line, code, want, out)
-	}
-	return out
-}
-
-// eventually repeats a command line until it succeeds with an output that holds what
-// is wanted.
-func (c *machine) eventually(line, want string) {
-	c.t.Helper()
-	for end := deadline(); ; time.Sleep(50 * time.Millisecond) {
-		out, code := c.run(line)
-		if code == 0 && strings.Contains(out, want) {
-			return
-		}
-		if time.Now().After(end) {
-			c.t.Errorf("%s: exit code %d, want %q in\n%s", line, code, want, out)
-			return
-		}
-	}
 }

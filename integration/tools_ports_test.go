@@ -1,10 +1,7 @@
 package integration
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -24,21 +21,13 @@ import (
 // the given family, as its event says.
 func (g *guest) published(protocol m.PortProtocol, family int, port uint16) netip.AddrPort {
 	g.t.Helper()
-	data, err := os.ReadFile(g.events)
-	if err != nil {
-		g.t.Fatal(err)
+	e := g.tells(m.EventPortPublish, func(e m.Event) bool {
+		return e.Port.Protocol == protocol && e.Port.GuestPort == port && e.Port.Host.Addr().Is6() == (family == 6)
+	})
+	if e.Port == nil {
+		g.t.Fatalf("%s port %d isn't published over IPv%d", protocol, port, family)
 	}
-	for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
-		var e m.Event
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			g.t.Fatalf("event %q: %v", lines.Text(), err)
-		}
-		if p := e.Port; e.Type == m.EventPortPublish && p.Protocol == protocol && p.GuestPort == port && p.Host.Addr().Is6() == (family == 6) {
-			return p.Host
-		}
-	}
-	g.t.Fatalf("%s port %d isn't published over IPv%d", protocol, port, family)
-	return netip.AddrPort{}
+	return e.Port.Host
 }
 
 // fromOutside returns where another machine reaches what is bound on all addresses.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -22,7 +21,7 @@ import (
 // payloadSize is how many bytes a checksummed stream carries: with SLUICE_LARGE=1
 // more than any counter of 32 bits holds in one direction.
 func payloadSize() int64 {
-	if os.Getenv("SLUICE_LARGE") == "1" {
+	if large() {
 		return 5 << 30
 	}
 	return 64 << 20
@@ -72,19 +71,6 @@ func payloadDigest(t *testing.T, size int64) string {
 		t.Fatal(err)
 	}
 	return sum
-}
-
-// long gives a command line of g more time than run does.
-func (g *guest) long(line string) string {
-	g.t.Helper()
-	out, code, err := g.shell.Run("timeout 540 sh -c '" + strings.ReplaceAll(line, "'", `'\''`) + "' 2>&1")
-	if err != nil {
-		g.t.Fatalf("%v\n%s", err, g.shell.Stderr())
-	}
-	if code != 0 {
-		g.t.Errorf("%s: exit code %d\n%s", line, code, out)
-	}
-	return out
 }
 
 // write sends the payload and closes that half.

@@ -124,7 +124,7 @@ func TestToolsPublishedWrk(t *testing.T) {
 	lab := netlab.New(t)
 	netlab.Tool(t, "wrk")
 	connections := 200
-	if os.Getenv("SLUICE_LARGE") == "1" {
+	if large() {
 		connections = 1000
 	}
 	peer := lab.Host(t, "peer.wrk.example")
