@@ -23,7 +23,7 @@ func TestArgs(t *testing.T) {
 	want := []string{
 		"-name guest=a,,b",
 		"-machine microvm,acpi=on,usb=off,mem-merge=off,dump-guest-core=off",
-		"-accel tcg", "-cpu max,erms=off,fsrm=off", "-smp 1", "-m 256",
+		"-accel tcg", "-cpu max,erms=off,fsrm=off", "-smp 1,maxcpus=2", "-m 256",
 		"-nodefaults -no-user-config -display none -monitor none -parallel none -no-reboot",
 		"-kernel /dev/fd/5", "-append quiet panic=-1", "-initrd /dev/fd/6",
 		"-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
@@ -54,6 +54,8 @@ func TestArgsVary(t *testing.T) {
 		has    []string
 		hasNot []string
 	}{
+		{"a processor of the host's", func(*invocation) {}, []string{"-smp 1 -m"}, nil},
+		{"two emulated processors", func(i *invocation) { i.accelerator, i.cpus = tcg, 2 }, []string{"-smp 2 -m"}, nil},
 		{"no card", func(*invocation) {}, []string{"-nic none"}, []string{"netdev", "virtio-net"}},
 		{"no initramfs", func(*invocation) {}, nil, []string{"-initrd"}},
 		{"no seccomp", func(*invocation) {}, nil, []string{"-sandbox"}},
@@ -65,7 +67,7 @@ func TestArgsVary(t *testing.T) {
 		{"arm64", func(i *invocation) { i.arch, i.board, i.accelerator = "arm64", virt, hvf },
 			[]string{"-machine virt,gic-version=max", "-cpu host", "-accel hvf"}, nil},
 		{"arm64, emulated", func(i *invocation) { i.arch, i.board, i.accelerator = "arm64", virt, tcg },
-			[]string{"-cpu max -smp"}, []string{"erms"}},
+			[]string{"-cpu max -smp 1,maxcpus=2 -m"}, []string{"erms"}},
 	} {
 		i := plain()
 		row.change(&i)
