@@ -77,6 +77,7 @@ var allowed = map[string]map[string]string{
 		"hv":        "how a guest has ended",
 		"vnet/link": "how frames travel",
 	},
+	"hv/internal/tail": {},
 	"hv/hvtest": {
 		"hv":                             "the suite is of its interface",
 		"hv/internal/ends":               "with what all backends share",
@@ -98,6 +99,7 @@ var allowed = map[string]map[string]string{
 	"hv/qemu": {
 		"hv":                     "implements it",
 		"hv/internal/ends":       "with what all backends share",
+		"hv/internal/tail":       "keeps what a machine printed last",
 		"vnet/link":              "names its card's format, makes its streams",
 		"internal/guest":         "finds the agent, and asks it when probing",
 		"internal/guest/kernel":  "what a guest boots",
@@ -108,6 +110,7 @@ var allowed = map[string]map[string]string{
 		"C":                      "opens libkrun; the only cgo of ours",
 		"hv":                     "implements it",
 		"hv/internal/ends":       "with what all backends share",
+		"hv/internal/tail":       "keeps what a machine printed last",
 		"vnet/link":              "names its card's format, makes its streams",
 		"internal/guest":         "puts the agent into the guest",
 		"internal/guest/machine": "what it tells then",
@@ -117,6 +120,7 @@ var allowed = map[string]map[string]string{
 	"hv/vz": {
 		"hv":                     "implements it",
 		"hv/internal/ends":       "with what all backends share",
+		"hv/internal/tail":       "keeps what a machine printed last",
 		"vnet/link":              "names its card's format, makes its sockets",
 		"internal/guest":         "puts the agent into the guest",
 		"internal/guest/kernel":  "what a guest boots",

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluicenet/sluice/hv/internal/tail"
 )
 
 // maxControl bounds a message on the control socket in bytes: paths, and a line
@@ -54,10 +56,10 @@ func failureOf(err error) *failure {
 // err returns the error that f was made of, as far as callers act on it. Its text
 // is made fit for a terminal: a guest that broke out may have written it.
 func (f *failure) err() error {
-	text := printable(f.Text)
+	text := tail.Printable(f.Text)
 	switch {
 	case f.Fix != "":
-		return &libraryError{text, printable(f.Fix)}
+		return &libraryError{text, tail.Printable(f.Fix)}
 	case f.Errno != 0:
 		return &failedError{text, f.Errno}
 	}

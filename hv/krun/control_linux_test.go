@@ -34,7 +34,7 @@ func TestFailureKeepsItsKind(t *testing.T) {
 	if !errors.Is(err, errors.ErrUnsupported) || !errors.As(err, &library) || *library != (libraryError{"no", "try"}) {
 		t.Errorf("%v", err)
 	}
-	if err = across(errors.New("plain\x1b[2J\nlines")); err.Error() != "plain?[2J?lines" {
+	if err = across(errors.New("plain\x1b[2J\nlines")); err.Error() != "plain[2J lines" {
 		t.Errorf("%q; want it fit for a terminal", err)
 	}
 }

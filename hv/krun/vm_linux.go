@@ -16,6 +16,7 @@ import (
 
 	"github.com/sluicenet/sluice/hv"
 	"github.com/sluicenet/sluice/hv/internal/ends"
+	"github.com/sluicenet/sluice/hv/internal/tail"
 	"github.com/sluicenet/sluice/internal/guest/machine"
 )
 
@@ -27,8 +28,8 @@ type vm struct {
 	cmd     *exec.Cmd
 	control *net.UnixConn // the lifeline: the process ends when it is closed
 	log     *slog.Logger
-	console tail // the last that the guest's kernel printed
-	journal tail // the last that libkrun logged
+	console tail.Tail // the last that the guest's kernel printed
+	journal tail.Tail // the last that libkrun logged
 
 	readers sync.WaitGroup // goroutines that read what the process and the guest tell
 	sealed  chan struct{}  // gets one value from hear, when the process is sealed
@@ -55,7 +56,7 @@ func (v *vm) run(p plugged, console io.Writer, started chan<- error) {
 	err := v.cmd.Start()
 	if err == nil {
 		v.readers.Go(func() { copyLog(v.log, p.journal, &v.journal) })
-		v.readers.Go(func() { copyConsole(console, p.console, &v.console) })
+		v.readers.Go(func() { v.console.Drain(p.console, console) })
 	}
 	started <- err
 	if err != nil {
@@ -186,7 +187,7 @@ func (v *vm) report() (report, error) {
 func (v *vm) explain(err error) error {
 	v.Kill()
 	<-v.Done()
-	if line := v.journal.lastLine(); line != "" {
+	if line := v.journal.Last(1); line != "" {
 		return fmt.Errorf("the machine's process ended (%v): %s", v.cmd.ProcessState, line)
 	}
 	return fmt.Errorf("the machine's process ended (%v): %w", v.cmd.ProcessState, err)
@@ -286,10 +287,10 @@ func (v *vm) bootError(what string) error {
 	if v.late != nil {
 		parts = append(parts, v.late.Error())
 	}
-	if line := v.console.lastLine(); line != "" {
+	if line := v.console.Last(1); line != "" {
 		parts = append(parts, fmt.Sprintf("the console's last line is %q", line))
 	}
-	if line := v.journal.lastLine(); line != "" {
+	if line := v.journal.Last(1); line != "" {
 		parts = append(parts, fmt.Sprintf("the log's is %q", line))
 	}
 	e.what = strings.Join(parts, "; ")

@@ -26,14 +26,14 @@ const hostRole = "sluice:qemu-test-host"
 // host is the life of that process.
 func host() {
 	h := New(Config{Accelerators: []string{tcg}})
-	vm, err := h.Start(context.Background(), hv.Config{
+	running, err := h.Start(context.Background(), hv.Config{
 		Name: "orphan", MemoryMiB: 192, NIC: &hv.NIC{}, Disks: []hv.Disk{{Path: os.Args[1], ReadOnly: true, Format: hv.Ext4}},
 	})
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	v := vm.(*vmType)
+	v := running.(*vm)
 	fmt.Println(v.cmd.Process.Pid, v.qemuPID())
 	select {}
 }

@@ -52,14 +52,14 @@ func (l *launcher) launch(h *Hypervisor, p plan, accelerator string) (*vm, error
 		arch: h.cfg.Arch, accelerator: accelerator, sandbox: confinesItself, board: h.chooseBoard(p.kernel, accelerator),
 		name: p.cfg.Name, cpus: p.cfg.CPUs, memoryMiB: p.cfg.MemoryMiB,
 	}
-	v := &vm{changed: make(chan struct{}, 1), End: ends.NewEnd(), console: output{also: p.cfg.Console}}
+	v := &vm{changed: make(chan struct{}, 1), End: ends.NewEnd()}
 	agent, n, err := l.stream()
 	if err != nil {
 		return nil, err
 	}
 	v.PutAgent(agent)
 	i.agent = n
-	var s streams
+	s := streams{reader: p.cfg.Console}
 	if s.status, i.status, err = l.stream(); err != nil {
 		return nil, err
 	}

@@ -195,9 +195,9 @@ func (h *Hypervisor) boot(ctx context.Context, p plan, accelerator string) (*vm,
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case errors.Is(err, context.DeadlineExceeded):
-		err = fmt.Errorf("the guest was not ready within %v; its console ends: %q", timeout, v.console.lastLines(2))
+		err = fmt.Errorf("the guest was not ready within %v; its console ends: %q", timeout, v.console.Last(2))
 	case errors.Is(err, errEnded):
-		said := cmp.Or(v.words.lastLines(2), v.console.lastLines(2), "nothing")
+		said := cmp.Or(v.words.Last(2), v.console.Last(2), "nothing")
 		err = fmt.Errorf("QEMU ended before the guest was ready, and said: %s", said)
 	default: // the guest's own words: another accelerator would say the same
 		return nil, err

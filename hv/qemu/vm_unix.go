@@ -18,6 +18,7 @@ import (
 
 	"github.com/sluicenet/sluice/hv"
 	"github.com/sluicenet/sluice/hv/internal/ends"
+	"github.com/sluicenet/sluice/hv/internal/tail"
 	"github.com/sluicenet/sluice/internal/guest"
 	"github.com/sluicenet/sluice/internal/guest/machine"
 )
@@ -40,14 +41,15 @@ type vm struct {
 	late   *time.Timer // kills a guest whose agent's stream was closed; nil before that
 
 	changed chan struct{} // gets a value when status has changed; has room for one
-	console output
-	words   output // QEMU's standard error
+	console tail.Tail     // what the guest's kernel prints
+	words   tail.Tail     // QEMU's standard error
 }
 
 // Streams are our ends of what run reads. It closes them.
 type streams struct {
 	status         net.Conn
-	console, words *os.File // the read ends of pipes
+	console, words *os.File  // the read ends of pipes
+	reader         io.Writer // gets all that comes from console; nil if nobody wants it
 }
 
 // run starts the supervisor and waits until it has ended and all that it and QEMU
@@ -65,8 +67,8 @@ func (v *vm) run(s streams, started chan<- error) {
 		return
 	}
 	var readers sync.WaitGroup
-	readers.Go(func() { v.console.drain(s.console) })
-	readers.Go(func() { v.words.drain(s.words) })
+	readers.Go(func() { v.console.Drain(s.console, s.reader) })
+	readers.Go(func() { v.words.Drain(s.words, nil) })
 	readers.Go(func() { v.follow(s.status) })
 	readers.Go(func() { v.readPID(v.lifeline) })
 	_ = v.cmd.Wait() // how it ended is in ProcessState

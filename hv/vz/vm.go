@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluicenet/sluice/hv"
 	"github.com/sluicenet/sluice/hv/internal/ends"
+	"github.com/sluicenet/sluice/hv/internal/tail"
 	"github.com/sluicenet/sluice/internal/guest/machine"
 )
 
@@ -42,6 +43,7 @@ type vm struct {
 	log     *slog.Logger
 	theirs  []*os.File // the machine's ends, which must stay open; closed by free
 	console *os.File   // what the guest prints is read from it
+	said    tail.Tail  // the last of that
 	status  net.Conn   // what process 1 of the guest tells
 	dir     string     // of the machine's files; removed by free
 
@@ -66,7 +68,7 @@ type request struct {
 
 // own begins the machine and attends it until it has ended.
 func (v *vm) own(begin func(virtualMachine) error, console io.Writer) {
-	v.readers.Go(func() { copyConsole(console, v.console) })
+	v.readers.Go(func() { v.said.Drain(v.console, console) })
 	v.readers.Go(v.follow)
 	// begin may take seconds, and nobody can interrupt it. A Kill meanwhile is found
 	// by attend, at a machine that runs by then.
@@ -91,6 +93,7 @@ func (v *vm) own(begin func(virtualMachine) error, console io.Writer) {
 	_ = v.console.SetReadDeadline(lately)
 	v.readers.Wait()
 	v.status.Close()
+	v.console.Close()
 	v.SetEnd(v.exitOf(end))
 }
 
@@ -205,9 +208,9 @@ func (v *vm) awaitReady(ctx context.Context) error {
 		if v.told.Failure != "" {
 			return errors.New("the guest's process 1 gave up: " + v.told.Failure)
 		}
-		return fmt.Errorf("the virtual machine ended before its agent served (told: %+v)", v.told)
+		return fmt.Errorf("the virtual machine ended before its agent served; its console ends: %q", v.said.Last(2))
 	case <-timer.C:
-		return fmt.Errorf("the virtual machine's agent doesn't serve after %v", bootTimeout)
+		return fmt.Errorf("the virtual machine's agent doesn't serve after %v; its console ends: %q", bootTimeout, v.said.Last(2))
 	}
 }
 
@@ -282,16 +285,4 @@ func (v *vm) free() {
 	if v.dir != "" {
 		os.RemoveAll(v.dir)
 	}
-}
-
-// copyConsole passes what the guest prints on until the end. Where w fails it reads
-// on without it: a console that isn't read would stop the guest.
-func copyConsole(w io.Writer, r *os.File) {
-	defer r.Close()
-	if w != nil {
-		if _, err := io.Copy(w, r); err == nil {
-			return
-		}
-	}
-	_, _ = io.Copy(io.Discard, r)
 }
