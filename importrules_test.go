@@ -113,6 +113,7 @@ var allowed = map[string]map[string]string{
 		"hv/internal/tail":       "keeps what a machine printed last",
 		"vnet/link":              "names its card's format, makes its streams",
 		"internal/guest":         "puts the agent into the guest",
+		"internal/guest/kernel":  "what a kernel's file is",
 		"internal/guest/machine": "what it tells then",
 		"internal/seccomp":       "takes sockets from the machine's process",
 		"golang.org/x/sys":       "socket pairs, terminals",

@@ -1,14 +1,13 @@
 package krun
 
 import (
-	"bytes"
-	"debug/elf"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
+
+	"github.com/sluicenet/sluice/internal/guest/kernel"
 )
 
 // Formats of krun_set_kernel.
@@ -46,61 +45,33 @@ func kernelFormat(path string) (uint32, error) {
 	return format, nil
 }
 
-// elfMachines are the numbers of processors in ELF files, by GOARCH.
-var elfMachines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
-
 // kernelFormatOf returns the format of a kernel that begins with head, or what is
 // wrong with it for a processor, which is a GOARCH. The library doesn't look: on
 // amd64 it maps an arm64 Image as it is, and the guest hangs until bootTimeout.
 func kernelFormatOf(head []byte, arch string) (uint32, error) {
-	at := func(offset int, magic string) bool {
-		return len(head) >= offset+len(magic) && string(head[offset:offset+len(magic)]) == magic
-	}
-	format, fits, known := uint32(0), false, true
-	switch {
-	case at(0, elf.ELFMAG) && len(head) >= 0x14:
-		format, fits = kernelELF, elf.Machine(binary.LittleEndian.Uint16(head[0x12:])) == elfMachines[arch]
-	case at(0, "MZ") && at(4, "zimg"): // drivers/firmware/efi/libstub/zboot-header.S
-		format, fits, known = kernelPEGzip, arch == "arm64", at(0x18, "gzip")
-	case at(0x38, "ARM\x64"): // Documentation/arch/arm64/booting.rst
-		format, fits = kernelRaw, arch == "arm64"
-	case at(0x202, "HdrS"): // Documentation/arch/x86/boot.rst
-		fits = arch == "amd64"
-		format, known = compression(head)
+	format, of := kernel.FormatOf(head)
+	var number uint32
+	known := true
+	switch format {
+	case kernel.ELF:
+		number = kernelELF
+	case kernel.Image:
+		number = kernelRaw
+	case kernel.ZBoot:
+		number, known = kernelPEGzip, kernel.PayloadFormat(head) == kernel.Gzip
+	case kernel.BzImage:
+		number, known = bzImages[kernel.PayloadFormat(head)]
 	default:
 		return 0, errors.New("is neither ELF, bzImage nor an arm64 Image")
 	}
 	switch {
-	case !fits:
+	case of != arch:
 		return 0, fmt.Errorf("is for another processor than %s", arch)
 	case !known:
 		return 0, errors.New("is compressed in a way that libkrun doesn't know: it takes gzip, and in a bzImage bzip2 and zstd too")
 	}
-	return format, nil
+	return number, nil
 }
 
-// compression returns the format of a bzImage by the magic number of its payload,
-// whose place the header tells from version 2.08 on.
-func compression(head []byte) (uint32, bool) {
-	if len(head) < 0x250 || binary.LittleEndian.Uint16(head[0x206:]) < 0x208 {
-		return 0, false
-	}
-	sectors := int(head[0x1f1])
-	if sectors == 0 {
-		sectors = 4 // as the header's documentation says
-	}
-	start := (sectors+1)*512 + int(binary.LittleEndian.Uint32(head[0x248:]))
-	if start >= len(head) {
-		return 0, false
-	}
-	for format, magic := range map[uint32]string{
-		kernelImageBz2:  "BZh",
-		kernelImageGzip: "\x1f\x8b\x08",
-		kernelImageZstd: "\x28\xb5\x2f\xfd",
-	} {
-		if bytes.HasPrefix(head[start:], []byte(magic)) {
-			return format, true
-		}
-	}
-	return 0, false
-}
+// bzImages are the formats of krun_set_kernel by how what is inside is compressed.
+var bzImages = map[kernel.Format]uint32{kernel.Bzip2: kernelImageBz2, kernel.Gzip: kernelImageGzip, kernel.Zstd: kernelImageZstd}

@@ -2,7 +2,6 @@ package vz
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -76,9 +75,6 @@ func writeFile(path string, r io.Reader) error {
 	return errors.Join(err, f.Close())
 }
 
-// kernelHead is how much of a kernel's file says what it is, in bytes.
-const kernelHead = 0x210
-
 // checkKernel reports what is wrong with a kernel for the framework's loader, which
 // says no more than that it failed: it takes a bzImage on amd64 and, on arm64, an
 // Image that is not compressed, as distributions' mostly are.
@@ -88,7 +84,7 @@ func checkKernel(path, arch string) error {
 		return err
 	}
 	defer f.Close()
-	head := make([]byte, kernelHead)
+	head := make([]byte, kernel.HeadLen)
 	n, err := io.ReadFull(f, head)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("read kernel %q: %w", path, err)
@@ -102,27 +98,21 @@ func checkKernel(path, arch string) error {
 // kernelFlaw says why the kernel that begins with head can't be booted; "" if it
 // can.
 func kernelFlaw(head []byte, arch string) string {
-	at := func(offset int, magic string) bool {
-		return len(head) >= offset+len(magic) && string(head[offset:offset+len(magic)]) == magic
-	}
-	switch {
-	case at(0, "\x7fELF"):
+	switch format, of := kernel.FormatOf(head); {
+	case format == kernel.ELF:
 		return "is an ELF file: use arch/arm64/boot/Image or arch/x86/boot/bzImage of the same build"
-	case arch == "amd64" && at(0x202, "HdrS"):
-		if binary.LittleEndian.Uint16(head[0x206:]) < 0x206 { // Documentation/arch/x86/boot.rst: cmdline_size
-			return "is older than version 2.06 of the boot protocol"
-		}
-		return ""
-	case arch == "arm64" && at(0x38, "ARM\x64"): // Documentation/arch/arm64/booting.rst
-		return ""
-	case at(0, "\x1f\x8b"):
+	case format == kernel.Gzip:
 		return "is compressed: gunzip it"
-	case at(0, "\x28\xb5\x2f\xfd"):
+	case format == kernel.Zstd:
 		return "is compressed: unzstd it"
-	case at(0, "MZ") && at(4, "zimg"):
+	case format == kernel.ZBoot:
 		return "is a compressed EFI image: unpack the Image in it (CONFIG_EFI_ZBOOT=n builds one without)"
-	case at(0x38, "ARM\x64"), at(0x202, "HdrS"):
+	case format != kernel.Image && format != kernel.BzImage:
+		return "is neither an Image for arm64 nor a bzImage for amd64"
+	case of != arch:
 		return "is for another processor than " + arch
+	case format == kernel.BzImage && kernel.BootProtocol(head) < 0x206: // which brought command lines of any length
+		return "is older than version 2.06 of the boot protocol"
 	}
-	return "is neither an Image for arm64 nor a bzImage for amd64"
+	return ""
 }

@@ -21,6 +21,7 @@ package kernel
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -328,33 +329,24 @@ func imageVersion(f io.ReaderAt, arch string) (string, error) {
 	if n < len(head) {
 		return "", fmt.Errorf("it is too short for a kernel: %w", err)
 	}
-	switch arch {
-	case "amd64":
-		// The boot protocol's header, at 0x1f1 of the file:
-		// https://docs.kernel.org/arch/x86/boot.html
-		if !bytes.Equal(head[0x202:0x206], []byte("HdrS")) {
-			if bytes.HasPrefix(head, []byte("\x7fELF")) {
-				return "", nil // a vmlinux, which QEMU starts by its PVH note
-			}
-			return "", errors.New("it is no kernel for amd64")
-		}
-		// Where the version is, from 0x200 on; 0 if it isn't.
-		at := int(head[0x20e]) | int(head[0x20f])<<8
+	if _, ok := machines[arch]; !ok {
+		return "", fmt.Errorf("there is no support for guests on %s", arch)
+	}
+	switch format, of := FormatOf(head); {
+	case format == BzImage && of == arch:
+		at := int64(binary.LittleEndian.Uint16(head[versionText:]))
 		if at == 0 {
-			return "", nil
+			return "", nil // it doesn't say
 		}
 		text := make([]byte, 128)
-		if n, _ := f.ReadAt(text, int64(at)+0x200); n < len(text) {
+		if n, _ := f.ReadAt(text, headerBase+at); n < len(text) {
 			return "", errors.New("its version is beyond its end")
 		}
 		return cleanVersion(text), nil
-	case "arm64":
-		// https://docs.kernel.org/arch/arm64/booting.html; it has no version, and
-		// distributions compress it or not. A file's name is all there is.
-		image := bytes.Equal(head[56:60], []byte("ARM\x64"))
-		if !image && !bytes.HasPrefix(head, []byte("\x1f\x8b")) && !bytes.HasPrefix(head, []byte("MZ")) {
-			return "", errors.New("it is no kernel for arm64")
-		}
+	case format == ELF && of == arch && arch == "amd64":
+		return "", nil // QEMU starts it by its PVH note
+	case arch == "arm64" && (format == Image || format == ZBoot || format == Gzip):
+		// It has no version; a file's name is all there is.
 		if named, ok := f.(interface{ Name() string }); ok {
 			if _, version, ok := strings.Cut(filepath.Base(named.Name()), "-"); ok {
 				return cleanVersion([]byte(version)), nil
@@ -362,7 +354,7 @@ func imageVersion(f io.ReaderAt, arch string) (string, error) {
 		}
 		return "", nil
 	}
-	return "", fmt.Errorf("there is no support for guests on %s", arch)
+	return "", fmt.Errorf("it is no kernel for %s", arch)
 }
 
 // cleanVersion returns the release that text begins with, "" if that could not

@@ -95,7 +95,7 @@ func TestFindNamed(t *testing.T) {
 	write(t, root, "lib/modules/6.1.0/modules.dep", nil)
 	write(t, root, "mine", bzImage("7.0.0"))
 	write(t, root, "unsaid", bzImage(""))
-	write(t, root, "vmlinux", append([]byte("\x7fELF"), make([]byte, 8192)...))
+	write(t, root, "vmlinux", append([]byte("\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x3e\x00"), make([]byte, 8192)...))
 	write(t, root, "Image", append(append(make([]byte, 56), "ARM\x64"...), make([]byte, 8192)...))
 	write(t, root, "libkrunfw.so.5", library(bundleImage()))
 	for _, row := range []struct {
@@ -107,7 +107,9 @@ func TestFindNamed(t *testing.T) {
 		{"boot/vmlinuz-6.1.0", "amd64", Kernel{Version: "6.1.0", Modules: root + "/lib/modules/6.1.0"}, ""},
 		{"unsaid", "amd64", Kernel{}, ""},
 		{"vmlinux", "amd64", Kernel{}, ""},
+		{"vmlinux", "arm64", Kernel{}, "no kernel for arm64"},
 		{"Image", "arm64", Kernel{}, ""},
+		{"Image", "amd64", Kernel{}, "no kernel for amd64"},
 		{"libkrunfw.so.5", "amd64", Kernel{Bundled: true}, ""},
 		{"libkrunfw.so.5", "arm64", Kernel{}, "not for arm64"},
 		{"mine", "arm64", Kernel{}, "no kernel for arm64"},

@@ -49,7 +49,6 @@ func readELFBundle(f io.ReaderAt, library *elf.File, arch string) (bundle, error
 	if err != nil {
 		return bundle{}, errNotLibrary
 	}
-	machines := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
 	for _, s := range symbols {
 		if s.Name != bundleSymbol {
 			continue
