@@ -31,7 +31,7 @@ func TestReadmeProgram(t *testing.T) {
 // Every file that the prose links to exists.
 func TestLinks(t *testing.T) {
 	t.Parallel()
-	pages := []string{"README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
+	pages := []string{"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md"}
 	for _, pattern := range []string{"docs/*.md", "docs/*/*.md"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
