@@ -133,6 +133,33 @@ func (t *tunnel) close() {
 	}
 }
 
+// readTunnel reads the first flight inside a CONNECT. Its target, which is connected
+// already, may speak first: then the flow is relayed, and over.
+func (p *Proxy) readTunnel(guest net.Conn, t *tunnel) (first flight, over bool, err error) {
+	far := t.take()
+	first, spoken, err := p.readFlightOrBanner(guest, far, t)
+	if !spoken {
+		t.give(far)
+		return first, false, err
+	}
+	relay(p.hold(guest, first, t, func(first flight) bool { return mayPass(t, first) }), far, t.Reset)
+	return first, true, nil
+}
+
+// connected reports whether there is a connection that was made in advance.
+func (t *tunnel) connected() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.spare != nil
+}
+
+// give takes a connection back.
+func (t *tunnel) give(c net.Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.spare = c
+}
+
 // take returns the connection that was made in advance, once.
 func (t *tunnel) take() net.Conn {
 	t.mu.Lock()

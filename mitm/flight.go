@@ -24,15 +24,17 @@ type flight struct {
 const flightChunk = 4 << 10
 
 // readFlight reads from c until its first flight is classified. It may take as
-// long as idle before its first byte and limit from then on; a flight that isn't
-// finished by then is malformed. Nothing is lost: the bytes read are in the
+// long as idle before its first byte, any time if that is 0, and limit from then on;
+// a flight that isn't finished by then is malformed. Nothing is lost: the bytes read are in the
 // result, with an error too. If stop isn't nil, who sets it and then a deadline
 // in the past ends the reading.
 func readFlight(c net.Conn, dst netip.Addr, idle, limit time.Duration, stop *atomic.Bool) (flight, error) {
 	f := flight{}
 	sniffer := sniff.Flight{Dst: dst}
-	if err := c.SetReadDeadline(time.Now().Add(idle)); err != nil {
-		return f, fmt.Errorf("read first flight: %w", err)
+	if idle > 0 {
+		if err := c.SetReadDeadline(time.Now().Add(idle)); err != nil {
+			return f, fmt.Errorf("read first flight: %w", err)
+		}
 	}
 	for {
 		if cap(f.bytes)-len(f.bytes) < flightChunk/4 {
@@ -62,39 +64,6 @@ func readFlight(c net.Conn, dst netip.Addr, idle, limit time.Duration, stop *ato
 		}
 	}
 }
-
-// readFlightOrBanner reads the guest's first flight while it passes on what the
-// upstream says. spoken reports that the upstream spoke first, as no server of
-// HTTP or TLS does: then the flight may be unfinished, and even empty.
-func (p *Proxy) readFlightOrBanner(guest, upstream net.Conn, f Flow) (first flight, spoken bool, err error) {
-	var stop atomic.Bool
-	var said int
-	done := make(chan error, 1) // gets the end of the goroutine, which owns said until then
-	go func() {
-		buf := make([]byte, flightChunk)
-		n, err := upstream.Read(buf)
-		if said = n; n > 0 {
-			_, err = guest.Write(buf[:n])
-		}
-		if n > 0 || !isTimeout(err) && !isAlert(err) { // an alert is for who answers the request
-			stop.Store(true)
-			_ = guest.SetReadDeadline(longAgo)
-		}
-		done <- err
-	}()
-	first, err = readFlight(guest, f.Asked().Addr(), p.limits.Idle, p.limits.Handshake, &stop)
-	_ = upstream.SetReadDeadline(longAgo)
-	failed := <-done
-	_ = upstream.SetReadDeadline(time.Time{})
-	_ = guest.SetReadDeadline(time.Time{})
-	if said > 0 {
-		return first, true, failed
-	}
-	return first, false, err
-}
-
-// longAgo is a deadline that ends a Read which is under way.
-var longAgo = time.Unix(1, 0)
 
 // A replayed connection yields bytes that were read from it already, and then its
 // own. It belongs to one reader.

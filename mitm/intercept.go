@@ -54,21 +54,26 @@ func (p *Proxy) interceptEither(ctx context.Context, guest net.Conn, f Flow) {
 	if err != nil {
 		return
 	}
-	guest = &replayed{guest, first.bytes}
 	if first.Kind == sniff.TLS && first.Name != "" && !spoken {
 		_ = upstream.Close() // TLS is dialled under its own verdict
-		p.interceptTLS(ctx, guest, f, first)
+		p.interceptTLS(ctx, &replayed{guest, first.bytes}, f, first)
 		return
 	}
+	relay(p.hold(guest, first, f, func(first flight) bool { return p.passesUnread(f, first) }), upstream, f.Reset)
+}
+
+// passesUnread reports whether a flight on an intercepted port may pass although it
+// is no TLS with a name, or comes behind a banner. It refuses what may not.
+func (p *Proxy) passesUnread(f Flow, first flight) bool {
 	from := fromNowhere
 	if first.Kind == sniff.Malformed || first.Kind == sniff.TLS && first.Name != "" {
 		from = fromMalformed // a banner, and then a name
 	}
 	if v := f.Decide("", from); !byAddress(v) || isHTTP(first.Kind) && v.PerRequest {
 		p.refuse(f, first)
-		return
+		return false
 	}
-	relay(guest, upstream, f.Reset)
+	return true
 }
 
 // refuse ends a flow that shows no name on an intercepted port.
@@ -226,13 +231,21 @@ func (p *Proxy) serveDecrypted(ctx context.Context, near, far *tls.Conn, s *sess
 	}
 	switch {
 	case err != nil && (ofHTTP || err != io.EOF): // who ends its half may still listen
+	case spoken:
+		p.relayDecrypted(p.hold(near, first, s.flow, func(first flight) bool {
+			if isReadable(first.Kind) {
+				s.flow.Reset()
+				return false
+			}
+			return true
+		}), far, s)
 	case isHTTP2(chosen) && first.Kind == sniff.HTTP2:
 		p.serveGuest(ctx, newHTTP2Guest(&replayed{near, first.bytes}, s))
 	case isHTTP2(chosen) || first.Kind == sniff.HTTP2:
 		// HTTP/2 over TLS is chosen by ALPN, and by nothing else (RFC 9113, section 3.2).
-	case isHTTP(first.Kind) && !spoken, first.Kind == sniff.Malformed && first.Reason != "" && !spoken:
+	case isReadable(first.Kind):
 		p.serveGuest(ctx, newHTTP1Guest(near, s, first))
-	case far != nil && first.Kind != sniff.Malformed && !isHTTP(first.Kind):
+	case far != nil:
 		p.relayDecrypted(&replayed{near, first.bytes}, far, s)
 	}
 }

@@ -327,28 +327,6 @@ func clientHello(t *testing.T, cfg *tls.Config) string {
 	return string(buf[:n])
 }
 
-// TestBannerFirst shows that a server that speaks first isn't waited for, where
-// what isn't TLS is allowed.
-func TestBannerFirst(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, Config{AllowNonTLS: true})
-	w.opaque = allow
-	w.serveConns(443, func(c net.Conn) {
-		_, _ = io.WriteString(c, "banner\r\n")
-		_, _ = io.Copy(c, c)
-	})
-	c := w.dialGuest(443)
-	buf := make([]byte, 8)
-	if _, err := io.ReadFull(c, buf); err != nil || string(buf) != "banner\r\n" {
-		t.Fatalf("got %q, %v", buf, err)
-	}
-	_, _ = io.WriteString(c, "hello")
-	_ = c.(*net.TCPConn).CloseWrite()
-	if got, err := io.ReadAll(c); err != nil || string(got) != "hello" {
-		t.Errorf("got %q, %v", got, err)
-	}
-}
-
 // TestTLSWhereAnythingGoes shows that AllowNonTLS lets no TLS pass unread.
 func TestTLSWhereAnythingGoes(t *testing.T) {
 	t.Parallel()

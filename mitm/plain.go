@@ -13,7 +13,16 @@ import (
 // request is decided by its authority. What turns out to be something else is
 // decided once, by what its first bytes show, and passed on as it is.
 func (p *Proxy) readPlain(ctx context.Context, guest net.Conn, f Flow) {
-	first, err := readFlight(guest, f.Asked().Addr(), p.limits.Idle, p.limits.Head, nil)
+	var first flight
+	var err error
+	if t, ok := f.(*tunnel); ok && t.connected() {
+		var over bool
+		if first, over, err = p.readTunnel(guest, t); over {
+			return
+		}
+	} else {
+		first, err = readFlight(guest, f.Asked().Addr(), p.limits.Idle, p.limits.Head, nil)
+	}
 	if err != nil {
 		return
 	}
@@ -43,12 +52,7 @@ func isText(b []byte) bool {
 // passOn passes on a flow that is neither HTTP nor intercepted, if the policy
 // allows what its first bytes show.
 func (p *Proxy) passOn(ctx context.Context, guest net.Conn, f Flow, first flight) {
-	from := fromNowhere
-	if first.Name != "" {
-		from = fromSNI
-	}
-	if f.Decide(first.Name, from).Action != policy.Allow {
-		f.Reset()
+	if !mayPass(f, first) {
 		return
 	}
 	upstream, err := f.Dial(ctx)
@@ -58,6 +62,20 @@ func (p *Proxy) passOn(ctx context.Context, guest net.Conn, f Flow, first flight
 	}
 	defer context.AfterFunc(ctx, func() { _ = upstream.Close() })()
 	relay(guest, upstream, f.Reset)
+}
+
+// mayPass reports whether the policy allows what the first bytes of a flow show that
+// isn't HTTP. It resets the flow if not.
+func mayPass(f Flow, first flight) bool {
+	from := fromNowhere
+	if first.Name != "" {
+		from = fromSNI
+	}
+	if isReadable(first.Kind) || f.Decide(first.Name, from).Action != policy.Allow {
+		f.Reset()
+		return false
+	}
+	return true
 }
 
 // serveDoT answers DNS over TLS: whatever server the guest wanted to ask, our
