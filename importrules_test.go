@@ -183,7 +183,6 @@ var allowed = map[string]map[string]string{
 		"mitm/secret":                    "its secrets,",
 		"policy":                         "its rules",
 		"internal/control":               "and who asks about them",
-		"internal/guest/kernel":          "what helps where there is none,",
 		"internal/guest/machine":         "this program may be its process 1,",
 		"internal/image/disk":            "as a disk, for a machine",
 		"internal/guest":                 "through the agent",

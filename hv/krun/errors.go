@@ -13,6 +13,9 @@ const errMissing = -int32(syscall.ENOSYS)
 // Error returns what is wrong.
 func (e *libraryError) Error() string { return e.what }
 
+// Help returns what would help.
+func (e *libraryError) Help() string { return e.fix }
+
 // Is reports whether target is errors.ErrUnsupported.
 func (e *libraryError) Is(target error) bool { return target == errors.ErrUnsupported }
 

@@ -19,14 +19,14 @@ import (
 // module and user.
 func (h *Hypervisor) Probe(ctx context.Context) hv.Report {
 	if err := h.checkHost(); err != nil {
-		return reportOf(err)
+		return hv.ReportOf(err)
 	}
 	o, err := h.look(ctx)
 	if err != nil {
-		return reportOf(err)
+		return hv.ReportOf(err)
 	}
 	if !o.Disks { // images are disks, which alone keep their owners without root
-		return reportOf(offer{Path: o.Path}.fits(spec{Card: true, Disks: []disk{{}}}))
+		return hv.ReportOf(offer{Path: o.Path}.fits(spec{Card: true, Disks: []disk{{}}}))
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -36,24 +36,14 @@ func (h *Hypervisor) Probe(ctx context.Context) hv.Report {
 	}
 	err = h.tryGuest(ctx, o)
 	if ctx.Err() != nil {
-		return reportOf(ctx.Err()) // nothing was shown
+		return hv.ReportOf(ctx.Err()) // nothing was shown
 	}
 	m := &memory{Key: key, Report: hv.Report{Usable: true, Reason: "a guest booted with " + o.Path}}
 	if err != nil {
-		m.Report = reportOf(err)
+		m.Report = hv.ReportOf(err)
 	}
 	h.remember(m)
 	return m.Report
-}
-
-// reportOf returns the report of what an error showed.
-func reportOf(err error) hv.Report {
-	r := hv.Report{Reason: strings.ReplaceAll(err.Error(), "\n", "; ")}
-	var library *libraryError
-	if errors.As(err, &library) {
-		r.Fix = library.fix
-	}
-	return r
 }
 
 // look returns the offer of the library that a guest would get.

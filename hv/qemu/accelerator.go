@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,10 +14,15 @@ import (
 type acceleratorError struct {
 	name  string
 	cause error
-	fix   string // what would help; "" if nothing is known
+	fix   string // what would help; "" is emulation
 }
 
 func (e *acceleratorError) Error() string { return e.name + ": " + e.cause.Error() }
+
+// Help returns what would help. Emulation always works.
+func (e *acceleratorError) Help() string {
+	return cmp.Or(e.fix, acceleratorsVariable+"=tcg emulates the processor, which is slow")
+}
 
 func (e *acceleratorError) Unwrap() []error { return []error{e.cause, errors.ErrUnsupported} }
 
@@ -40,7 +46,7 @@ func (h *Hypervisor) usable(accelerator string) error {
 			return failed("", "it runs guests on %s only", runtime.GOARCH)
 		}
 	default:
-		return failed("", "there is no such accelerator")
+		return failed("set "+acceleratorsVariable+" to kvm, hvf or tcg", "there is no such accelerator")
 	}
 	if accelerator == hvf {
 		if runtime.GOOS != "darwin" {

@@ -28,7 +28,7 @@ func TestProbe(t *testing.T) {
 		{"no QEMU", Config{Program: "/nowhere/qemu"}, "/nowhere/qemu is not installed", "apt-get install"},
 		{"no kernel", Config{Kernel: "/nowhere/kernel"}, "no such file", ""},
 		{"no accelerator", Config{Accelerators: []string{}}, "no accelerator is allowed", acceleratorsVariable},
-		{"unknown", Config{Accelerators: []string{"xen"}}, "there is no such accelerator", "tcg emulates"},
+		{"unknown", Config{Accelerators: []string{"xen"}}, "there is no such accelerator", "set SLUICE_QEMU_ACCEL to kvm, hvf or tcg"},
 		{"QEMU that fails", Config{Program: "/bin/false", Accelerators: []string{tcg}}, "QEMU ended before the guest was ready", "tcg"},
 	} {
 		row.cfg.Memory = t.TempDir()
@@ -62,7 +62,7 @@ func TestNextAccelerator(t *testing.T) {
 	}
 }
 
-func TestFixFor(t *testing.T) {
+func TestHelp(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		err  error
@@ -74,8 +74,8 @@ func TestFixFor(t *testing.T) {
 		{&acceleratorError{name: kvm}, "SLUICE_QEMU_ACCEL=tcg emulates the processor, which is slow"},
 		{errors.New("other"), ""},
 	} {
-		if got := fixFor(row.err); got != row.want {
-			t.Errorf("fixFor(%v) = %q; want %q", row.err, got, row.want)
+		if got := hv.HelpFor(row.err); got != row.want {
+			t.Errorf("HelpFor(%v) = %q; want %q", row.err, got, row.want)
 		}
 	}
 }

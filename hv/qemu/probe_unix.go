@@ -14,7 +14,6 @@ import (
 
 	"github.com/sluicenet/sluice/hv"
 	"github.com/sluicenet/sluice/internal/guest"
-	"github.com/sluicenet/sluice/internal/guest/kernel"
 	"github.com/sluicenet/sluice/internal/image/disk"
 )
 
@@ -31,7 +30,7 @@ func (h *Hypervisor) Probe(ctx context.Context) hv.Report {
 	if err == nil {
 		return hv.Report{Usable: true, Reason: "a guest booted and answered, with " + how}
 	}
-	return hv.Report{Reason: strings.ReplaceAll(err.Error(), "\n", "; "), Fix: fixFor(err)}
+	return hv.ReportOf(err)
 }
 
 // hasWorked returns the first accelerator that may be used, is there and has
@@ -86,23 +85,4 @@ func emptyRoot() (string, error) {
 		return "", fmt.Errorf("make an empty root: %w", err)
 	}
 	return f.Name(), nil
-}
-
-// fixFor returns what would help against a failed start; "" if nothing is known.
-func fixFor(err error) string {
-	var accelerator *acceleratorError
-	var missing *missingError
-	var kernels *kernel.MissingError
-	switch {
-	case errors.As(err, &missing):
-		return missing.fix
-	case errors.As(err, &kernels):
-		return kernels.Fix
-	case errors.As(err, &accelerator):
-		if accelerator.fix != "" {
-			return accelerator.fix
-		}
-		return acceleratorsVariable + "=tcg emulates the processor, which is slow"
-	}
-	return ""
 }

@@ -148,6 +148,7 @@ func (h *Hypervisor) agent(ctx context.Context) (string, error) {
 type missingError struct{ what, fix string }
 
 func (e *missingError) Error() string        { return e.what }
+func (e *missingError) Help() string         { return e.fix }
 func (e *missingError) Is(target error) bool { return target == errors.ErrUnsupported }
 
 // try boots a guest with an accelerator. An *acceleratorError is that one's fault;
@@ -204,6 +205,9 @@ func (h *Hypervisor) boot(ctx context.Context, p plan, accelerator string) (*vm,
 	}
 	if p.cfg.MemoryMiB < probeMemoryMiB {
 		err = fmt.Errorf("%w (its %d MiB of memory may be too little; %d are enough for a kernel)", err, p.cfg.MemoryMiB, probeMemoryMiB)
+	}
+	if present := runtime.NumCPU(); int(p.cfg.CPUs) > present {
+		err = fmt.Errorf("%w (its %d processors may be too many; the host has %d)", err, p.cfg.CPUs, present)
 	}
 	return nil, &acceleratorError{name: accelerator, cause: err}
 }

@@ -3,11 +3,9 @@ package vz
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/sluicenet/sluice/hv"
 )
@@ -17,7 +15,7 @@ import (
 // for the life of the process.
 func (h *Hypervisor) Probe(ctx context.Context) hv.Report {
 	if _, err := h.framework.limits(); err != nil {
-		return reportOf(err)
+		return hv.ReportOf(err)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -35,12 +33,12 @@ func (h *Hypervisor) Probe(ctx context.Context) hv.Report {
 func (h *Hypervisor) probe(ctx context.Context) hv.Report {
 	self, err := os.Executable()
 	if err != nil {
-		return reportOf(err)
+		return hv.ReportOf(err)
 	}
 	// The entitlement is the program's: a process can't get it while it runs.
 	program, err := h.signer.executable(ctx, self)
 	if err != nil {
-		return reportOf(&unusableError{err, "xcode-select --install, or set SLUICE_EXECUTABLE to a sluice that is signed with " + entitlement})
+		return hv.ReportOf(&unusableError{err, "xcode-select --install, or set SLUICE_EXECUTABLE to a sluice that is signed with " + entitlement})
 	}
 	if program == self {
 		return h.try(ctx)
@@ -51,7 +49,7 @@ func (h *Hypervisor) probe(ctx context.Context) hv.Report {
 		err = json.Unmarshal(out, &r)
 	}
 	if err != nil {
-		return reportOf(fmt.Errorf("try a guest in a signed copy of this program: %w", err))
+		return hv.ReportOf(fmt.Errorf("try a guest in a signed copy of this program: %w", err))
 	}
 	return r
 }
@@ -70,33 +68,23 @@ func Main() {
 func (h *Hypervisor) try(ctx context.Context) hv.Report {
 	dir, err := os.MkdirTemp("", "sluice-vz-probe-")
 	if err != nil {
-		return reportOf(err)
+		return hv.ReportOf(err)
 	}
 	defer os.RemoveAll(dir)
 	root := filepath.Join(dir, "root")
 	if err := os.WriteFile(root, make([]byte, mebibyte), 0o600); err != nil {
-		return reportOf(err)
+		return hv.ReportOf(err)
 	}
 	v, err := h.start(ctx, hv.Config{Name: "probe", NIC: &hv.NIC{}, Disks: []hv.Disk{{Path: root, ReadOnly: true, Format: hv.Ext4}}}, virtualMachine.start)
 	if err != nil {
-		return reportOf(err)
+		return hv.ReportOf(err)
 	}
 	err = v.awaitReady(ctx)
 	v.Close()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err != nil && v.told.Failure == "" {
-		return reportOf(err)
+		return hv.ReportOf(err)
 	}
 	return hv.Report{Usable: true, Reason: "a guest booted"}
-}
-
-// reportOf returns the report of what an error showed.
-func reportOf(err error) hv.Report {
-	r := hv.Report{Reason: strings.ReplaceAll(err.Error(), "\n", "; ")}
-	var unusable *unusableError
-	if errors.As(err, &unusable) {
-		r.Fix = unusable.fix
-	}
-	return r
 }

@@ -86,6 +86,7 @@ type unusableError struct {
 }
 
 func (e *unusableError) Error() string   { return e.cause.Error() }
+func (e *unusableError) Help() string    { return e.fix }
 func (e *unusableError) Unwrap() []error { return []error{e.cause, errors.ErrUnsupported} }
 
 // A stream is our end of a guest's port. Its Close is told to the machine, whose

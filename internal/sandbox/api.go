@@ -1,13 +1,13 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
+	"github.com/sluicenet/sluice/hv"
 	"github.com/sluicenet/sluice/internal/control"
-	"github.com/sluicenet/sluice/internal/guest/kernel"
 )
 
 var _ control.Sandbox = (*Sandbox)(nil)
@@ -149,11 +149,7 @@ func startFailure(step string, err error) error {
 	f := *control.AsFailure(err)
 	f.Message = step + ": " + f.Message
 	if f.Kind == control.KindUnsupported {
-		f.Hint = "sluice doctor says what this machine lacks"
-	}
-	var missing *kernel.MissingError
-	if errors.As(err, &missing) {
-		f.Hint = missing.Fix
+		f.Hint = cmp.Or(hv.HelpFor(err), "sluice doctor says what this machine lacks")
 	}
 	return &f
 }

@@ -88,6 +88,9 @@ func (e *MissingError) Error() string {
 	return "no kernel for guests was found in /boot, nor libkrunfw"
 }
 
+// Help returns Fix.
+func (e *MissingError) Help() string { return e.Fix }
+
 // Is reports whether target is errors.ErrUnsupported.
 func (e *MissingError) Is(target error) bool { return target == errors.ErrUnsupported }
 

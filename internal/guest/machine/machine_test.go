@@ -94,8 +94,8 @@ func TestSetupOf(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want %+v", row.name, got, err, row.want)
 		}
 	}
-	if _, err := SetupOf(mounts(hv.Mount{Target: "/src", Source: "/home"})); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("%v; want it to match ErrUnsupported", err)
+	if _, err := SetupOf(mounts(hv.Mount{Target: "/src", Source: "/home"})); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(hv.HelpFor(err), "copy it in") {
+		t.Errorf("%v, %q; want it to match ErrUnsupported, and a way out", err, hv.HelpFor(err))
 	}
 }
 

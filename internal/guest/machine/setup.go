@@ -188,7 +188,7 @@ func parseSetup(commandLine string) (Setup, error) {
 // found, how the host is reached and how the machine ends is the hypervisor's.
 func SetupOf(cfg hv.Config) (Setup, error) {
 	if cfg.Stdio != [3]*os.File{} {
-		return Setup{}, &refusal{"a machine's commands can't have the host's files as their standard ones"}
+		return Setup{}, &refusal{"a machine's commands can't have the host's files as their standard ones", "use the backend namespace"}
 	}
 	s, err := rootOf(cfg)
 	if err != nil {
@@ -197,7 +197,7 @@ func SetupOf(cfg hv.Config) (Setup, error) {
 	size := 0
 	for _, m := range cfg.Mounts {
 		if m.Source != "" {
-			return Setup{}, &refusal{fmt.Sprintf("a machine can't show %q of the host's at %q: copy it in, or use a namespace", m.Source, m.Target)}
+			return Setup{}, &refusal{fmt.Sprintf("a machine can't show %q of the host's at %q", m.Source, m.Target), "copy it in, or use the backend namespace"}
 		}
 		d := MemoryDir{Path: m.Target, SizeMiB: m.SizeMiB, ReadOnly: m.ReadOnly, NoExec: m.NoExec}
 		if err := d.check(); err != nil {
@@ -219,7 +219,7 @@ func rootOf(cfg hv.Config) (Setup, error) {
 	case cfg.Root != "":
 		return Setup{Root: virtiofs}, nil
 	case len(cfg.Disks) == 0:
-		return Setup{}, &refusal{"a machine needs an image for its root"}
+		return Setup{}, &refusal{"a machine needs an image for its root", "name one, or use the backend namespace"}
 	case cfg.Disks[0].Format == hv.Raw:
 		return Setup{}, fmt.Errorf("the root's disk %q has no file system that is known", cfg.Disks[0].Path)
 	}
@@ -231,8 +231,10 @@ func rootOf(cfg hv.Config) (Setup, error) {
 	return s, nil
 }
 
-// A refusal says what no machine can be. It is an errors.ErrUnsupported.
-type refusal struct{ what string }
+// A refusal says what no machine can be, and what helps. It is an
+// errors.ErrUnsupported.
+type refusal struct{ what, fix string }
 
 func (r *refusal) Error() string        { return r.what }
+func (r *refusal) Help() string         { return r.fix }
 func (r *refusal) Is(target error) bool { return target == errors.ErrUnsupported }
