@@ -86,14 +86,20 @@ type SandboxConfig struct {
 	PortBindings []PortBinding     `json:"port_bindings,omitempty"` // with explicit addresses
 	Secrets      []SecretEntry     `json:"secrets,omitempty"`
 
-	hypervisor hv.Hypervisor
-	events     func(Event)
-	logger     *slog.Logger
-	progress   func(PullProgress)
-	stdio      *[3]*os.File // nil: those of this program
+	local
 
 	image      *imageDefaults // nil without an image, and before it was pulled
 	bootKernel string         // path of the kernel to boot; "" without one, and before it was pulled
+}
+
+// local is the part of a configuration that can't leave the program which made it.
+type local struct {
+	hypervisor hv.Hypervisor
+	events     func(Event)
+	eventTypes []string // that events gets; none means all
+	logger     *slog.Logger
+	progress   func(PullProgress)
+	stdio      *[3]*os.File // nil: those of this program
 }
 
 // keep reports whether what the sandbox leaves stays.

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"time"
+
+	"github.com/sluicenet/sluice/internal/control"
 )
 
 // The types of events that this version writes.
@@ -33,6 +35,10 @@ const (
 	EventSandboxStarted  = "sandbox.started"  // the guest is ready
 	EventSandboxStopped  = "sandbox.stopped"  // the last event
 )
+
+// EventDenied stands, where types of events are asked for, for each that tells of a
+// denial, as [Event.Denies] says.
+const EventDenied = control.EventDenied
 
 // An Event is something that happened in a sandbox: one line of its file of
 // events. Fields that a type doesn't have are zero. Later versions may write
@@ -62,6 +68,7 @@ type Event struct {
 	Attrs   map[string]any `json:"attrs,omitempty"`   // sandbox.log
 	Source  string         `json:"source,omitempty"`  // sandbox.stopped: what ended it
 	Denied  uint64         `json:"denied,omitempty"`  // sandbox.stopped: flows and queries denied in all
+	Allowed uint64         `json:"allowed,omitempty"` // sandbox.stopped: flows allowed in all
 
 	line []byte // as it was written
 }

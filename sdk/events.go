@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
-	"strings"
+	"slices"
 
 	"github.com/sluicenet/sluice/internal/control"
 )
@@ -16,7 +16,7 @@ import (
 // from the first on.
 type EventFilter struct {
 	// Types are the types of events, or their beginnings up to a dot: flow.deny,
-	// or flow for all of flows. None means all.
+	// or flow for all of flows; or EventDenied. None means all.
 	Types []string
 	// Denied leaves out what doesn't tell of a denial.
 	Denied bool
@@ -26,20 +26,29 @@ type EventFilter struct {
 	New, Past bool
 }
 
-// matches reports whether e is wanted.
-func (f EventFilter) matches(e Event) bool {
-	if f.Denied && !e.Denies() {
-		return false
+// query returns the filter as the sandbox takes it.
+func (f EventFilter) query() control.EventQuery {
+	q := control.EventQuery{From: max(f.From, 0), Types: f.Types, Denied: f.Denied, Follow: !f.Past}
+	if f.New {
+		q.From = -1
 	}
-	if len(f.Types) == 0 {
-		return true
+	return q
+}
+
+// matches reports whether e is wanted, whenever it was.
+func (f EventFilter) matches(e Event) bool { return f.query().Wants(e.Type, e.Denies()) }
+
+// handedTypes returns the types of the events that are handed over as they come: to
+// the function of WithEvents, the logger, or both.
+func (c *SandboxConfig) handedTypes() []string {
+	logged := []string{EventWarning, EventLog} // see Event.log
+	switch {
+	case c.events == nil:
+		return logged
+	case c.logger == nil || len(c.eventTypes) == 0:
+		return c.eventTypes
 	}
-	for _, t := range f.Types {
-		if e.Type == t || strings.HasPrefix(e.Type, t+".") {
-			return true
-		}
-	}
-	return false
+	return slices.Concat(c.eventTypes, logged)
 }
 
 // Events returns the sandbox's events: those that were, then those to come, until
@@ -62,20 +71,12 @@ func (s *Sandbox) events(ctx context.Context, filter EventFilter, yield func(Eve
 	if err := s.usable(verb); err != nil {
 		return err
 	}
-	from := max(filter.From, 0)
-	if filter.New {
-		from = -1
-	}
-	open := s.client.Events
-	if filter.Past {
-		open = s.client.PastEvents
-	}
-	stream, err := open(ctx, from)
+	stream, err := s.client.Events(ctx, filter.query())
 	if err != nil {
 		return s.failure(verb, err)
 	}
 	defer stream.Close()
-	err = eachEvent(stream, func(e Event) bool { return !filter.matches(e) || yield(e, nil) })
+	err = eachEvent(stream, func(e Event) bool { return yield(e, nil) })
 	switch {
 	case ctx.Err() != nil:
 		return s.failure(verb, control.Cause(ctx))

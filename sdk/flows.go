@@ -53,6 +53,7 @@ type NetworkStats struct {
 	DNS                             map[string]uint64 // the resolver's counters, by name
 	TCPFlows                        int               // open now
 	HeldFlows                       int               // of these, without an answer of the host yet
+	Allowed                         uint64            // flows
 	Denied                          uint64            // flows and queries
 }
 
@@ -71,6 +72,7 @@ func (s *Sandbox) NetworkStats(ctx context.Context) (*NetworkStats, error) {
 		DNS:             st.DNS,
 		TCPFlows:        st.TCPFlows,
 		HeldFlows:       st.HeldFlows,
+		Allowed:         st.Allowed,
 		Denied:          st.Denied,
 	}, nil
 }

@@ -254,8 +254,11 @@ func WithSecrets(secrets ...SecretEntry) SandboxOption {
 // itself: events that pile up beyond a bound are dropped, and an event says how
 // many. f may use the sandbox, and Close it; a goroutine that f waits for must not
 // close it, since Close waits for f.
-func WithEvents(f func(Event)) SandboxOption {
-	return func(c *SandboxConfig) { c.events = f }
+//
+// With types f gets only events of these, as [EventFilter] has them. What a guest
+// causes by the thousand, flows, costs next to nothing where nobody asks for it.
+func WithEvents(f func(Event), types ...string) SandboxOption {
+	return func(c *SandboxConfig) { c.events, c.eventTypes = f, types }
 }
 
 // WithLogger sends the sandbox's own remarks to l; nil, the default, drops them.

@@ -61,7 +61,7 @@ func newSandbox(name string, cfg SandboxConfig, h host, owned bool) (*Sandbox, e
 		return s, nil
 	}
 	// Once this has returned no event is missed, however short the rest is.
-	events, err := s.client.Events(s.leave, 0)
+	events, err := s.client.Events(s.leave, control.EventQuery{Types: cfg.handedTypes(), Follow: true})
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -120,9 +120,9 @@ type SandboxStopResult struct {
 	// Source is what ended it: stop, kill, creator, guest, signal, drain, limit,
 	// idle or violation (of a secret); nil if it crashed.
 	Source *string
-	// Denied counts the flows and queries that were denied, those too whose
-	// events found no room; 0 if it crashed.
-	Denied uint64
+	// Allowed counts the flows that were allowed, and Denied the flows and queries
+	// that were denied, those too whose events found no room; 0 if it crashed.
+	Allowed, Denied uint64
 }
 
 // stopResult returns how a sandbox ended; a nil e means that it crashed.
@@ -131,7 +131,8 @@ func stopResult(name string, e *control.Ended, now time.Time) SandboxStopResult 
 	if e == nil {
 		return r
 	}
-	r.Status, r.ObservedAt, r.Source, r.Denied = SandboxStatusStopped, e.At, &e.Source, e.Denied
+	r.Status, r.ObservedAt, r.Source = SandboxStatusStopped, e.At, &e.Source
+	r.Allowed, r.Denied = e.Allowed, e.Denied
 	if e.Exit.Signal != 0 {
 		r.Signal = &e.Exit.Signal
 	} else if e.Exit.Code >= 0 {
@@ -214,11 +215,12 @@ func (s *Sandbox) readEvents(stream io.ReadCloser) {
 	s.reading.Store(goroutineID())
 	defer s.reading.Store(0)
 	defer stream.Close()
+	wanted := EventFilter{Types: s.cfg.eventTypes}
 	err := eachEvent(stream, func(e Event) bool {
 		if s.cfg.logger != nil {
 			e.log(s.cfg.logger)
 		}
-		if s.cfg.events != nil {
+		if s.cfg.events != nil && wanted.matches(e) {
 			s.cfg.events(e)
 		}
 		return true

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -355,6 +356,30 @@ func TestEvents(t *testing.T) {
 		if e.Version != 1 || e.Seq != int64(i) || e.Sandbox != "events" || e.Time.IsZero() {
 			t.Errorf("event %d: %s", i, e.Line())
 		}
+	}
+}
+
+// TestEventTypes checks that a function which asks for types of events gets no
+// others, also where a logger needs more.
+func TestEventTypes(t *testing.T) {
+	t.Parallel()
+	var seen log
+	var remarks bytes.Buffer
+	sb := mustCreate(t, "event-types", m.WithHypervisor(&hvtest.Fake{}),
+		m.WithEvents(seen.add, m.EventDenied, "sandbox"), m.WithLogger(slog.New(slog.NewTextHandler(&remarks, nil))),
+		m.WithNetwork(&m.NetworkConfig{Rules: []m.PolicyRule{{Action: "allow", Destination: "10.0.0.0/8"}}}))
+	if err := sb.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var types []string
+	for _, e := range seen.events {
+		types = append(types, e.Type)
+	}
+	if !slices.Contains(types, m.EventSandboxStarted) || !slices.Contains(types, m.EventSandboxStopped) || slices.Contains(types, m.EventWarning) {
+		t.Errorf("the function got %q", types)
+	}
+	if !strings.Contains(remarks.String(), "no name can be looked up") {
+		t.Errorf("the logger got %q", remarks.String())
 	}
 }
 

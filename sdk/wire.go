@@ -75,8 +75,7 @@ func (c *SandboxConfig) clone() (SandboxConfig, error) {
 	}
 	out.Replace, out.ReplaceWithTimeout = c.Replace, c.ReplaceWithTimeout
 	out.RegistryAuth, out.RegistryCACerts = c.RegistryAuth, c.RegistryCACerts
-	out.hypervisor, out.events, out.logger = c.hypervisor, c.events, c.logger
-	out.progress, out.stdio = c.progress, c.stdio
+	out.local = c.local
 	return out, nil
 }
 

@@ -70,8 +70,8 @@ func TestWire(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	callers := cmpopts.IgnoreFields(SandboxConfig{}, "Replace", "ReplaceWithTimeout", "RegistryAuth", "RegistryCACerts")
-	if diff := cmp.Diff(cfg, got, callers, cmp.AllowUnexported(SandboxConfig{}), cmpopts.IgnoreFields(SandboxConfig{}, "events")); diff != "" {
+	callers := cmpopts.IgnoreFields(SandboxConfig{}, "Replace", "ReplaceWithTimeout", "RegistryAuth", "RegistryCACerts", "local")
+	if diff := cmp.Diff(cfg, got, callers, cmp.AllowUnexported(SandboxConfig{})); diff != "" {
 		t.Errorf("what crosses differs:\n%s", diff)
 	}
 	text, err := json.Marshal(kept{Config: cfg, Image: cfg.image})

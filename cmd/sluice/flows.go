@@ -39,7 +39,7 @@ run if it was kept. Without a name, of the only one that runs.`,
 	}
 	flags := cmd.Flags()
 	flags.BoolVarP(&follow, "follow", "f", false, "go on as more happens, until the sandbox's end")
-	flags.StringSliceVar(&filter.Types, "type", nil, "only of a `TYPE`: flow.deny, or flow for all of flows")
+	flags.StringSliceVar(&filter.Types, "type", nil, "only of a `TYPE`: flow.deny, flow for all of flows, or denied")
 	flags.BoolVar(&filter.Denied, "denied", false, "only what tells of a denial")
 	flags.BoolVar(&filter.New, "new", false, "leave out what was before; with --follow")
 	return cmd

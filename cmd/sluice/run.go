@@ -91,12 +91,12 @@ func (f *runFlags) run(cmd *cobra.Command, c *console, args []string) (int, erro
 	if err != nil {
 		return codeRun, err
 	}
-	opts = append(opts, m.WithEvents(w.event), m.WithStdio(c.in, c.out, c.err))
+	opts = append(opts, m.WithEvents(w.event, w.types()...), m.WithStdio(c.in, c.out, c.err))
 	code, end, err := f.attach(cmd.Context(), c, opts, command)
 	if m.IsKind(err, m.ErrSandboxNotRunning) || m.IsKind(err, m.ErrSecretViolation) {
 		code, err = w.ended(end, code, err)
 	}
-	err = errors.Join(err, w.close(end != nil))
+	err = errors.Join(err, w.close(end))
 	if err == nil && code == 0 && f.failOnDeny && end != nil && end.Denied > 0 {
 		return codeDenied, nil
 	}

@@ -62,6 +62,18 @@ func (s *summary) add(e m.Event) {
 	}
 }
 
+// complete counts, from the sandbox's end, what no event told of: events that were
+// dropped, and allowed flows unless listed says that they were asked for. A sandbox
+// that crashed has counted nothing.
+func (s *summary) complete(end *m.SandboxStopResult, listed bool) {
+	denials, flows := end.Denied-min(s.denials, end.Denied), end.Allowed-min(s.flows, end.Allowed)
+	s.denials, s.flows = s.denials+denials, s.flows+flows
+	s.other += denials
+	if listed {
+		s.other += flows
+	}
+}
+
 // row returns the row of an event, nil if there are too many.
 func (s *summary) row(verdict string, e m.Event) *row {
 	n := noticeOf(e)

@@ -59,6 +59,23 @@ func newWatcher(c *console, f *runFlags) (*watcher, error) {
 	return w, nil
 }
 
+// types returns the types of the events that the watcher has to see, none for all. A
+// guest may open thousands of flows a second: to read of each in order to count them
+// would cost a tenth of what they cost, so only a summary that lists them does.
+func (w *watcher) types() []string {
+	if w.lines != nil || w.verbose {
+		return nil
+	}
+	told := []string{
+		m.EventDenied, m.EventDropped, m.EventLimitHit, m.EventWarning,
+		m.EventSecretBlock, m.EventSecretSkip, m.EventTLSFail,
+	}
+	if w.format != "" {
+		told = append(told, m.EventFlowOpen, m.EventFlowClose)
+	}
+	return told
+}
+
 // event takes one event.
 func (w *watcher) event(e m.Event) {
 	if w.lines != nil {
@@ -95,9 +112,11 @@ func (w *watcher) write(line []byte) {
 	}
 }
 
-// close prints the summary, if there was a sandbox, and closes the file.
-func (w *watcher) close(began bool) error {
-	if began {
+// close prints the summary and closes the file; end is the sandbox's, nil if there
+// was none.
+func (w *watcher) close(end *m.SandboxStopResult) error {
+	if end != nil {
+		w.summary.complete(end, w.format != "")
 		w.summary.print(w.c, w.format)
 	}
 	if w.file != nil {

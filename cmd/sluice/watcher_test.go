@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -174,6 +175,59 @@ func TestSummary(t *testing.T) {
 	}
 }
 
+// TestSummaryCompletes checks that what no event told of is counted all the same.
+func TestSummaryCompletes(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		end    m.SandboxStopResult
+		listed bool
+		want   string
+	}{
+		{"all was told", m.SandboxStopResult{Allowed: 0, Denied: 1}, true, "0 flows allowed, 1 denied"},
+		{"flows weren't asked for", m.SandboxStopResult{Allowed: 9, Denied: 1}, false, "9 flows allowed, 1 denied"},
+		{"flows were lost", m.SandboxStopResult{Allowed: 9, Denied: 1}, true, "9 flows allowed, 1 denied, 9 of them not listed"},
+		{"denials were lost", m.SandboxStopResult{Allowed: 9, Denied: 3}, false, "9 flows allowed, 3 denied, 2 of them not listed"},
+		{"a crash", m.SandboxStopResult{}, true, "0 flows allowed, 1 denied"},
+	} {
+		var s summary
+		s.add(parseEvents(t, denial(`"addr":"10.0.0.1","port":80`, byDefault))[0])
+		s.complete(&tt.end, tt.listed)
+		if got := s.headline(); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestWatchedTypes checks that flows are read of only where something tells them.
+func TestWatchedTypes(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		flags runFlags
+		all   bool
+		flows bool
+	}{
+		{"by default", runFlags{}, false, false},
+		{"a summary", runFlags{summary: "md"}, false, true},
+		{"events", runFlags{events: os.DevNull}, true, true},
+		{"verbose", runFlags{verbose: true, summary: "text"}, true, true},
+	} {
+		c, _, _ := newTestConsole(t)
+		w, err := newWatcher(c, &tt.flags)
+		if err != nil {
+			t.Fatal(err)
+		}
+		types := w.types()
+		if all := len(types) == 0; all != tt.all || !all && slices.Contains(types, m.EventFlowOpen) != tt.flows {
+			t.Errorf("%s: %q", tt.name, types)
+		}
+		if err := w.close(nil); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestConsole checks heads, colours and quiet.
 func TestConsole(t *testing.T) {
 	t.Parallel()
@@ -209,7 +263,7 @@ func TestEventsFlag(t *testing.T) {
 		t.Skipf("no /dev/full: %v", err)
 	}
 	w.event(m.Event{Type: m.EventWarning})
-	if err := w.close(true); err == nil || !strings.HasPrefix(err.Error(), "--events: ") {
+	if err := w.close(&m.SandboxStopResult{}); err == nil || !strings.HasPrefix(err.Error(), "--events: ") {
 		t.Errorf("a full disk: %v", err)
 	}
 }

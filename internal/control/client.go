@@ -112,27 +112,6 @@ func (c *Client) Detach(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/v1/detach", nil, nil)
 }
 
-// Events opens the stream of events, JSON lines, from number from on; from < 0
-// means the next one. It returns when nothing from then on is missed. The
-// stream ends after the sandbox's last event, or with ctx; the caller closes
-// it.
-func (c *Client) Events(ctx context.Context, from int64) (io.ReadCloser, error) {
-	return c.events(ctx, from, true)
-}
-
-// PastEvents is Events, but ends with the last event that there is now.
-func (c *Client) PastEvents(ctx context.Context, from int64) (io.ReadCloser, error) {
-	return c.events(ctx, from, false)
-}
-
-func (c *Client) events(ctx context.Context, from int64, follow bool) (io.ReadCloser, error) {
-	resp, err := c.do(ctx, http.MethodGet, fmt.Sprintf("/v1/events?from=%d&follow=%t", from, follow), nil)
-	if err != nil {
-		return nil, err
-	}
-	return resp.Body, nil
-}
-
 // ask is call for an answer of type T.
 func ask[T any](ctx context.Context, c *Client, method, path string, in any) (T, error) {
 	var out T

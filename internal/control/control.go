@@ -8,7 +8,7 @@
 //
 //	GET  /v1/sandbox           what it is: Info
 //	GET  /v1/wait              answers when it has ended: Ended
-//	GET  /v1/events?from=SEQ&follow=BOOL
+//	GET  /v1/events?from=SEQ&follow=BOOL&types=flow.deny,dns&denied=BOOL
 //	                           its events from that number on, JSON lines; -1 is the next
 //	POST /v1/run               Command; answers when that has ended: Exit
 //	POST /v1/signal            {"signal": N} to the running command
@@ -119,6 +119,8 @@ type Ended struct {
 	Exit   Exit      `json:"exit"` // of the guest's first process
 	At     time.Time `json:"at"`
 	Denied uint64    `json:"denied"` // as Info.Denied, at the end
+	// Allowed counts the flows that were allowed, also before any event is dropped.
+	Allowed uint64 `json:"allowed"`
 }
 
 // A Failure is an error that crosses the process's border.

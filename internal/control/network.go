@@ -36,6 +36,7 @@ type Stats struct {
 	TCPFlows        int               `json:"tcp_flows"`
 	HeldFlows       int               `json:"held_flows"` // of the TCP flows: the host hasn't answered yet
 	DNS             map[string]uint64 `json:"dns"`        // the resolver's counters, by name
+	Allowed         uint64            `json:"allowed"`    // flows
 	Denied          uint64            `json:"denied"`     // flows and queries
 }
 

@@ -27,10 +27,10 @@ type Sandbox interface {
 	Ports() []Port
 	Publish(p Port) (Port, error)
 	Unpublish(p Port) error
-	// Events calls write with lines of events, each ended by a line feed, from
-	// number from on; from < 0 means the next one. With follow it goes on until
-	// the last one was written, ctx ends or write fails.
-	Events(ctx context.Context, from int64, follow bool, write func(lines []byte) error) error
+	// Events calls write with the lines of the events that q asks for, each ended by
+	// a line feed. Where q follows, it goes on until the last one was written, ctx
+	// ends or write fails.
+	Events(ctx context.Context, q EventQuery, write func(lines []byte) error) error
 
 	Guest
 	Life

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"strconv"
 	"time"
 )
 
@@ -94,36 +93,6 @@ func (h *handler) wait(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	reply(w, ended)
-}
-
-func (h *handler) events(w http.ResponseWriter, r *http.Request) {
-	from := int64(-1)
-	if text := r.FormValue("from"); text != "" {
-		var err error
-		if from, err = strconv.ParseInt(text, 10, 64); err != nil {
-			fail(w, &Failure{Kind: KindArgument, Message: fmt.Sprintf("from: %q: want the number of an event", text)})
-			return
-		}
-	}
-	follow := true
-	if text := r.FormValue("follow"); text != "" {
-		var err error
-		if follow, err = strconv.ParseBool(text); err != nil {
-			fail(w, &Failure{Kind: KindArgument, Message: fmt.Sprintf("follow: %q: want true or false", text)})
-			return
-		}
-	}
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	w.WriteHeader(http.StatusOK)
-	rc := http.NewResponseController(w)
-	_ = rc.Flush() // the header tells the client that nothing from now on is missed
-	// The status is sent, so an error can only end the stream.
-	_ = h.sb.Events(r.Context(), from, follow, func(lines []byte) error {
-		if _, err := w.Write(lines); err != nil {
-			return err
-		}
-		return rc.Flush()
-	})
 }
 
 func (h *handler) run(w http.ResponseWriter, r *http.Request) {

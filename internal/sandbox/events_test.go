@@ -9,11 +9,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/sluicenet/sluice/internal/control"
 	"github.com/sluicenet/sluice/policy"
 )
 
@@ -47,7 +49,7 @@ func decode(t *testing.T, lines []byte) []record {
 func readAll(t *testing.T, r *recorder, from int64) []byte {
 	t.Helper()
 	var all []byte
-	if err := r.read(t.Context(), from, true, func(lines []byte) error { all = append(all, lines...); return nil }); err != nil {
+	if err := r.read(t.Context(), control.EventQuery{From: from, Follow: true}, func(lines []byte) error { all = append(all, lines...); return nil }); err != nil {
 		t.Error(err)
 	}
 	return all
@@ -104,7 +106,7 @@ func TestRecorder(t *testing.T) {
 // and, if they are denials, still count as such.
 func TestRecorderNeverWaits(t *testing.T) {
 	t.Parallel()
-	r := &recorder{sandbox: "test", queue: make(chan record, 2), done: make(chan struct{}), ring: make([][]byte, ringLength), changed: make(chan struct{})}
+	r := &recorder{sandbox: "test", queue: make(chan record, 2), done: make(chan struct{}), ring: make([]ringLine, ringLength), changed: make(chan struct{})}
 	for i := range 5 { // nobody receives yet
 		r.emit(record{Type: typeDeny, Limit: fmt.Sprint(i)})
 	}
@@ -158,6 +160,47 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
+// TestReadersChoose checks that readers get what they ask for, and that counters
+// tell of the rest.
+func TestReadersChoose(t *testing.T) {
+	t.Parallel()
+	r, _ := newTestRecorder(t)
+	deny := &recordVerdict{Action: policy.Deny.String()}
+	for _, rec := range []record{
+		{Type: typeOpen}, {Type: typeDeny}, {Type: "flow.close"}, {Type: typeQuery}, {Type: typeQuery, Verdict: deny}, {Type: typeWarning}, {Type: typeOpen},
+	} {
+		r.emit(rec)
+	}
+	r.close()
+	for _, tt := range []struct {
+		name string
+		q    control.EventQuery
+		want []int64 // numbers
+	}{
+		{"all", control.EventQuery{}, []int64{0, 1, 2, 3, 4, 5, 6}},
+		{"a type", control.EventQuery{Types: []string{"flow"}}, []int64{0, 1, 2, 6}},
+		{"types", control.EventQuery{Types: []string{typeWarning, control.EventDenied}, Follow: true}, []int64{1, 4, 5}},
+		{"denials", control.EventQuery{Denied: true}, []int64{1, 4}},
+		{"from a number on", control.EventQuery{From: 1, Types: []string{typeOpen}}, []int64{6}},
+		{"nothing", control.EventQuery{Types: []string{"none"}, Follow: true}, nil},
+	} {
+		var lines []byte
+		if err := r.read(t.Context(), tt.q, func(p []byte) error { lines = append(lines, p...); return nil }); err != nil {
+			t.Error(err)
+		}
+		var got []int64
+		for _, rec := range decode(t, lines) {
+			got = append(got, rec.Seq)
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: events %v, want %v", tt.name, got, tt.want)
+		}
+	}
+	if allowed, denied := r.allowed.Load(), r.denied.Load(); allowed != 2 || denied != 2 {
+		t.Errorf("%d allowed and %d denied, want 2 each", allowed, denied)
+	}
+}
+
 // TestReadersEnd checks that a reader ends with its context, and with its own
 // error.
 func TestReadersEnd(t *testing.T) {
@@ -165,12 +208,12 @@ func TestReadersEnd(t *testing.T) {
 	r, _ := newTestRecorder(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := r.read(ctx, -1, true, nil); !errors.Is(err, context.Canceled) {
+	if err := r.read(ctx, control.EventQuery{From: -1, Follow: true}, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("an ended context: %v", err)
 	}
 	r.emit(record{Type: typeWarning})
 	broken := errors.New("broken")
-	if err := r.read(t.Context(), 0, true, func([]byte) error { return broken }); !errors.Is(err, broken) {
+	if err := r.read(t.Context(), control.EventQuery{Follow: true}, func([]byte) error { return broken }); !errors.Is(err, broken) {
 		t.Errorf("a broken writer: %v", err)
 	}
 }

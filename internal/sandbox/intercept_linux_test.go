@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicenet/sluice/internal/control"
 	"github.com/sluicenet/sluice/internal/netlab"
 	"github.com/sluicenet/sluice/policy"
 )
@@ -94,7 +95,7 @@ func TestInterceptGuest(t *testing.T) {
 	if err != nil || stats.BytesToGuest < 1000 || stats.FramesToGuest < 10 {
 		t.Errorf("stats %+v, %v", stats, err)
 	}
-	stream, err := c.PastEvents(ctx, 0)
+	stream, err := c.Events(ctx, control.EventQuery{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +155,7 @@ func TestInterceptPlain(t *testing.T) {
 		if said != tt.heard {
 			t.Errorf("%s: the server hears %q, want %q; the guest %q %q", tt.name, said, tt.heard, got.out, got.errs)
 		}
-		stream, err := c.PastEvents(t.Context(), 0)
+		stream, err := c.Events(t.Context(), control.EventQuery{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -52,7 +52,8 @@ func (s *Sandbox) Flows() []control.Flow {
 
 // Stats implements control.Sandbox.
 func (s *Sandbox) Stats() control.Stats {
-	out := control.Stats{Drops: map[string]uint64{}, DNS: map[string]uint64{}, Denied: s.events.denied.Load()}
+	out := control.Stats{Drops: map[string]uint64{}, DNS: map[string]uint64{}}
+	out.Allowed, out.Denied = s.events.allowed.Load(), s.events.denied.Load()
 	if s.network == nil {
 		return out
 	}

@@ -77,7 +77,7 @@ func TestUpdate(t *testing.T) {
 func events(t *testing.T, s *Sandbox) []string {
 	t.Helper()
 	var lines []string
-	err := s.Events(t.Context(), 0, false, func(p []byte) error {
+	err := s.Events(t.Context(), control.EventQuery{}, func(p []byte) error {
 		lines = append(lines, strings.Split(strings.TrimSuffix(string(p), "\n"), "\n")...)
 		return nil
 	})

@@ -17,6 +17,7 @@ const recordVersion = 1
 // The types of events that are made, or counted, here; packages vnet and dns
 // name the others.
 const (
+	typeOpen    = "flow.open"
 	typeDeny    = "flow.deny"
 	typeQuery   = dns.EventQuery
 	typeDropped = "events.dropped"
@@ -53,6 +54,7 @@ type record struct {
 	Attrs   map[string]any `json:"attrs,omitempty"`   // sandbox.log
 	Source  string         `json:"source,omitempty"`  // sandbox.stopped: what ended it
 	Denied  uint64         `json:"denied,omitempty"`  // sandbox.stopped: flows and queries denied in all
+	Allowed uint64         `json:"allowed,omitempty"` // sandbox.stopped: flows allowed in all
 
 	// network is an event of the network's that only the recorder's goroutine
 	// turns into the fields above; of those it has just Type and Time.

@@ -62,7 +62,7 @@ func TestRecords(t *testing.T) {
 		{Type: typeWarning, Time: at, Message: "think about it"},
 		{Type: typeLog, Time: at, Level: "WARN", Message: "odd", Attrs: map[string]any{"error": "cause"}},
 		{Type: typeStarted, Time: at, Message: "namespace"},
-		{Type: typeStopped, Time: at, Source: "guest", Denied: 2},
+		{Type: typeStopped, Time: at, Source: "guest", Denied: 2, Allowed: 3},
 	} {
 		line := r.line(rec)
 		if !json.Valid(line) {

@@ -540,8 +540,8 @@ func (s *Sandbox) close(ended control.Ended) error {
 		errs = append(errs, s.resolver.Close())
 	}
 	if s.events != nil {
-		ended.Denied = s.events.denied.Load()
-		s.events.emit(record{Type: typeStopped, Time: ended.At, Source: ended.Source, Denied: ended.Denied})
+		ended.Allowed, ended.Denied = s.events.allowed.Load(), s.events.denied.Load()
+		s.events.emit(record{Type: typeStopped, Time: ended.At, Source: ended.Source, Allowed: ended.Allowed, Denied: ended.Denied})
 		s.events.close()
 	}
 	if s.output != nil {
