@@ -210,7 +210,7 @@ var blockedBecause = map[string]string{
 func tlsText(e m.Event) string {
 	text := fmt.Sprintf("TLS of %s: %s", printable(e.TLS.Name), printable(e.TLS.Reason))
 	if e.TLS.Fix != "" {
-		text += "; " + printable(e.TLS.Fix)
+		text += "; " + printable(fixInFlags(e.TLS.Fix, e.TLS.Name))
 	}
 	return text
 }
@@ -263,28 +263,6 @@ func because(v *m.EventVerdict) string {
 		return fmt.Sprintf("%s (%s)", v.Source, v.Reason)
 	}
 	return v.Source
-}
-
-// remedy returns the flags that would allow what was denied: only a default
-// leaves it to them.
-func (w *watcher) remedy(e m.Event) string {
-	if e.Verdict == nil || e.Verdict.Source != "default egress" {
-		return ""
-	}
-	allow := noticeOf(e).target
-	if e.Flow != nil && e.Flow.Dst.Group == "host" {
-		allow = "host"
-		if e.Flow.Dst.Port != 0 {
-			allow += ":" + strconv.Itoa(int(e.Flow.Dst.Port))
-		}
-	}
-	if allow != printable(allow) {
-		return "" // no shell would take it as it is
-	}
-	if w.implicit {
-		return "--network public-only --allow " + allow
-	}
-	return "--allow " + allow
 }
 
 // describe prints an event that isn't worth a line without --verbose.

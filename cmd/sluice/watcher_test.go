@@ -54,6 +54,11 @@ func denial(dst, verdict string) string {
 	return fmt.Sprintf(`{"type":"flow.deny","flow":{"id":1,"direction":"egress","protocol":"tcp","src":{"addr":"172.16.0.2","port":1},"dst":{%s}},"verdict":{"action":"deny",%s}}`, dst, verdict)
 }
 
+// tlsFailure returns the line of a TLS connection that came to nothing.
+func tlsFailure(name, fix string) string {
+	return fmt.Sprintf(`{"type":"tls.fail","tls":{"name":%q,"leg":"guest","reason":"r","fix":"%s"}}`, name, fix)
+}
+
 const byDefault = `"rule":-1,"source":"default egress","reason":"no rule matches"`
 
 // TestNotices checks what is said of events, letter by letter.
@@ -75,6 +80,14 @@ func TestNotices(t *testing.T) {
 		{"echo", "--network none", `{"type":"flow.deny","flow":{"direction":"egress","protocol":"icmpv4","dst":{"addr":"10.0.0.1","group":"private"}},"verdict":{"action":"deny",` + byDefault + `}}`, "denied icmpv4 10.0.0.1 (private): default egress (no rule matches); to allow it: --allow 10.0.0.1"},
 		{"inbound", "", `{"type":"flow.deny","flow":{"direction":"ingress","protocol":"tcp","src":{"addr":"10.0.0.9","port":5,"group":"private"},"dst":{"addr":"172.16.0.2","port":80}},"verdict":{"action":"deny","rule":-1,"source":"default ingress"}}`, "denied tcp 10.0.0.9 to guest port 80 (private): default ingress"},
 		{"a query", "--allow x.example", `{"type":"dns.query","dns":{"name":"y.example","qtype":"A","rcode":"NXDOMAIN"},"verdict":{"action":"deny","rule":-1,"source":"default egress","reason":"no rule permits the name"}}`, "denied dns y.example: default egress (no rule permits the name); to allow it: --allow y.example"},
+		{"a query for a shell", "--allow x.example", `{"type":"dns.query","dns":{"name":";curl${IFS}x|sh;.y","qtype":"A"},"verdict":{"action":"deny","rule":-1,"source":"default egress"}}`, "denied dns ;curl${IFS}x|sh;.y: default egress"},
+		{"a query for a list", "--allow x.example", `{"type":"dns.query","dns":{"name":"x.y,public","qtype":"A"},"verdict":{"action":"deny","rule":-1,"source":"default egress"}}`, "denied dns x.y,public: default egress"},
+		{"a query for a group", "--allow x.example", `{"type":"dns.query","dns":{"name":"public","qtype":"A"},"verdict":{"action":"deny","rule":-1,"source":"default egress"}}`, "denied dns public: default egress"},
+		{"a query for all", "--allow x.example", `{"type":"dns.query","dns":{"name":"*.com","qtype":"A"},"verdict":{"action":"deny","rule":-1,"source":"default egress"}}`, "denied dns *.com: default egress"},
+		{"a hostile SNI", "--network none", denial(`"addr":"1.2.3.4","port":443,"name":"$(x).example"`, byDefault), "denied tcp $(x).example:443: default egress (no rule matches)"},
+		{"pinned", "", tlsFailure("a.example", `if its program pins certificates, set Bypass: [\"a.example\"]`), "TLS of a.example: r; if its program pins certificates, add --tls-bypass a.example"},
+		{"pinned, hostile", "", tlsFailure("a;b.example", `set Bypass: [\"a;b.example\"]`), `TLS of a;b.example: r; set tls.bypass of a --policy file: ["a;b.example"]`},
+		{"no issuer", "", tlsFailure("a.example", `add its issuer to UpstreamCACerts, or ScopedVerifyUpstream {\"a.example\", false} to trust it unseen`), `TLS of a.example: r; add its issuer to tls.upstream_ca_certs of a --policy file, or tls.scoped_verify_upstream {"a.example", false} to trust it unseen`},
 		{"an allowed query", "", `{"type":"dns.query","dns":{"name":"y.example","qtype":"A","rcode":"NOERROR"},"verdict":{"action":"allow","rule":-1,"source":"x"}}`, ""},
 		{"an allowed flow", "", `{"type":"flow.open","flow":{"direction":"egress","protocol":"tcp","dst":{"addr":"1.2.3.4","port":80}},"verdict":{"action":"allow","rule":0,"source":"x"}}`, ""},
 		{"a limit", "", `{"type":"limit.hit","limit":"tcp.flows"}`, "the guest ran into the limit tcp.flows"},
