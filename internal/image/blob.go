@@ -51,20 +51,28 @@ func (s *Store) document(ctx context.Context, src source, d v1.Descriptor, t *sc
 	if text, err := s.readDocument(d.Digest); err == nil || src == nil {
 		return text, err
 	}
+	ctx, cancel := s.forDocument(ctx)
+	defer cancel()
 	r, err := src.open(ctx, d)
 	if err != nil {
-		return nil, err
+		return nil, causeOf(ctx, err)
 	}
 	defer r.Close()
 	text, err := io.ReadAll(io.LimitReader(r, s.limits.DocumentBytes+1))
 	if err != nil {
-		return nil, err
+		return nil, causeOf(ctx, err)
 	}
 	if got := hashBytes(text); got != d.Digest || d.Size != 0 && int64(len(text)) != d.Size {
 		return nil, refused("%v: what came has %d bytes and the digest %v", d.Digest, len(text), got)
 	}
 	_, err = s.keepDocument(text, t)
 	return text, err
+}
+
+// forDocument returns a context in which a document is to come.
+func (s *Store) forDocument(ctx context.Context) (context.Context, context.CancelFunc) {
+	patience := s.cfg.documentTimeout()
+	return context.WithTimeoutCause(ctx, patience, fmt.Errorf("no manifest or configuration came within %v", patience))
 }
 
 // readDocument returns a document that the cache has. The error matches

@@ -45,7 +45,12 @@ type Config struct {
 }
 
 func (c *Config) stallTimeout() time.Duration { return cmp.Or(c.StallTimeout, time.Minute) }
-func (c *Config) retryDelay() time.Duration   { return cmp.Or(c.RetryDelay, time.Second) }
+
+// documentTimeout bounds how long a manifest or configuration may take, whose bytes
+// may drip so that it never stalls. They have some kilobytes, Limits.DocumentBytes
+// at the most: that many come in five minutes at 14 kB/s.
+func (c *Config) documentTimeout() time.Duration { return 5 * c.stallTimeout() }
+func (c *Config) retryDelay() time.Duration      { return cmp.Or(c.RetryDelay, time.Second) }
 
 func (c *Config) keychain() authn.Keychain {
 	if c.Keychain == nil {

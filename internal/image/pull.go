@@ -121,12 +121,12 @@ func (s *Store) pullRemote(ctx context.Context, r reference, platform v1.Platfor
 	p.post(Event{Kind: Resolving})
 	if rec, err := s.lookUp(r.name, platform); err != nil {
 		return nil, err
-	} else if rec != nil && src.current(ctx) == rec.Resolved {
+	} else if rec != nil && s.current(ctx, src) == rec.Resolved {
 		if img, err := s.acquire(ctx, rec.Digest, familiar(r.name), nil, p); err == nil {
 			return img, nil
 		}
 	}
-	document, err := src.manifest(ctx)
+	document, err := s.manifestOf(ctx, src)
 	if err != nil {
 		return nil, err
 	}
@@ -134,6 +134,24 @@ func (s *Store) pullRemote(ctx context.Context, r reference, platform v1.Platfor
 		return nil, refused("what came for %v has the digest %v", r.pinned, got)
 	}
 	return s.bring(ctx, incoming{src: src, document: document, names: []string{r.name}, platform: platform}, p)
+}
+
+// current is registry.current within the time that a document has.
+func (s *Store) current(ctx context.Context, src *registry) v1.Hash {
+	ctx, cancel := s.forDocument(ctx)
+	defer cancel()
+	return src.current(ctx)
+}
+
+// manifestOf is registry.manifest within the time that a document has.
+func (s *Store) manifestOf(ctx context.Context, src *registry) ([]byte, error) {
+	ctx, cancel := s.forDocument(ctx)
+	defer cancel()
+	document, err := src.manifest(ctx)
+	if err != nil {
+		return nil, causeOf(ctx, err)
+	}
+	return document, nil
 }
 
 // An incoming is an image on its way into the cache.

@@ -386,14 +386,43 @@ func TestBrokenLine(t *testing.T) {
 				panic(http.ErrAbortHandler)
 			})
 			cfg := testConfig(t)
-			cfg.StallTimeout = 300 * time.Millisecond
+			cfg.StallTimeout = time.Second // longer than what doesn't stall takes on a busy machine
 			img, err := newStore(t, cfg).Pull(t.Context(), ref, PullOptions{})
 			if (err == nil) != row.ok {
 				t.Errorf("%v", err)
 			}
 			if err == nil {
 				img.Close()
-			} else if row.stall && !strings.Contains(err.Error(), "nothing came for 300ms") {
+			} else if row.stall && !strings.Contains(err.Error(), "nothing came for 1s") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// TestDrip shows that a document whose bytes come one by one doesn't come for ever.
+func TestDrip(t *testing.T) {
+	t.Parallel()
+	for _, part := range []string{"/manifests/", "/blobs/"} {
+		t.Run(part, func(t *testing.T) {
+			t.Parallel()
+			h := newHub(t)
+			ref := h.push(t, "r:1", oneFile(t, "x"))
+			h.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, part) {
+					return false
+				}
+				for r.Context().Err() == nil {
+					_, _ = w.Write([]byte(" "))
+					w.(http.Flusher).Flush()
+					time.Sleep(10 * time.Millisecond)
+				}
+				return true
+			})
+			cfg := testConfig(t)
+			cfg.StallTimeout = 500 * time.Millisecond
+			_, err := newStore(t, cfg).Pull(t.Context(), ref, PullOptions{})
+			if err == nil || !strings.Contains(err.Error(), "came within 2.5s") {
 				t.Errorf("%v", err)
 			}
 		})

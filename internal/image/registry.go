@@ -119,7 +119,12 @@ func (r *registry) add(repo name.Repository, roots *x509.CertPool, insecure bool
 		TLSClientConfig:       &tls.Config{RootCAs: roots, InsecureSkipVerify: insecure, MinVersion: tls.VersionTLS12},
 	}
 	r.transport = append(r.transport, t)
-	puller, err := remote.NewPuller(auth, remote.WithTransport(&onlyTLS{t, insecure}), remote.WithUserAgent("sluice"))
+	host, _, err := net.SplitHostPort(repo.RegistryStr())
+	if err != nil {
+		host = repo.RegistryStr() // without a port
+	}
+	only := &onlyTLS{next: t, insecure: insecure, local: isLoopback(host)}
+	puller, err := remote.NewPuller(auth, remote.WithTransport(only), remote.WithUserAgent("sluice"))
 	if err != nil {
 		return err
 	}
@@ -134,15 +139,17 @@ func (r *registry) close() {
 	}
 }
 
-// An onlyTLS refuses requests in plain HTTP, but to this host. The library would
-// fall back to it for private addresses, and follow a redirect.
+// An onlyTLS refuses requests in plain HTTP, but to a registry on this host. The
+// library would fall back to it for private addresses, and follow a redirect: a
+// registry elsewhere could make us ask what listens here.
 type onlyTLS struct {
 	next     http.RoundTripper
 	insecure bool
+	local    bool // the registry is on this host
 }
 
 func (t *onlyTLS) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme != "https" && !t.insecure && !isLoopback(r.URL.Hostname()) {
+	if r.URL.Scheme != "https" && !t.insecure && !(t.local && isLoopback(r.URL.Hostname())) {
 		return nil, fmt.Errorf("%w: %s", errPlainHTTP, r.URL.Host)
 	}
 	return t.next.RoundTrip(r)

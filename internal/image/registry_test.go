@@ -78,6 +78,42 @@ func TestCredentials(t *testing.T) {
 	mustPull(t, newStore(t, cfg), ref, PullOptions{Policy: Always})
 }
 
+// TestRedirect shows that a registry may keep its blobs elsewhere, and that its
+// credentials don't go there.
+func TestRedirect(t *testing.T) {
+	t.Parallel()
+	h, store := newHub(t), newHub(t)
+	img := oneFile(t, "x")
+	ref := h.push(t, "r:1", img)
+	store.push(t, "r:1", img)
+	var mu sync.Mutex
+	var seen []string // what the other host got
+	h.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if _, _, ok := r.BasicAuth(); !ok {
+			w.Header().Set("WWW-Authenticate", `Basic realm="hub"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		}
+		if strings.Contains(r.URL.Path, "/blobs/") {
+			http.Redirect(w, r, "http://"+store.host+r.URL.Path, http.StatusTemporaryRedirect)
+			return true
+		}
+		return false
+	})
+	store.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		seen = append(seen, r.Header.Get("Authorization"))
+		return false
+	})
+	mustPull(t, newStore(t, testConfig(t)), ref, PullOptions{Username: "me", Password: "secret"})
+	mu.Lock()
+	defer mu.Unlock()
+	if len(seen) == 0 || strings.Join(seen, "") != "" {
+		t.Errorf("the other host got the credentials %q", seen)
+	}
+}
+
 // A staticKeychain has the same credentials for all.
 type staticKeychain struct{ authn.Basic }
 
@@ -113,29 +149,32 @@ func TestCertificates(t *testing.T) {
 func TestPlainHTTP(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
-		url      string
-		insecure bool
-		want     bool
+		url             string
+		insecure, local bool
+		want            bool
 	}{
-		{"https://example.com/v2/", false, true},
-		{"http://example.com/v2/", false, false},
-		{"http://example.com/v2/", true, true},
-		{"http://10.0.0.1:5000/v2/", false, false},
-		{"http://registry.local/v2/", false, false},
-		{"http://127.0.0.1:5000/v2/", false, true},
-		{"http://[::1]:5000/v2/", false, true},
-		{"http://localhost:5000/v2/", false, true},
-		{"http://localhost.example.com/v2/", false, false},
-		{"http://127.0.0.1.example.com/v2/", false, false},
+		{"https://example.com/v2/", false, false, true},
+		{"http://example.com/v2/", false, false, false},
+		{"http://example.com/v2/", false, true, false},
+		{"http://example.com/v2/", true, false, true},
+		{"http://10.0.0.1:5000/v2/", false, true, false},
+		{"http://registry.local/v2/", false, true, false},
+		{"http://127.0.0.1:5000/v2/", false, true, true},
+		{"http://127.0.0.1:5000/v2/", false, false, false},
+		{"http://[::1]:5000/v2/", false, true, true},
+		{"http://localhost:5000/v2/", false, true, true},
+		{"http://localhost:5000/v2/", false, false, false},
+		{"http://localhost.example.com/v2/", false, true, false},
+		{"http://127.0.0.1.example.com/v2/", false, true, false},
 	} {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, row.url, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		reached := false
-		_, err = (&onlyTLS{roundTripper(func() { reached = true }), row.insecure}).RoundTrip(r)
+		_, err = (&onlyTLS{roundTripper(func() { reached = true }), row.insecure, row.local}).RoundTrip(r)
 		if reached != row.want || !row.want && !errors.Is(err, errPlainHTTP) {
-			t.Errorf("%s, insecure %t: sent: %t (%v), want %t", row.url, row.insecure, reached, err, row.want)
+			t.Errorf("%s, insecure %t, local %t: sent: %t (%v), want %t", row.url, row.insecure, row.local, reached, err, row.want)
 		}
 	}
 }
