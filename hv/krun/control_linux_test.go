@@ -7,8 +7,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluicenet/sluice/hv"
 )
 
 // An error that crosses from the machine's process keeps what callers act on.
@@ -81,4 +84,27 @@ func TestControlMessages(t *testing.T) {
 	if err := receive(ours, &query{}); err == nil {
 		t.Error("a message came from nobody")
 	}
+}
+
+// Whatever a machine's process that was broken into reports is an error of one line,
+// which no terminal acts on.
+func FuzzReport(f *testing.F) {
+	f.Add([]byte(`{"failure":{"text":"no\u001b[2J\nreally","errno":2}}`))
+	f.Add([]byte(`{"failure":{"text":"","fix":"\u202e\u0000"}}`))
+	f.Add([]byte(`{"failure":{"errno":18446744073709551615}}`))
+	f.Add([]byte(`{"offer":{"path":7}}`))
+	f.Fuzz(func(t *testing.T, message []byte) {
+		var r report
+		if json.Unmarshal(message, &r) != nil || r.Failure == nil {
+			return
+		}
+		err := r.Failure.err()
+		for _, text := range []string{err.Error(), hv.HelpFor(err)} {
+			for _, c := range text {
+				if !unicode.IsPrint(c) {
+					t.Errorf("%q has %q", text, c)
+				}
+			}
+		}
+	})
 }

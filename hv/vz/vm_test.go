@@ -133,6 +133,14 @@ func TestBootFails(t *testing.T) {
 	}{
 		{"gives up", func(m *fakeMachine) { m.say("failed no root"); m.become(stopped) }, "gave up: no root"},
 		{"switched off", func(m *fakeMachine) { m.become(stopped) }, "ended before its agent served"},
+		{"panics", func(m *fakeMachine) {
+			io.WriteString(m.plan.console, "[1.0] booting\r\n[1.1] Kernel panic - not syncing: no root\r\n[1.2] CPU: 0\r\n")
+			m.become(stopped)
+		}, `its console ends: "[1.1] Kernel panic - not syncing: no root"`},
+		{"prints what a terminal acts on", func(m *fakeMachine) {
+			io.WriteString(m.plan.console, "\x1b]0;title\a\x1b[2Jfirst\nlast")
+			m.become(failed)
+		}, `its console ends: "]0;title[2Jfirst; last"`},
 		{"the framework fails", func(m *fakeMachine) { m.become(failed) }, "ended before its agent served"},
 		{"not our process 1", func(m *fakeMachine) { m.say("login:") }, "ended before its agent served"},
 	} {

@@ -1,6 +1,10 @@
 package guest
 
-import "golang.org/x/sys/unix"
+import (
+	"math"
+
+	"golang.org/x/sys/unix"
+)
 
 // agentProcesses is how many threads the agent may have when its commands have
 // taken all that is theirs: one for each file that is read or written by a blocking
@@ -24,12 +28,19 @@ func newProcessBound(processes uint64) (processBound, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &now); err != nil {
 		return processBound{}, err
 	}
-	hard := min(now.Max, processes+agentProcesses)
-	b := processBound{
+	b := processBoundOf(processes, now.Max)
+	return b, unix.Setrlimit(unix.RLIMIT_NPROC, &b.agent)
+}
+
+// processBoundOf returns the limits for so many processes of commands, where the
+// starter has set most. Of a limit that doesn't hold both the agent keeps its share,
+// but no more than half: neither must be unable to do anything.
+func processBoundOf(processes, most uint64) processBound {
+	hard := min(most, min(processes, math.MaxUint64-agentProcesses)+agentProcesses)
+	return processBound{
 		commands: unix.Rlimit{Cur: min(processes, hard-min(agentProcesses, hard/2)), Max: hard},
 		agent:    unix.Rlimit{Cur: hard, Max: hard},
 	}
-	return b, unix.Setrlimit(unix.RLIMIT_NPROC, &b.agent)
 }
 
 // within calls start, which makes a process, with the limit of commands.

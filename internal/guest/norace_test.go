@@ -1,6 +1,0 @@
-//go:build !race
-
-package guest
-
-// slowdown is how much slower tests of speed may be.
-const slowdown = 1
