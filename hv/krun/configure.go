@@ -101,6 +101,7 @@ func switchOff(f functions, ctx uint32) error {
 			continue
 		}
 		returned := s.call()
+		// All but vsock: where that can't be switched off, TSI is on.
 		if returned == -int32(syscall.ENOTSUP) && s.function != "krun_disable_implicit_vsock" {
 			continue
 		}
@@ -139,7 +140,8 @@ func fileSteps(f functions, ctx uint32, s spec) []step {
 }
 
 // commandLine returns the command line for a kernel that isn't libkrunfw's: what
-// libkrun gives its own, and the words.
+// libkrun gives its own, and the words. The machine ends by a reset of the keyboard's
+// controller (reboot=k), which is the one that libkrun plays; a panic resets at once.
 func commandLine(s spec) string {
 	words := []string{"reboot=k", "panic=-1", "panic_print=0", "nomodule", "console=hvc0", "quiet"}
 	if s.Initrd == "" {

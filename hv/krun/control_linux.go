@@ -75,7 +75,7 @@ type failedError struct {
 func (e *failedError) Error() string { return e.text }
 func (e *failedError) Unwrap() error { return e.errno }
 
-// send sends a message.
+// send sends a message. A socket of SEQPACKET takes it whole or not at all.
 func send(conn *net.UnixConn, v any) error {
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -88,7 +88,8 @@ func send(conn *net.UnixConn, v any) error {
 	return err
 }
 
-// receive receives a message into v.
+// receive receives a message into v. One that is longer than maxControl is cut off by
+// the kernel, and then it is no JSON.
 func receive(conn *net.UnixConn, v any) error {
 	text := make([]byte, maxControl)
 	n, err := conn.Read(text)

@@ -10,7 +10,7 @@ import (
 	"github.com/sluicenet/sluice/internal/guest/kernel"
 )
 
-// Formats of krun_set_kernel.
+// Formats of krun_set_kernel: KRUN_KERNEL_FORMAT_ in include/libkrun.h.
 const (
 	kernelRaw       = 0 // an arm64 Image
 	kernelELF       = 1

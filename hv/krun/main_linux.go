@@ -49,6 +49,7 @@ func live(control *net.UnixConn) {
 		fail(fmt.Errorf("read query: %w", err))
 		return
 	}
+	// Whose constructors run here, after prepare: in the host's process they never do.
 	f, path, err := openLibrary(q.Libraries)
 	if err != nil {
 		fail(err)
@@ -67,7 +68,8 @@ func live(control *net.UnixConn) {
 		fail(fmt.Errorf("read spec: %w", err))
 		return
 	}
-	// They end with the process.
+	// They end with the process, and begin before the first call that may take long: a
+	// host that dies meanwhile leaves nothing.
 	go obey(control, s.Dir)
 	go dieOfSignal(s.Dir)
 	go dieWithAgent()
@@ -85,6 +87,7 @@ func live(control *net.UnixConn) {
 	if err := send(control, report{Ready: true}); err != nil {
 		return
 	}
+	// It ends the process when the guest ends, so what returns is an error.
 	fail(result("krun_start_enter", f.startEnter(ctx)))
 }
 
@@ -121,7 +124,7 @@ func closeInherited(last int) error {
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
+	for _, e := range entries { // of ReadDir's own too, which is closed by now
 		fd, err := strconv.Atoi(e.Name())
 		if err != nil || fd <= last {
 			continue

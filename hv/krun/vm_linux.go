@@ -66,11 +66,13 @@ func (v *vm) run(p plugged, console io.Writer, started chan<- error) {
 	// ended is in ProcessState.
 	_ = v.cmd.Wait()
 	v.mu.Lock()
-	v.ended = true
+	v.ended = true // before readers are waited for: read adds none any more
 	if v.door != nil {
 		v.door.Close() // nobody will come
 	}
 	v.mu.Unlock()
+	// What it said is in sockets and pipes still, and all of it counts: the exit code is
+	// process 1's last word.
 	v.readers.Wait()
 	p.close()
 	v.mu.Lock()

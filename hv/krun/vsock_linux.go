@@ -54,6 +54,7 @@ func (l *listener) accept(i, pid int, deadline time.Time) (*net.UnixConn, error)
 	if err != nil {
 		return nil, err
 	}
+	// The kernel's word on who called connect, not the caller's.
 	raw, err := conn.SyscallConn()
 	if err == nil {
 		var cred *unix.Ucred
@@ -81,6 +82,7 @@ func (v *vm) meet() error {
 		if agent, err = v.door.accept(0, v.cmd.Process.Pid, deadline); err != nil {
 			status.Close()
 		} else {
+			// In place of the port's, which such a library has no use for.
 			v.mu.Lock()
 			v.status.Close()
 			v.status = status

@@ -13,7 +13,8 @@ import (
 	"github.com/sluicenet/sluice/internal/guest/machine"
 )
 
-// Sizes of a guest where the caller leaves them to us.
+// Sizes of a guest where the caller leaves them to us: those of the other backends, so
+// that a sandbox is the same on each.
 const (
 	defaultCPUs      = 1
 	defaultMemoryMiB = 512
@@ -31,6 +32,7 @@ func newPlan(cfg hv.Config, l limits) (plan, error) {
 	case p.cpus < l.minCPUs || p.cpus > l.maxCPUs:
 		return plan{}, fmt.Errorf("%d processors: this machine gives a guest %d to %d", p.cpus, l.minCPUs, l.maxCPUs)
 	}
+	// Before anything is found or made: what no machine can be is the caller's error.
 	setup, err := setupOf(cfg)
 	if err != nil {
 		return plan{}, err
@@ -43,6 +45,7 @@ func newPlan(cfg hv.Config, l limits) (plan, error) {
 		if err != nil {
 			return plan{}, err
 		}
+		// EROFS is never written, so that nobody needs the file open for it.
 		p.disks = append(p.disks, disk{path: path, readOnly: d.ReadOnly || d.Format == hv.EROFS})
 		switch {
 		case i == 0:

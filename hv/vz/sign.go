@@ -119,6 +119,7 @@ func (s signer) place(path string) (string, error) {
 		}
 		dir = filepath.Join(user, "sluice", "signed")
 	}
+	// 64 bits: the directory is the user's, who has nobody to deceive there.
 	return filepath.Join(dir, filepath.Base(path)+"-"+hex.EncodeToString(sum.Sum(nil)[:8])), nil
 }
 
@@ -145,6 +146,7 @@ func (s signer) copySigned(ctx context.Context, path, to string) error {
 	if err := writeFile(program, from); err != nil {
 		return err
 	}
+	// writeFile's mode is that of data.
 	if err := os.Chmod(program, 0o700); err != nil {
 		return err
 	}
