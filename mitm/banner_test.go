@@ -23,7 +23,7 @@ func TestBannerFirst(t *testing.T) {
 	t.Parallel()
 	hello := clientHello(t, &tls.Config{ServerName: site, InsecureSkipVerify: true})
 	request := "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n"
-	perRequest := policy.Verdict{Action: policy.Allow, PerRequest: true}
+	perRequest := policy.Verdict{Action: policy.Allow, ByAddress: true, PerRequest: true}
 	for _, row := range []struct {
 		name, sent                          string
 		opaque                              policy.Verdict

@@ -48,13 +48,4 @@ const (
 
 // byAddress reports whether an address rule or the default allowed, so that no
 // name can have had a part in it.
-func byAddress(v policy.Verdict) bool {
-	if v.Action != policy.Allow {
-		return false
-	}
-	if v.Text == "" {
-		return true // the default
-	}
-	r, err := policy.ParseRule(v.Text)
-	return err == nil && !r.Destination.IsDomain()
-}
+func byAddress(v policy.Verdict) bool { return v.Action == policy.Allow && v.ByAddress }

@@ -285,7 +285,7 @@ func TestNoName(t *testing.T) {
 		{"no SNI, denied", noSNI, true, policy.Verdict{}, false},
 		{"plain HTTP", "GET / HTTP/1.1\r\nHost: " + site + "\r\n\r\n", false, allow, false},
 		{"plain HTTP, allowed", "GET / HTTP/1.1\r\nHost: " + site + "\r\n\r\n", true, allow, true},
-		{"plain HTTP, a name could deny", "GET / HTTP/1.1\r\nHost: " + site + "\r\n\r\n", true, policy.Verdict{Action: policy.Allow, PerRequest: true}, false},
+		{"plain HTTP, a name could deny", "GET / HTTP/1.1\r\nHost: " + site + "\r\n\r\n", true, policy.Verdict{Action: policy.Allow, ByAddress: true, PerRequest: true}, false},
 		{"SSH", "SSH-2.0-x\r\n", false, allow, false},
 		{"SSH, allowed", "SSH-2.0-x\r\n", true, allow, true},
 		{"SSLv2", "\x80\x2e\x01\x00\x02rest", false, allow, false},

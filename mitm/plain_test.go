@@ -13,8 +13,8 @@ import (
 
 // allow is a verdict of the default, and allowName one of a domain rule.
 var (
-	allow     = policy.Verdict{Action: policy.Allow, Rule: -1}
-	allowName = policy.Verdict{Action: policy.Allow, Text: "allow egress " + site + " tcp"}
+	allow     = policy.Verdict{Action: policy.Allow, ByAddress: true, Rule: -1}
+	allowName = policy.Verdict{Action: policy.Allow}
 )
 
 // TestRawRequests shows what a server sees of what a guest wrote.

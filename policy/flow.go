@@ -181,11 +181,14 @@ type Verdict struct {
 	// Refuse says which datagrams of a UDP flow get port unreachable although
 	// Action is Allow.
 	Refuse Refusal
-	Rule   int    // index into the flattened list; -1 for a default or an address that is always denied
-	Source string // where the rule comes from: Rules[2], preset public-only, default egress
-	Text   string // the rule's text, as ParseRule reads it; "" without a rule
-	Reason string // one clause in words, "" where the rule says it all
-	Group  Group  // of the flow's peer
+	// ByAddress reports that the address alone decided, by a rule about addresses or
+	// the default: no name had a part in it.
+	ByAddress bool
+	Rule      int    // index into the flattened list; -1 for a default or an address that is always denied
+	Source    string // where the rule comes from: Rules[2], preset public-only, default egress
+	Text      string // the rule's text, as ParseRule reads it; "" without a rule
+	Reason    string // one clause in words, "" where the rule says it all
+	Group     Group  // of the flow's peer
 }
 
 // A Refusal says which datagrams of an allowed UDP flow are refused, so that

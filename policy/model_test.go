@@ -545,6 +545,10 @@ func TestDecideAgreesWithModel(t *testing.T) {
 				t.Errorf("%s\n%+v %+v\ngot  %+v\nwant %+v", ruleTexts(c), f, ev, got, want)
 				return false
 			}
+			if named := v.Rule >= 0 && c.Rules[v.Rule].Destination.IsDomain(); v.Source != sourceAlways && v.ByAddress == named {
+				t.Errorf("%s\n%+v %+v\ngot  %+v", ruleTexts(c), f, ev, v)
+				return false
+			}
 			if i%16 == 0 && !checkExplanation(t, p, f, ev, v) {
 				t.Errorf("%s\n%+v %+v", ruleTexts(c), f, ev)
 				return false

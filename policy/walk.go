@@ -304,13 +304,13 @@ func (w *walk) opensDomains(addressYes int) bool {
 // verdict returns the verdict of rule i, or of the default behind the last. All
 // its strings exist already: a verdict costs no memory.
 func (w *walk) verdict(i int, r *reading) Verdict {
-	v := Verdict{Action: w.p.action(i, w.f.Direction), Rule: -1, Group: w.group}
+	v := Verdict{Action: w.p.action(i, w.f.Direction), Rule: -1, Group: w.group, ByAddress: !w.p.isDomain(i)}
 	if i < len(w.p.rules) {
 		v.Rule, v.Source, v.Text = i, w.p.rules[i].Source, w.p.texts[i]
 	} else {
 		v.Source, v.Reason = defaultSource(w.f.Direction), reasonNoRule
 	}
-	if r.malformed && w.p.isDomain(i) {
+	if r.malformed && !v.ByAddress {
 		v.Action, v.Reason = Deny, reasonMalformed
 	}
 	if v.Action == Allow && w.f.Protocol == UDP {
