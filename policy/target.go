@@ -66,6 +66,10 @@ func ParseTarget(text string, gateway netip.Addr) (Target, error) {
 	if !ok || u.Opaque != "" {
 		return wrong("no target", targetForms)
 	}
+	// [url.Parse] takes what is behind the last colon for the port.
+	if strings.Count(u.Host, ":") > 1 && !strings.HasPrefix(u.Host, "[") {
+		return wrong("no host and port", "write an IPv6 address in brackets")
+	}
 	port, err := strconv.ParseUint(cmp.Or(u.Port(), scheme.port), 10, 16)
 	if err != nil || port == 0 && scheme.protocol.HasPorts() {
 		return wrong("no port", "write one from 1 to 65535 behind the host")
