@@ -6,11 +6,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/sluicenet/sluice/internal/sniff"
 	"github.com/sluicenet/sluice/policy"
 )
 
@@ -82,18 +81,11 @@ type tunnel struct {
 
 // tunnelTo reads the target of a CONNECT.
 func (s *session) tunnelTo(target string) (t *tunnel, port uint16, ok bool) {
-	host, portText, ok := splitAuthority(target)
-	n, err := strconv.ParseUint(portText, 10, 16)
-	if !ok || err != nil || n == 0 {
+	name, addr, n, ok := sniff.ParseAuthority(target)
+	if !ok || n <= 0 || name == "" && !addr.IsValid() {
 		return nil, 0, false
 	}
-	t = &tunnel{Flow: s.flow, lookup: s.p.cfg.Lookup}
-	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
-		t.addr = addr.Unmap()
-		return t, uint16(n), addr.Zone() == ""
-	}
-	t.name, ok = policy.CanonicalName(host)
-	return t, uint16(n), ok
+	return &tunnel{Flow: s.flow, lookup: s.p.cfg.Lookup, name: name, addr: addr.Unmap()}, uint16(n), true
 }
 
 // open decides the target's addresses one after the other, and connects to the

@@ -28,7 +28,12 @@ type framer struct {
 // newFramer opens a connection and sends preface and settings.
 func newFramer(t *testing.T, w *world) *framer {
 	t.Helper()
-	c := w.mustHandshake("h2")
+	return newFramerOn(t, w.mustHandshake("h2"))
+}
+
+// newFramerOn is newFramer on a connection that is open.
+func newFramerOn(t *testing.T, c net.Conn) *framer {
+	t.Helper()
 	f := &framer{t: t, conn: c, Framer: http2.NewFramer(c, c)}
 	f.enc = hpack.NewEncoder(&f.buf)
 	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
@@ -126,6 +131,8 @@ func TestHTTP2Requests(t *testing.T) {
 		{"line break in a value", []string{method, scheme, path, authority, "x: y\r\nz: w"}, "refused"},
 		{"NUL in a value", []string{method, scheme, path, authority, "x: y\x00"}, "refused"},
 		{"blank in the method", []string{":method: GET /", scheme, path, authority}, "refused"},
+		{"blank in the path", []string{method, scheme, ":path: /a b", authority}, "400"},
+		{"fragment in the path", []string{method, scheme, ":path: /a#b", authority}, "400"},
 		{"line break in the path", []string{method, scheme, ":path: /\r\nx", authority}, "refused"},
 		{"line break in the authority", []string{method, scheme, path, authority + "\r\nx: y"}, "refused"},
 		{"Connection", []string{method, scheme, path, authority, "connection: close"}, "refused"},
@@ -152,6 +159,41 @@ func TestHTTP2Requests(t *testing.T) {
 			got := f.outcome(1)
 			if row.want == "refused" && (got == "200" || served.Load() != 0) || row.want != "refused" && got != row.want {
 				t.Errorf("got %s, %d requests reached the server, want %s", got, served.Load(), row.want)
+			}
+		})
+	}
+}
+
+// TestHTTP2PlainNames shows which name a request of plain HTTP/2 is decided by, and
+// that one which servers could take for another counts as none: some decode
+// "evil.example%2f", or cut at a comma, and a resolver answers for any label.
+func TestHTTP2PlainNames(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ authority, want string }{
+		{site, "200"},
+		{"WWW.Example.com.:8080", "200"},
+		{address, "200"},
+		{"evil.example", "421"},
+		{"evil.example%2f." + site, "400"},
+		{"evil.example%00." + site, "400"},
+		{"evil.example,x." + site, "400"},
+		{"evil.example;." + site, "400"},
+		{"*." + site, "400"},
+		{"(evil.example)." + site, "400"},
+		{"10.0.0.1", "400"},
+		{"[::ffff:" + address + "]", "400"},
+		{site + ":http", "400"},
+		{site + ":+80", "400"},
+	} {
+		t.Run(row.authority, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, Config{})
+			w.servePlain(http.HandlerFunc(hello))
+			w.deny("evil.example")
+			f := newFramerOn(t, w.dialGuest(80))
+			f.request(1, true, ":method: GET", ":scheme: http", ":path: /", ":authority: "+row.authority)
+			if got := f.outcome(1); got != row.want {
+				t.Errorf("got %s, want %s", got, row.want)
 			}
 		})
 	}

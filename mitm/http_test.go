@@ -202,6 +202,39 @@ func TestInterim(t *testing.T) {
 	})
 }
 
+// TestHTTP10 shows that a guest of HTTP/1.0 gets what it knows: one response, whole
+// or up to the end, whatever it seems to ask for.
+func TestHTTP10(t *testing.T) {
+	t.Parallel()
+	const interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
+	const chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"
+	for _, row := range []struct{ name, fields, answer, want string }{
+		{"chunked", "", chunked, "\r\n\r\nbody"},
+		{"interim responses", "", interim + chunked, "\r\n\r\nbody"},
+		{"Expect", "Expect: 100-continue\r\n", interim + chunked, "\r\n\r\nbody"},
+		{"Upgrade", "Upgrade: websocket\r\nConnection: Upgrade\r\n", chunked, "\r\n\r\nbody"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, Config{})
+			asked := make(chan http.Header, 1)
+			w.serveTLSConns(protocolConfig("http/1.1"), func(c net.Conn) {
+				if r, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+					asked <- r.Header
+					_, _ = io.WriteString(c, row.answer)
+				}
+			})
+			got := talk(t, w.mustHandshake("http/1.1"), "POST / HTTP/1.0\r\nHost: "+site+"\r\nContent-Length: 4\r\n"+row.fields+"\r\nsent")
+			if !strings.HasPrefix(got, "HTTP/1.0 200 ") || !strings.HasSuffix(got, row.want) || strings.Contains(got, " 10") {
+				t.Errorf("got %q", got)
+			}
+			if h := <-asked; h.Get("Expect") != "" || h.Get("Upgrade") != "" {
+				t.Errorf("the server was asked with %v", h)
+			}
+		})
+	}
+}
+
 // TestStreaming shows that bodies flow both ways at once, each byte as it comes.
 func TestStreaming(t *testing.T) {
 	t.Parallel()

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/sluicenet/sluice/internal/sniff"
 	"github.com/sluicenet/sluice/mitm/secret"
 	"github.com/sluicenet/sluice/policy"
 )
@@ -54,8 +55,13 @@ func (p *Proxy) serveRequest(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusServiceUnavailable, "too many requests under way", "")
 		return
 	}
+	old := !r.ProtoAtLeast(1, 1)
+	if old { // "MUST ignore" both in HTTP/1.0: RFC 9110, sections 7.8 and 10.1.1
+		r.Header.Del("Upgrade")
+		r.Header.Del("Expect")
+	}
 	body := &counted{ReadCloser: r.Body}
-	rec := &recorder{ResponseWriter: w, exchange: x, body: body, expects: r.ProtoMajor == 1 && r.ContentLength != 0 && r.Header.Get("Expect") != ""}
+	rec := &recorder{ResponseWriter: w, exchange: x, body: body, old: old, expects: r.ProtoMajor == 1 && r.ContentLength != 0 && r.Header.Get("Expect") != ""}
 	r.Body = body
 	defer func() {
 		x.report()
@@ -148,7 +154,7 @@ func isUpgrade(r *http.Request) bool {
 // A target says whom a request is for and what it asks of it.
 type target struct {
 	name string // canonical; "" if it names nobody
-	port string // as written, "" if it isn't
+	port int    // -1 if it isn't written
 	path string // in origin form, query included, or *
 }
 
@@ -159,32 +165,25 @@ func (s *session) target(r *http.Request) (to target, problem string) {
 	if problem := unambiguous(r); problem != "" {
 		return target{}, problem
 	}
-	host, port, ok := splitAuthority(r.Host)
-	if !ok {
+	// As strictly as the first flight: what another reader could take apart in
+	// another way, "a%2f.example.com", must not count as a name below example.com.
+	name, addr, port, ok := sniff.ParseAuthority(r.Host)
+	switch {
+	case !ok:
 		return target{}, "the authority isn't host and port"
+	case addr.IsValid() && addr != s.flow.Asked().Addr():
+		return target{}, "the authority is the address of another host"
 	}
-	to.port = port
+	to.name, to.port = name, port
 	if to.path, ok = originForm(r); !ok {
 		return target{}, "the request target isn't a path"
-	}
-	if host == "" {
-		return to, ""
-	}
-	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
-		if addr != s.flow.Asked().Addr() {
-			return target{}, "the authority is the address of another host"
-		}
-		return to, ""
-	}
-	if to.name, ok = policy.CanonicalName(host); !ok {
-		return target{}, "the authority isn't a host name"
 	}
 	return to, ""
 }
 
 // is reports whether the target is a name at a port.
 func (t target) is(name string, port uint16) bool {
-	return t.name == name && (t.port == "" || t.port == strconv.Itoa(int(port)))
+	return t.name == name && (t.port < 0 || t.port == int(port))
 }
 
 // authority returns the target's host and port for the upstream; without a name
@@ -196,8 +195,8 @@ func (t target) authority(asked netip.AddrPort) string {
 			host = "[" + host + "]"
 		}
 	}
-	if t.port != "" {
-		return host + ":" + t.port
+	if t.port >= 0 {
+		return host + ":" + strconv.Itoa(t.port)
 	}
 	return host
 }
@@ -207,6 +206,9 @@ func (t target) authority(asked netip.AddrPort) string {
 func unambiguous(r *http.Request) (problem string) {
 	if !httpguts.ValidHeaderFieldName(r.Method) { // both are tokens
 		return "the method isn't a token"
+	}
+	if strings.ContainsAny(r.RequestURI, " #") { // whose server speaks HTTP/1 behind HTTP/2 would see it end there
+		return "the path holds a blank or a fragment"
 	}
 	for _, host := range r.Header["Host"] {
 		if host != r.Host || len(r.Header["Host"]) > 1 {
@@ -220,21 +222,6 @@ func unambiguous(r *http.Request) (problem string) {
 		}
 	}
 	return ""
-}
-
-// splitAuthority splits a host, in brackets or not, from a decimal port.
-func splitAuthority(s string) (host, port string, ok bool) {
-	i := strings.LastIndexByte(s, ':')
-	if i < 0 || strings.IndexByte(s[i:], ']') >= 0 {
-		return s, "", true
-	}
-	if host, port = s[:i], s[i+1:]; port == "" {
-		return host, "", true
-	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return "", "", false
-	}
-	return host, port, !strings.Contains(host, ":") || strings.HasPrefix(host, "[")
 }
 
 // originForm returns a request's target as servers are asked: the path with its
@@ -319,8 +306,7 @@ func eventName(s *session, r *http.Request) string {
 	if s.name != "" {
 		return s.name
 	}
-	host, _, _ := splitAuthority(r.Host)
-	name, _ := policy.CanonicalName(host)
+	name, _, _, _ := sniff.ParseAuthority(r.Host)
 	return name
 }
 

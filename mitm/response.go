@@ -128,6 +128,7 @@ type recorder struct {
 	exchange *exchange
 	body     *counted // the request's
 	expects  bool     // the guest sends the body only when it is told to
+	old      bool     // the guest speaks HTTP/1.0, which has no interim responses
 	relayed  bool     // what is written is a server's response
 	status   int      // 0 before the head was written
 	n        int64
@@ -150,6 +151,8 @@ func (w *recorder) WriteHeader(status int) {
 				}
 			}
 		}
+	} else if w.old {
+		return // "MUST NOT send a 1xx response": RFC 9110, section 15.2
 	} else {
 		w.exchange.secrets.Redact(w.Header())
 	}

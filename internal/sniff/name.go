@@ -82,6 +82,14 @@ type host struct {
 	addr netip.Addr
 }
 
+// ParseAuthority reads the authority of a request as [Flight] does, for who gets it
+// from another reader: a canonical name, an address, or neither where it is empty;
+// and the port, -1 if there is none. It reports false for what isn't strictly one.
+func ParseAuthority(s string) (name string, addr netip.Addr, port int, ok bool) {
+	h, port, ok := parseAuthority([]byte(s))
+	return h.name, h.addr, port, ok
+}
+
 // parseAuthority reads the authority of a request: host, or host and port (RFC
 // 3986, section 3.2, without user information, percent-encoding and zones,
 // which other readers take apart in other ways). port is -1 if there is none or

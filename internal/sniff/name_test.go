@@ -78,6 +78,9 @@ func TestParseAuthority(t *testing.T) {
 			}
 			continue
 		}
+		if name, addr, p, ok := ParseAuthority(row.in); name != got.name || addr != got.addr || p != port || !ok {
+			t.Errorf("%q: exported %q, %v, %d, %v", row.in, name, addr, p, ok)
+		}
 		if got != want || port != row.port || !ok {
 			t.Errorf("%q: got %v, %d, %v, want %v, %d", row.in, got, port, ok, want, row.port)
 		}
