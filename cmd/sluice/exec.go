@@ -69,7 +69,7 @@ it, 125 if sluice failed, 126 if the command can't be run, 127 if there is none.
 }
 
 func newShell(c *console) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "shell SANDBOX",
 		Short: "Run a shell in a running sandbox",
 		Args:  takes(1, 1),
@@ -83,11 +83,21 @@ func newShell(c *console) *cobra.Command {
 		},
 		ValidArgsFunction: completeNames(true, 1),
 	}
+	setRunErrors(cmd)
+	return cmd
 }
 
-// setRunErrors makes wrong flags end the program as sluice's own failure, so that
-// they can be told from the command's.
+// setRunErrors makes wrong flags and arguments end the program as sluice's own
+// failure, so that they can be told from the command's.
 func setRunErrors(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return exit(codeRun, err)
+			}
+			return nil
+		}
+	}
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &exitError{code: codeRun, err: flagError(cmd, err)}
 	})

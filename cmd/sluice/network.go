@@ -56,8 +56,8 @@ func describesNetwork(f *pflag.Flag) bool {
 // registerPolicy registers what a running sandbox can be given too.
 func (f *networkFlags) registerPolicy(flags *pflag.FlagSet) {
 	flags.StringVar(&f.preset, "network", "", "`PRESET` is none, public-only (public), non-local or allow-all (all)")
-	flags.Var(&targets{&f.rules, m.PolicyActionAllow}, "allow", "`TARGET` that may be reached, HOST[:PORT][,…]; HOST is a name, .suffix, address, CIDR or group")
-	flags.Var(&targets{&f.denials, m.PolicyActionDeny}, "deny", "`TARGET` that may not, before everything else")
+	flags.Var(&targets{&f.rules, m.PolicyActionAllow}, "allow", "`TARGET` that may be reached, HOST[:PORT][,…]; HOST is a name, .suffix, address, CIDR or group; repeatable")
+	flags.Var(&targets{&f.denials, m.PolicyActionDeny}, "deny", "`TARGET` that may not, before everything else; repeatable")
 	flags.Var(&ruleTexts{&f.rules}, "rule", "a `RULE` such as 'allow egress api.example.com tcp 443'; repeatable")
 	flags.StringVarP(&f.file, "policy", "f", "", "`FILE` with the network's configuration (YAML)")
 	flags.StringVar(&f.denyResponse, "deny-response", "", "what the guest gets on a denial; `HOW` is drop or reject (default drop)")

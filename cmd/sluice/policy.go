@@ -46,7 +46,7 @@ func (f *policySource) config(cmd *cobra.Command) (*m.NetworkConfig, error) {
 		}
 	})
 	if other != "" {
-		return nil, fmt.Errorf("--sandbox and --%s exclude each other: a sandbox has its policy; drop one", other)
+		return nil, fmt.Errorf("a sandbox has a policy, and --%s says another; drop one of the two", other)
 	}
 	return networkOf(cmd.Context(), f.sandbox)
 }
@@ -101,18 +101,22 @@ func newPolicyShow(c *console) *cobra.Command {
 	var f policySource
 	var o output
 	cmd := &cobra.Command{
-		Use:   "show [flags]",
+		Use:   "show [flags] [SANDBOX]",
 		Short: "Print the rules in the order in which they are evaluated",
 		Example: `  sluice policy show --network non-local --deny ads.example
   sluice policy show --sandbox worker`,
-		Args: takes(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: takes(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 { // as set, allow and deny take it
+				f.sandbox = args[0]
+			}
 			p, err := f.compile(cmd, c)
 			if err != nil {
 				return err
 			}
 			return showPolicy(c, p, &o)
 		},
+		ValidArgsFunction: completeNames(false, 1),
 	}
 	f.register(cmd)
 	o.register(cmd.Flags())

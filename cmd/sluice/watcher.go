@@ -88,7 +88,7 @@ func (w *watcher) event(e m.Event) {
 	case e.Type == m.EventDropped:
 		w.c.notef("%d events were lost: the machine was too busy to write them", e.Count)
 	case e.Type == m.EventLimitHit:
-		w.once(notice{"limit", e.Limit}, "the guest ran into the limit "+printable(e.Limit))
+		w.once(notice{"limit", e.Limit}, limitText(e.Limit))
 	case e.Secret != nil && (e.Type == m.EventSecretBlock || e.Type == m.EventSecretSkip):
 		if e.Secret.Action == m.ViolationActionBlockAndTerminate {
 			w.violation = e.Secret
@@ -179,6 +179,15 @@ func (w *watcher) once(n notice, text string) {
 	}
 	w.told[n] = true
 	w.c.notef("%s", text)
+}
+
+// limitText says which bound the guest ran into, and the flag that raises it.
+func limitText(limit string) string {
+	text := "the guest ran into the limit " + printable(limit)
+	if limit == "MaxConnections" {
+		text += "; --max-connections raises it"
+	}
+	return text
 }
 
 // secretText says what became of a placeholder that wasn't replaced.

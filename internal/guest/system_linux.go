@@ -110,7 +110,7 @@ func (m *machine) Start(c Command) (Child, error) {
 	}
 	f, err := openFiles(c, who)
 	if err != nil {
-		failed := startError(path, c.User, err)
+		failed := startError(path, c, err)
 		failed.Code = CodeRefused // whatever it is, the program isn't to blame
 		return nil, failed
 	}
@@ -118,19 +118,22 @@ func (m *machine) Start(c Command) (Child, error) {
 	f.closeChild()
 	if err != nil {
 		f.closeOther()
-		return nil, startError(path, c.User, err)
+		return nil, startError(path, c, err)
 	}
 	return newChild(p, f), nil
 }
 
-// startError returns why the kernel didn't start the program at path as user.
-func startError(path, user string, err error) *StartError {
+// startError returns why the kernel didn't start c, whose program is at path.
+func startError(path string, c Command, err error) *StartError {
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		// The program is there, or lookPath had said so: its interpreter isn't.
 		return &StartError{Code: CodeNotFound, Message: path + ": its interpreter does not exist"}
-	case errors.Is(err, unix.EINVAL) && user != "", errors.Is(err, unix.EPERM) && user != "":
-		return &StartError{Code: CodeRefused, Message: fmt.Sprintf("become user %q: the guest has no such user id, or only one: %v", user, err)}
+	case errors.Is(err, unix.EACCES) && c.dir() != "/":
+		// The kernel doesn't say which of the two it was.
+		return &StartError{Code: CodeNotExecutable, Message: path + ": permission denied, to it or to " + c.dir() + ", where it is to run"}
+	case errors.Is(err, unix.EINVAL) && c.User != "", errors.Is(err, unix.EPERM) && c.User != "":
+		return &StartError{Code: CodeRefused, Message: fmt.Sprintf("become user %q: the guest has no such user id, or only one: %v", c.User, err)}
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		return &StartError{Code: CodeRefused, Message: path + ": " + err.Error()}
 	}
