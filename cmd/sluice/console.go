@@ -22,6 +22,7 @@ import (
 //     line on err holds nothing that disturbs a terminal, whoever wrote it
 type console struct {
 	in, out, err *os.File
+	terminal     bool // err is one
 	colour       bool
 	quiet        bool // data and errors only
 
@@ -29,7 +30,9 @@ type console struct {
 }
 
 func newConsole(in, out, err *os.File) *console {
-	return &console{in: in, out: out, err: err, colour: os.Getenv("NO_COLOR") == "" && isTerminal(err)}
+	c := &console{in: in, out: out, err: err, terminal: isTerminal(err)}
+	c.colour = c.terminal && os.Getenv("NO_COLOR") == ""
+	return c
 }
 
 // errorf prints what ends the program.
@@ -51,9 +54,13 @@ func (c *console) line(colour, format string, args ...any) {
 	if c.colour {
 		head = "\x1b[" + colour + "msluice:\x1b[0m"
 	}
+	text := head + " " + harmless(fmt.Sprintf(format, args...)) + "\n"
+	if c.terminal { // which a command may have, raw: it wouldn't return to the first column
+		text = strings.ReplaceAll(text, "\n", "\r\n")
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	fmt.Fprintf(c.err, "%s %s\n", head, harmless(fmt.Sprintf(format, args...)))
+	fmt.Fprint(c.err, text)
 }
 
 // harmless returns text with what could disturb a terminal written as Go does,

@@ -253,7 +253,9 @@ func TestConsole(t *testing.T) {
 	c.errorf("a %d", 1)
 	c.quiet = true
 	c.notef("never")
-	if got, want := stderr(), "\x1b[31msluice:\x1b[0m a 1\n"; got != want {
+	c.quiet, c.terminal = false, true
+	c.notef("b\nc")
+	if got, want := stderr(), "\x1b[31msluice:\x1b[0m a 1\n\x1b[33msluice:\x1b[0m b\r\nc\r\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 	for text, want := range map[string]string{
