@@ -9,6 +9,7 @@
 //	sdk       the public API: start here (import m "github.com/sluicenet/sluice/sdk")
 //	cmd       the sluice command
 //	internal  sandbox/ composes all of it in one process per sandbox
+//	examples  programs to begin from
 //
 // The way of a packet is told in package vnet, the decisions in docs/adr.
 package sluice
