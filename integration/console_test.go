@@ -19,7 +19,7 @@ type console struct {
 // included, and exit code.
 func (c *console) run(line string) (string, int) {
 	c.t.Helper()
-	return c.within(60, line)
+	return c.within(180, line)
 }
 
 // within is run with a bound of its own, in seconds.

@@ -73,7 +73,7 @@ func (f *follower) hasWay() {
 		f.want(f.lease, "") // a client renews it one day
 	}
 	for _, family := range families {
-		f.eventually(fmt.Sprintf("curl -sS -%d --max-time 10 http://%s/", family, f.host.Name), "hello")
+		f.eventually(fmt.Sprintf("curl -sS -%d --max-time 60 http://%s/", family, f.host.Name), "hello")
 	}
 }
 
@@ -93,13 +93,13 @@ func (f *follower) hasNoWay() {
 	}
 	f.want("dig "+f.host.Name+" "+recordType(f.family), "status: NOERROR")
 	f.want(f.lookup(f.host.Name)+" | grep -c . | grep -x 0", "0")
-	f.want("curl -sS --max-time 20 http://"+f.host.Name+"/", "hello")
+	f.want("curl -sS --max-time 60 http://"+f.host.Name+"/", "hello")
 }
 
 // unreachable checks that a connection fails long before it times out.
 func (f *follower) unreachable(how string) {
 	f.t.Helper()
-	line := fmt.Sprintf("curl -sS --max-time 20 http://%s/", f.host.Endpoint(f.family, 80))
+	line := fmt.Sprintf("curl -sS --max-time 60 http://%s/", f.host.Endpoint(f.family, 80))
 	if out, code := f.run(line); code != 7 || strings.Contains(out, "timed out") {
 		f.t.Errorf("%s: %s: exit code %d, want 7 at once\n%s", how, line, code, out)
 	}
@@ -124,7 +124,7 @@ func (f *follower) insists() {
 func (f *follower) reachesGateway() {
 	f.t.Helper()
 	f.want(fmt.Sprintf("ip -%d -o addr show dev eth0 scope global", f.family), "inet")
-	f.want(fmt.Sprintf("curl -sS -%d --max-time 20 http://host.docker.internal:%d/", f.family, familyPort), "hello")
+	f.want(fmt.Sprintf("curl -sS -%d --max-time 60 http://host.docker.internal:%d/", f.family, familyPort), "hello")
 	f.want(fmt.Sprintf("dig +tries=1 +time=10 @$(%s) %s", f.lookup("host.docker.internal"), f.host.Name), "status: NOERROR")
 }
 

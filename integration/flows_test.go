@@ -115,20 +115,16 @@ func (g *guest) sandboxPID() int {
 	return 0
 }
 
-// settlePatience is how long closed flows may hold what they had: TIME_WAIT in the
-// sandbox is at most 10 s.
-const settlePatience = 30 * time.Second
-
 // wantNoGrowth checks that the sandbox's process holds what it held, once flows have
 // ended. Memory may have grown by the runtime's slack, but not with the flows.
 func (g *guest) wantNoGrowth(before usage, flows int) {
 	g.t.Helper()
 	const slackKiB = 32 << 10
 	var after usage
-	for deadline := time.Now().Add(settlePatience); ; time.Sleep(100 * time.Millisecond) {
+	for end := deadline(); ; time.Sleep(100 * time.Millisecond) { // TIME_WAIT in the sandbox is 10 s
 		after = g.usage()
 		settled := after.descriptors <= before.descriptors+4 && after.memoryKiB <= before.memoryKiB+slackKiB
-		if settled || time.Now().After(deadline) {
+		if settled || time.Now().After(end) {
 			break
 		}
 	}

@@ -101,7 +101,7 @@ func (g *insider) send(frames ...[]byte) {
 func (g *insider) next() {
 	g.t.Helper()
 	for _, family := range families {
-		ctx, cancel := context.WithTimeout(g.t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(g.t.Context(), patience)
 		c, err := g.Dial(ctx, "tcp", g.friend.Endpoint(family, 7))
 		cancel()
 		if err != nil {
@@ -237,15 +237,19 @@ func withSum(frame []byte, start, offset int) []byte {
 	return frame
 }
 
-// deadline is when a step that needs no patience is given up.
-func deadline() time.Time { return time.Now().Add(20 * time.Second) }
+// patience is how long something may take that takes no time of its own: on a machine
+// that is busy with other tests too, and never less than what a repetition of ours waits.
+const patience = time.Minute
+
+// deadline is when a step is given up.
+func deadline() time.Time { return time.Now().Add(patience) }
 
 // eventually waits until done.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(settlePatience); !done(); time.Sleep(20 * time.Millisecond) {
+	for end := deadline(); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Errorf("not so after %v: %s", settlePatience, what)
+			t.Errorf("not so after %v: %s", patience, what)
 			return
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -30,30 +29,25 @@ func TestVMKernelImage(t *testing.T) {
 	needMachine(t)
 	archive, version := kernelArchive(t)
 	sb := startVM(t, "vm-kernel", m.WithNetwork(m.NetworkPolicy.None()), m.WithKernel("oci://"+archive))
-	events, err := os.ReadFile(sb.EventsPath())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(events), version) {
-		t.Errorf("no event tells that kernel %s was booted:\n%s", version, events)
-	}
+	eventually(t, "an event tells that kernel "+version+" was booted", func() bool {
+		events, err := os.ReadFile(sb.EventsPath())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(string(events), version)
+	})
 	if got := output(t, sb, "echo the console speaks >/dev/console && uname -s"); got != "Linux\n" {
 		t.Errorf("the guest says %q", got)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	eventually(t, "the console is in the log", func() bool {
 		entries, err := sb.Logs(t.Context(), m.LogOptions{Sources: []m.LogSource{m.LogSourceSystem}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if slices.ContainsFunc(entries, func(e m.LogEntry) bool {
+		return slices.ContainsFunc(entries, func(e m.LogEntry) bool {
 			return e.SessionID == nil && strings.Contains(e.Text(), "the console speaks")
-		}) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the console is not among %d entries of the log", len(entries))
-		}
-	}
+		})
+	})
 }
 
 // TestVMKernelMissing says what an image must have that has no kernel.

@@ -19,7 +19,7 @@ func TestPolicyCheck(t *testing.T) {
 	c.HTTPS(443, hello)
 	c.HTTP(80, hello)
 	c.serve(22, greet)
-	const curl = "curl -sS -k --max-time 10 "
+	const curl = "curl -sS -k --max-time 60 "
 	targets := []struct{ target, line, prints string }{
 		{"https://check.ok.example/", curl + "https://check.ok.example/", "hello"},
 		{"https://check.no.example/", curl + "https://check.no.example/", "hello"},

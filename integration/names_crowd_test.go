@@ -1,8 +1,6 @@
 package integration
 
 import (
-	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -89,6 +88,8 @@ type visitor struct {
 	visit *visit
 }
 
+func (v visitor) CloseWrite() error { return v.Conn.(*net.TCPConn).CloseWrite() }
+
 func (v visitor) Read(b []byte) (int, error) {
 	n, err := v.Conn.Read(b)
 	v.visit.add(b[:n])
@@ -116,11 +117,12 @@ func (c *crowd) came(addr netip.Addr, port uint16) []*visit {
 	return c.visits[netip.AddrPortFrom(addr, port)]
 }
 
-// pause is how long a client must be silent for its flight to be over.
+// pause is how long a client must be silent for its flight to be over. One that a busy
+// machine keeps from speaking is welcomed early, and still listened to.
 const pause = 300 * time.Millisecond
 
-// welcome listens until the client pauses, and then welcomes it; a client that
-// says nothing hears nothing.
+// welcome listens until the client pauses, welcomes it and listens until it ends; a
+// client that says nothing hears nothing.
 func welcome(c net.Conn) {
 	buf := make([]byte, 64<<10)
 	for n := 0; ; {
@@ -129,6 +131,9 @@ func welcome(c net.Conn) {
 		c.SetReadDeadline(time.Now().Add(pause))
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			io.WriteString(c, "welcome\n")
+			c.(interface{ CloseWrite() error }).CloseWrite()
+			c.SetReadDeadline(deadline())
+			io.Copy(io.Discard, c)
 			return
 		}
 		if err != nil {
@@ -180,33 +185,15 @@ const nextResult = "integration: result"
 // must be one it waits: a sandbox gathers them before it writes.
 func (g *guest) occurred(must bool, eventType string, addr netip.Addr, port uint16) []m.Event {
 	g.t.Helper()
-	found := g.recorded(eventType, addr, port)
-	for deadline := time.Now().Add(5 * time.Second); must && len(found) == 0 && time.Now().Before(deadline); {
-		time.Sleep(20 * time.Millisecond)
-		found = g.recorded(eventType, addr, port)
-	}
-	return found
-}
-
-// recorded returns the events in the file.
-func (g *guest) recorded(eventType string, addr netip.Addr, port uint16) []m.Event {
-	g.t.Helper()
-	f, err := os.Open(g.events)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	defer f.Close()
 	var found []m.Event
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		var e m.Event
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			g.t.Fatalf("event %q: %v", lines.Text(), err)
-		}
-		if e.Type == eventType && e.Flow != nil && e.Flow.Dst.Addr == addr && e.Flow.Dst.Port == port {
-			found = append(found, e)
+	for end := deadline(); ; time.Sleep(20 * time.Millisecond) {
+		found = slices.DeleteFunc(g.told(eventType), func(e m.Event) bool {
+			return e.Flow == nil || e.Flow.Dst.Addr != addr || e.Flow.Dst.Port != port
+		})
+		if len(found) > 0 || !must || time.Now().After(end) {
+			return found
 		}
 	}
-	return found
 }
 
 // shared writes a file that every guest can read, and returns its path.

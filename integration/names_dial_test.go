@@ -26,6 +26,9 @@ var dialPolicies = []struct {
 	{"allow list", []string{"--allow", ".ok.example"}},
 }
 
+// flightTime is how long a guest may take to say its first words where a name decides.
+const flightTime = 10 * time.Second
+
 // greeting is what a server that speaks first says.
 const greeting = "SSH-2.0-lab"
 
@@ -87,7 +90,7 @@ func TestDialEarly(t *testing.T) {
 			if want == greeting && !strings.HasSuffix(r.out, "mine") {
 				t.Errorf("%s: %s: %+v, want an echo", p.name, lines[i], r)
 			}
-			if want == greeting && r.took > plain[i].took+2*time.Second {
+			if want == greeting && r.took > plain[i].took+flightTime/2 {
 				t.Errorf("%s: %s: after %v, without a rule for names after %v", p.name, lines[i], r.took, plain[i].took)
 			}
 		}
@@ -143,16 +146,16 @@ func TestDialLate(t *testing.T) {
 		at := func(a [2]netip.Addr, port int) string { return fmt.Sprintf("/dev/tcp/%v/%d", a[f], port) }
 		rows = append(rows,
 			// The server would speak first, but isn't dialled.
-			row{"c, both silent", banner[f], 22, `bash -c "exec 3<>` + at(banner, 22) + `; echo connected; cat <&3"`, "Connection reset", 10 * time.Second, "allow egress .ok.example", "dns", false},
-			row{"c, half a flight", silent[f], 22, `bash -c "exec 3<>` + at(silent, 22) + `; sleep 1; printf '\\026\\003' >&3; cat <&3"`, "Connection reset", 10 * time.Second, "allow egress .ok.example", "dns", false},
+			row{"c, both silent", banner[f], 22, `bash -c "exec 3<>` + at(banner, 22) + `; echo connected; cat <&3"`, "Connection reset", flightTime, "allow egress .ok.example", "dns", false},
+			row{"c, half a flight", silent[f], 22, `bash -c "exec 3<>` + at(silent, 22) + `; sleep 1; printf '\\026\\003' >&3; cat <&3"`, "Connection reset", flightTime, "allow egress .ok.example", "dns", false},
 			// The dial fails after the handshake.
 			row{"c, closed", closed[f], closedPort, fmt.Sprintf("socat -d -d -t 12 STDIO TCP:%v,shut-none <%s", netip.AddrPortFrom(closed[f], closedPort), file), "Connection reset", 0, "", "", true},
-			row{"c, a byte at a time", drip[f], evidencePort, fmt.Sprintf(dripping, drip[f]), "Broken pipe|Connection reset", 10 * time.Second, "allow egress .ok.example", "dns", false},
+			row{"c, a byte at a time", drip[f], evidencePort, fmt.Sprintf(dripping, drip[f]), "Broken pipe|Connection reset", flightTime, "allow egress .ok.example", "dns", false},
 			row{"d, SSH", alone[f], 22, fmt.Sprintf("nc -v -n -w 2 %v 22", alone[f]), "timed out", 2 * time.Second, defaults, "", false},
 		)
 		others = append(others,
 			row{"b, both silent", open[f], 22, `bash -c "exec 3<>` + at(open, 22) + `; sleep 11; echo late >&3; cat <&3"`, "late", 11 * time.Second, "", "", true},
-			row{"b, a byte at a time", slow[f], evidencePort, fmt.Sprintf(dripping, slow[f]), "Broken pipe|Connection reset", 10 * time.Second, "deny egress .no.example", "", true},
+			row{"b, a byte at a time", slow[f], evidencePort, fmt.Sprintf(dripping, slow[f]), "Broken pipe|Connection reset", flightTime, "deny egress .no.example", "", true},
 		)
 	}
 	check := func(g *guest, rows []row) {
@@ -166,7 +169,7 @@ func TestDialLate(t *testing.T) {
 			if !containsAny(got.out, r.want) {
 				t.Errorf("%s, %v: %+v, want %s", r.what, r.addr, got, r.want)
 			}
-			if got.took < r.at-time.Second || got.took > r.at+6*time.Second {
+			if got.took < r.at-time.Second || got.took > r.at+flightTime-time.Second {
 				t.Errorf("%s, %v: ended after %v, want %v", r.what, r.addr, got.took, r.at)
 			}
 			if left := wire.Count(t, netlab.To(r.addr.String())); (left > 0) != r.leaves {

@@ -9,7 +9,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
 )
 
 // flight returns the first bytes that a row's client says, from its description:
@@ -100,7 +99,7 @@ func clientHello(t *testing.T, config *tls.Config) string {
 		tls.Client(here, config).Handshake()
 		here.Close()
 	}()
-	there.SetReadDeadline(time.Now().Add(20 * time.Second))
+	there.SetReadDeadline(deadline())
 	header := make([]byte, 5)
 	if _, err := io.ReadFull(there, header); err != nil {
 		t.Fatal(err)

@@ -47,7 +47,7 @@ func TestRequests(t *testing.T) {
 	allow := startGuest(t, "--rule", openDNS, "--rule", "allow egress .ok.example tcp 80")
 	deny := startGuest(t, "--deny", ".no.example")
 	const (
-		curl  = "curl -sS -g --max-time 20 --resolve OK:80:ADDR --resolve ELSE:80:ADDR --resolve NO:80:ADDR "
+		curl  = "curl -sS -g --max-time 60 --resolve OK:80:ADDR --resolve ELSE:80:ADDR --resolve NO:80:ADDR "
 		curl2 = curl + "--http2-prior-knowledge "
 		raw   = "socat -t 12 STDIO TCP:ADDR:80,shut-none <"
 	)
@@ -63,8 +63,8 @@ func TestRequests(t *testing.T) {
 		{"allowed", allow, curl + "http://OK/a", "", "HTTP/1.1 OK/a", "page a", ""},
 		{"other name", allow, curl + "http://ELSE/a", "", "", "reset", "ELSE"},
 		{"keep-alive", allow, curl + "http://OK/a http://OK/b", "", "HTTP/1.1 OK/a, HTTP/1.1 OK/b", "page b", ""},
-		{"keep-alive, another host second", allow, curl + "http://OK/a --next -sS -g --max-time 20 -H 'Host: ELSE' http://OK/b", "", "HTTP/1.1 OK/a", "page a", "ELSE"},
-		{"keep-alive, a denied host second", deny, curl + "http://ELSE/a --next -sS -g --max-time 20 -H 'Host: NO' http://ELSE/b", "", "HTTP/1.1 ELSE/a", "page a", "NO"},
+		{"keep-alive, another host second", allow, curl + "http://OK/a --next -sS -g --max-time 60 -H 'Host: ELSE' http://OK/b", "", "HTTP/1.1 OK/a", "page a", "ELSE"},
+		{"keep-alive, a denied host second", deny, curl + "http://ELSE/a --next -sS -g --max-time 60 -H 'Host: NO' http://ELSE/b", "", "HTTP/1.1 ELSE/a", "page a", "NO"},
 		{"denied", deny, curl + "http://NO/a", "", "", "reset", "NO"},
 		{"address for a name", deny, curl + "http://ADDR/a", "", "HTTP/1.1 ADDR/a", "page a", ""},
 		{"pipelined", allow, raw, "GET /a HTTP/1.1\r\nHost: OK\r\n\r\nGET /b HTTP/1.1\r\nHost: OK\r\nConnection: close\r\n\r\n", "HTTP/1.1 OK/a, HTTP/1.1 OK/b", "page b", ""},

@@ -35,7 +35,7 @@ func TestTLSNames(t *testing.T) {
 	forged.HTTPSWith(443, func(c *x509.Certificate) { c.DNSNames = []string{"other.example"}; c.IPAddresses = nil }, never)
 	g := startGuest(t, "--tls-intercept", "--allow", good.Name+":443", "--allow", forged.Name+":443", "--allow", proxy.Name+":3128")
 	replace := strings.NewReplacer("GOOD4", good.IP4.String(), "GOOD6", good.IP6.String(), "BAD4", bad.IP4.String(), "PROXY", proxy.Name,
-		"GOOD", good.Name, "BAD", bad.Name, "FORGED", forged.Name, "CURL", "curl -sS --max-time 20 -o /tmp/out -w '%{http_code}' ")
+		"GOOD", good.Name, "BAD", bad.Name, "FORGED", forged.Name, "CURL", "curl -sS --max-time 60 -o /tmp/out -w '%{http_code}' ")
 	g.want(replace.Replace("CURL https://GOOD/"), "200")
 	for _, row := range []struct{ name, line, want string }{
 		{"T-01: an allowed name at another address", "CURL --connect-to GOOD:443:BAD4:443 https://GOOD/", "000"},
@@ -120,7 +120,7 @@ func TestTLSReplace(t *testing.T) {
 	if n := others.Load(); n != 3 {
 		t.Errorf("%d streams of the other host are left", n)
 	}
-	g.fails("curl -sS --max-time 20 https://"+denied.Name+"/", 0)
+	g.fails("curl -sS --max-time 60 https://"+denied.Name+"/", 0)
 	close(finish)
 	eventually(t, "the others have ended", func() bool {
 		out, _ := g.run("cat /tmp/" + allowed.Name + ".?")

@@ -128,7 +128,7 @@ func TestToolsCurl(t *testing.T) {
 			{"--http2", "https", "2"},
 			{"--http2 --tls-max 1.2", "https", "2"},
 		} {
-			curl := fmt.Sprintf("curl -sS -%d %s --max-time 30 %s://%s/", f, row.flags, row.url, h.Name)
+			curl := fmt.Sprintf("curl -sS -%d %s --max-time 60 %s://%s/", f, row.flags, row.url, h.Name)
 			g.want(curl+" | sha256sum", want)
 			g.want(curl+" -o /dev/null -w 'version %{http_version} code %{http_code}.'", "version "+row.version+" code 200.")
 			// Over HTTP/2 curl 7.88 sends bytes twice when its socket is full.
@@ -143,7 +143,7 @@ func TestToolsCurl(t *testing.T) {
 			g.want(payloadCommand(size)+" | nghttp -d - "+url, want+" <nil>")
 		}
 		// Forty requests over one connection, and as many at once over HTTP/2.
-		many := fmt.Sprintf("-%d --max-time 30 https://%s/[1-10] -X POST -w '%%{http_code} %%{num_connects}\\n'", f, h.Name)
+		many := fmt.Sprintf("-%d --max-time 60 https://%s/[1-10] -X POST -w '%%{http_code} %%{num_connects}\\n'", f, h.Name)
 		for _, flags := range []string{"--http1.1", "--http2", "--http2 --parallel"} {
 			out, code := g.run("curl -sS " + flags + " " + many)
 			if got := strings.Count(out, "200 "); code != 0 || got != 10 {

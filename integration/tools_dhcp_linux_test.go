@@ -61,7 +61,7 @@ func TestToolsDHCP(t *testing.T) {
 			c.eventually("ip -6 route show default", "default via fe80::")
 			c.want("cat /proc/sys/net/ipv6/conf/eth0/mtu", "1400")
 			for _, f := range families {
-				c.want(fmt.Sprintf("curl -sS -%d --max-time 10 http://%s/", f, h.Name), "hello")
+				c.want(fmt.Sprintf("curl -sS -%d --max-time 60 http://%s/", f, h.Name), "hello")
 			}
 		})
 	}
@@ -105,6 +105,6 @@ func TestToolsNetworkd(t *testing.T) {
 	c.eventually("cat /run/systemd/netif/links/*", fmt.Sprint(c.gateways[1]))
 	c.want("cat /run/systemd/netif/leases/* | grep ^DNS= | sed s/DNS=/nameserver\\ / >/etc/resolv.conf; cat /etc/resolv.conf", "nameserver")
 	for _, f := range families {
-		c.want(fmt.Sprintf("curl -sS -%d --max-time 10 http://%s/", f, h.Name), "hello")
+		c.want(fmt.Sprintf("curl -sS -%d --max-time 60 http://%s/", f, h.Name), "hello")
 	}
 }

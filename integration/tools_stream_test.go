@@ -114,7 +114,7 @@ func TestToolsHalfClose(t *testing.T) {
 			if err != nil {
 				t.Errorf("%s: the server: %v", how, err)
 			}
-		case <-time.After(time.Minute):
+		case <-time.After(patience):
 			t.Fatalf("%s: the server waits", how)
 		}
 	}
@@ -279,7 +279,7 @@ func TestToolsReset(t *testing.T) {
 			if !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("IPv%d, the guest resets: the server gets %v, want %v", f, err, syscall.ECONNRESET)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Errorf("IPv%d, the guest resets: the server isn't told", f)
 		}
 	}

@@ -254,13 +254,13 @@ func TestToolsPublishedBinds(t *testing.T) {
 			continue
 		}
 		addr := net.JoinHostPort(b.Bind, fmt.Sprint(b.HostPort))
-		if out, code := here(t, "curl -sS --max-time 10 http://"+addr+"/"); code != 0 || out != "hello" {
+		if out, code := here(t, "curl -sS --max-time 60 http://"+addr+"/"); code != 0 || out != "hello" {
 			t.Errorf("%s: exit code %d, %s", addr, code, out)
 		}
 		if err := c.sandbox.Ports().Remove(t.Context(), b); err != nil {
 			t.Error(err)
 		}
-		if _, code := here(t, "curl -sS --max-time 10 http://"+addr+"/"); code != 7 {
+		if _, code := here(t, "curl -sS --max-time 60 http://"+addr+"/"); code != 7 {
 			t.Errorf("%s: curl exits with %d after the port was removed, want 7", addr, code)
 		}
 	}
