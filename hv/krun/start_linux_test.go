@@ -350,7 +350,7 @@ func TestCardCarriesFrames(t *testing.T) {
 		t.Fatalf("%v, %v", format, err)
 	}
 	defer card.Close()
-	stop := time.AfterFunc(20*time.Second, func() { card.Close() })
+	stop := time.AfterFunc(time.Minute, func() { card.Close() })
 	defer stop.Stop()
 
 	ask := slices.Concat(
@@ -378,7 +378,7 @@ func TestCardCarriesFrames(t *testing.T) {
 // waitFor waits for a guest's end.
 func waitFor(t *testing.T, v hv.VM) hv.Exit {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	exit, err := v.Wait(ctx)
 	if err != nil {

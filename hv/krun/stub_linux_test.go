@@ -132,7 +132,7 @@ func boot(t testing.TB, agent net.Conn) *guest.Client {
 	t.Helper()
 	client := guest.NewClient(agent)
 	t.Cleanup(func() { client.Close() })
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	network := &guest.Network{Addrs: []netip.Prefix{netip.MustParsePrefix("172.16.0.2/30")}}
 	if err := client.Boot(ctx, guest.Bootstrap{Hostname: "test", Network: network}); err != nil {

@@ -33,7 +33,7 @@ func start(t *testing.T, h *Hypervisor, cfg hv.Config) *vm {
 // wait waits for a guest's end.
 func wait(t *testing.T, v hv.VM) hv.Exit {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	exit, err := v.Wait(ctx)
 	if err != nil {
@@ -190,7 +190,7 @@ func TestExits(t *testing.T) {
 
 // waitTold waits until the guest's exit was heard.
 func waitTold(v *vm) {
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		v.mu.Lock()
 		told := v.told.Exited
 		v.mu.Unlock()

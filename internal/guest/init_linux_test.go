@@ -305,8 +305,10 @@ func TestRouterAdvertisementsAreIgnored(t *testing.T) {
 func TestInitReapsOrphans(t *testing.T) {
 	t.Parallel()
 	g := bootGuest(t, nil)
-	// Each subshell leaves an orphan that ends; none may stay a zombie.
-	out, _ := g.sh(t, "for i in 1 2 3 4 5 6 7 8; do (sleep 0.05 &) ; done; sleep 0.5; grep -l '^State:.Z' /proc/[0-9]*/status; echo done")
+	// Each subshell leaves an orphan that ends; none may stay a zombie, which one is for a
+	// moment.
+	out, _ := g.sh(t, "for i in 1 2 3 4 5 6 7 8; do (sleep 0.05 &) ; done; sleep 0.5; "+
+		"for i in $(seq 600); do zombies=$(grep -l '^State:.Z' /proc/[0-9]*/status); [ -z \"$zombies\" ] && break; sleep 0.1; done; echo ${zombies:-done}")
 	if out != "done\n" {
 		t.Errorf("got %q; want no zombies", out)
 	}
@@ -320,11 +322,11 @@ func TestCommandLeavesAServerBehind(t *testing.T) {
 	if exit.Code != 3 {
 		t.Errorf("exit is %+v; want 3", exit)
 	}
-	if took := time.Since(begin); took > 10*time.Second {
+	if took := time.Since(begin); took > time.Minute {
 		t.Errorf("the command waited for what it left behind: %v, %d bytes", took, len(out))
 	}
 	// Having lost its reader is no reason to die.
-	if out, _ := g.sh(t, "rm -f /etc/alive; sleep 0.5; ls /etc/alive"); out != "/etc/alive\n" {
+	if out, _ := g.sh(t, "rm -f /etc/alive; for i in $(seq 600); do [ -e /etc/alive ] && break; sleep 0.1; done; ls /etc/alive"); out != "/etc/alive\n" {
 		t.Errorf("what was left behind is gone: %q", out)
 	}
 }

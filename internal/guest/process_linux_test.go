@@ -107,7 +107,7 @@ func TestStdin(t *testing.T) {
 	p = g.start(t, Command{Args: []string{"sh", "-c", "exec <&-; echo closed; sleep 600"}, Stdin: true})
 	until(t, p.Stdout(), "closed\n")
 	var err error
-	for begin := time.Now(); err == nil && time.Since(begin) < 10*time.Second; {
+	for begin := time.Now(); err == nil && time.Since(begin) < time.Minute; {
 		_, err = p.Stdin().Write(make([]byte, 1024))
 	}
 	if !errors.Is(err, syscall.EPIPE) {
