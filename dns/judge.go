@@ -83,21 +83,31 @@ func (r *rules) judge(a *answer, by policy.Verdict, usable func(netip.Addr) bool
 	return judgement{verdict: by, addrs: addrs}
 }
 
-// owners returns the names that the addresses of an answer to name count for:
+// owners returns the names that the addresses of an answer to a question count for:
 // the name, its host if it is a service's, and the hosts of the questions that
 // led to it.
-func owners(dst []string, name string, origins []origin) []string {
+func owners(dst []string, name string, qtype uint16, origins []origin) []string {
 	dst = append(dst, name)
-	if host, n := serviceHost(name); n > 0 {
+	if host := hostOf(name, qtype); host != name {
 		dst = append(dst, host)
 	}
 	for _, o := range origins {
-		host, _ := serviceHost(o.name)
-		if !slices.Contains(dst, host) {
+		if host := hostOf(o.name, o.qtype); !slices.Contains(dst, host) {
 			dst = append(dst, host)
 		}
 	}
 	return dst
+}
+
+// hostOf returns the host that a question is about. That is another than its name
+// only where a service is asked for: the A record of _x.example.com, which is
+// perhaps a customer's of example.com, is no address of example.com.
+func hostOf(name string, qtype uint16) string {
+	if !isService(qtype) {
+		return name
+	}
+	host, _ := serviceHost(name)
+	return host
 }
 
 // record enters the addresses of an answer to name into the table of names, for
@@ -112,7 +122,7 @@ func (s *Server) record(q *query, a *answer, addrs []netip.Addr, origins []origi
 	}
 	if len(addrs) > 0 {
 		var list [4]string
-		for _, owner := range owners(list[:0], a.name, origins) {
+		for _, owner := range owners(list[:0], a.name, q.qtype, origins) {
 			kept, out := s.names.add(owner, addrs, expires, now)
 			evicted += out
 			left += len(addrs) - kept

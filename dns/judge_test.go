@@ -198,6 +198,38 @@ func TestServiceTargets(t *testing.T) {
 	}
 }
 
+// TestUnderscores shows that a name with an underscore is a service of the host behind
+// it only to who asks for one.
+func TestUnderscores(t *testing.T) {
+	t.Parallel()
+	up := newAuthority(t, zone(
+		"_x.shop.example. 60 IN A 93.184.1.1", "_x.shop.example. 60 IN HTTPS 1 . ipv4hint=93.184.1.2",
+		"_x.shop.example. 60 IN MX 10 mx.shop.example.", "mx.shop.example. 60 IN A 93.184.1.3",
+		"_x.shop.example. 60 IN SRV 0 0 1 srv.shop.example.", "srv.shop.example. 60 IN A 93.184.1.4",
+	))
+	s := newServer(t, Config{Nameservers: []Nameserver{up.nameserver()}, Policy: rulesOf(t, policy.Deny, "allow shop.example", "allow .shop.example")})
+	for _, tt := range []struct{ question, addr, names string }{
+		{"_x.shop.example A", "93.184.1.1", "_x.shop.example"},
+		{"_x.shop.example HTTPS", "93.184.1.2", "_x.shop.example shop.example"},
+		{"_x.shop.example MX", "", ""},
+		{"mx.shop.example A", "93.184.1.3", "_x.shop.example mx.shop.example"},
+		{"_x.shop.example SRV", "", ""},
+		{"srv.shop.example A", "93.184.1.4", "shop.example srv.shop.example"},
+	} {
+		if got := show(ask(t, s, question(tt.question))); !strings.HasPrefix(got, "NOERROR ") {
+			t.Errorf("%s: got %q", tt.question, got)
+		}
+		if tt.addr == "" {
+			continue
+		}
+		names := s.AppendNames(nil, netip.MustParseAddr(tt.addr), time.Now())
+		slices.Sort(names)
+		if got := strings.Join(names, " "); got != tt.names {
+			t.Errorf("%s: names of %s: got %q, want %q", tt.question, tt.addr, got, tt.names)
+		}
+	}
+}
+
 // TestUsable leaves out what the host has no way to.
 func TestUsable(t *testing.T) {
 	t.Parallel()
