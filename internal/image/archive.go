@@ -61,6 +61,10 @@ func readArchive(ctx context.Context, r io.Reader, t *scratch, limits Limits) (*
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
 			return nil, nil, m.blame(err)
 		}
+		// Names are kept, and a header may have a megabyte of one.
+		if n := max(len(h.Name), len(h.Linkname)); n > limits.PathBytes {
+			return nil, nil, refused("a name of %d bytes; %d are the most", n, limits.PathBytes)
+		}
 		if left -= h.Size; left < 0 {
 			return nil, nil, refused("an archive of more than %d bytes", limits.ImageBytes)
 		}

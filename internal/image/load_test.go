@@ -332,6 +332,27 @@ func TestHostileArchives(t *testing.T) {
 	}
 }
 
+// TestLongNames shows that an archive can't fill the memory with names.
+func TestLongNames(t *testing.T) {
+	t.Parallel()
+	fits, long := strings.Repeat("x", 4095), strings.Repeat("x", 4096)
+	for _, row := range []struct {
+		name  string
+		entry entry
+		ok    bool
+	}{
+		{"a name that fits", file(fits, ""), true},
+		{"a link's target that fits", sym("l", fits), true},
+		{"a name", file(long, ""), false},
+		{"a link's target", sym("l", long), false},
+	} {
+		_, err := newStore(t, testConfig(t)).Load(t.Context(), bytes.NewReader(layer(t, file(dockerManifest, "[]"), row.entry)))
+		if row.ok && err != nil || !row.ok && !errors.Is(err, ErrContent) {
+			t.Errorf("%s: %v", row.name, err)
+		}
+	}
+}
+
 // TestLoad brings in all images of an archive, by their names.
 func TestLoad(t *testing.T) {
 	t.Parallel()
