@@ -88,7 +88,7 @@ func (g *canaryGuest) do1(c *canaryCase, pieces []string) (status int, got strin
 		}
 	}
 	delete(g.conns, key)
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	wrote := make(chan struct{})
 	go func() {
 		defer close(wrote)

@@ -16,7 +16,9 @@
 // The server is connected and verified before the guest's handshake completes, and
 // chooses the protocol among those that the guest offers. So a guest never talks
 // to a server that isn't there, and both legs speak the same version of HTTP. What
-// is wrong with a server's TLS the guest reads on a page with status 502.
+// is wrong with a server's TLS the guest reads on a page with status 502. A server
+// that speaks first, where that isn't HTTP, is heard at once (banner.go); of the guest
+// nothing passes before its first flight shows what it is.
 //
 // # The way of a request
 //

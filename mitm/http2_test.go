@@ -281,7 +281,7 @@ func TestHTTP2Frames(t *testing.T) {
 					row.broken(f)
 				}()
 			}
-			_ = c.SetReadDeadline(time.Now().Add(15 * time.Second))
+			_ = c.SetReadDeadline(time.Now().Add(patience))
 			if err := drain(c); isTimeout(err) {
 				t.Error("the connection was kept")
 			}

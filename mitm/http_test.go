@@ -183,7 +183,7 @@ func TestInterim(t *testing.T) {
 			req.ContentLength = 4
 			req.Header.Set("Expect", "100-continue")
 			transport := client.Transport.(*http.Transport)
-			transport.ExpectContinueTimeout = 20 * time.Second
+			transport.ExpectContinueTimeout = patience
 			res, err := client.Do(req)
 			if err != nil {
 				t.Fatal(err)
@@ -538,11 +538,10 @@ func TestIdle(t *testing.T) {
 		{"a request, and then nothing", "GET / HTTP/1.1\r\nHost: " + site + "\r\n\r\n"},
 		{"a request, and half of another", "GET / HTTP/1.1\r\nHost: " + site + "\r\n\r\nGET / HTTP/1.1\r\n"},
 	} {
-		began := time.Now()
 		c := w.mustHandshake("http/1.1")
 		_, _ = io.WriteString(c, row.sent)
-		if _, err := io.ReadAll(c); isTimeout(err) || time.Since(began) > 10*time.Second {
-			t.Errorf("%s: still there after %v: %v", row.name, time.Since(began), err)
+		if _, err := io.ReadAll(c); isTimeout(err) {
+			t.Errorf("%s: still there: %v", row.name, err)
 		}
 	}
 }
@@ -569,7 +568,9 @@ func TestSlowRequest(t *testing.T) {
 			w.serveTLS(http.HandlerFunc(hello), nil)
 			c := w.mustHandshake("http/1.1")
 			_, _ = io.WriteString(c, row.sent)
-			_ = c.SetReadDeadline(time.Now().Add(time.Second))
+			if row.kept {
+				_ = c.SetReadDeadline(time.Now().Add(time.Second))
+			}
 			got, err := io.ReadAll(c)
 			if isTimeout(err) != row.kept {
 				t.Fatalf("after a while: %q, %v", got, err)
@@ -577,7 +578,7 @@ func TestSlowRequest(t *testing.T) {
 			if !row.kept {
 				return
 			}
-			_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			_ = c.SetReadDeadline(time.Now().Add(patience))
 			_, _ = io.WriteString(c, row.rest)
 			if res, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || res.StatusCode != 200 {
 				t.Errorf("got %v, %v", res, err)

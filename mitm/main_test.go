@@ -13,7 +13,7 @@ import (
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if code == 0 {
-		if stacks := netlab.Leaked(5 * time.Second); stacks != "" {
+		if stacks := netlab.Leaked(time.Minute); stacks != "" {
 			fmt.Fprintf(os.Stderr, "goroutines leaked by the tests:\n\n%s\n", stacks)
 			code = 1
 		}

@@ -24,7 +24,7 @@ func TestCrowd(t *testing.T) {
 	}), nil)
 	defer close(leave)
 	window := func(f *framer) (bytes uint32) { // that the proxy opens at first
-		_ = f.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = f.conn.SetReadDeadline(time.Now().Add(patience))
 		for {
 			frame, err := f.ReadFrame()
 			if err != nil {

@@ -14,7 +14,7 @@ func TestMain(m *testing.M) {
 		pullMain()
 	}
 	code := m.Run()
-	if stacks := netlab.Leaked(5 * time.Second); code == 0 && stacks != "" {
+	if stacks := netlab.Leaked(time.Minute); code == 0 && stacks != "" {
 		fmt.Fprintf(os.Stderr, "goroutines leaked by the tests:\n\n%s\n", stacks)
 		code = 1
 	}
