@@ -44,10 +44,10 @@ func run(ctx context.Context, host, key string, command []string) (int, error) {
 		}),
 		m.WithSecrets(m.Secret.Env("API_KEY", key, m.SecretEnvOptions{AllowHosts: []string{host}})),
 		m.WithEvents(func(e m.Event) {
-			if e.Denies() {
+			if e.Denies() { // and doesn't tell that others were lost
 				tried[target(e)]++
 			}
-		}),
+		}, m.EventDenied),
 	)
 	if err != nil {
 		return 0, err
