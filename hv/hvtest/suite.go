@@ -29,8 +29,9 @@ import (
 	"github.com/sluicenet/sluice/vnet/link"
 )
 
-// patience bounds a test's waits. It covers a VM's boot without hardware help.
-const patience = time.Minute
+// patience bounds a test's waits. It covers a VM's boot without hardware help beside
+// the tests of everybody else.
+const patience = 2 * time.Minute
 
 // Run runs the conformance suite against h. The guests see a file system with
 // true, false, cat, sleep, stty and sh. It skips where h.Probe says that h is not
