@@ -30,7 +30,7 @@ run if it was kept. Without a name, of the only one that runs.`,
 			if err := checkTypes(filter.Types); err != nil {
 				return err
 			}
-			return eachEvent(cmd.Context(), args, filter, follow, func(e m.Event) error {
+			return eachEvent(cmd.Context(), c, args, filter, follow, func(e m.Event) error {
 				_, err := fmt.Fprintf(c.out, "%s\n", e.Line())
 				return err
 			})
@@ -57,7 +57,7 @@ var eventTypes = []string{
 	"port", m.EventPortPublish, m.EventPortUnpublish,
 	"sandbox", m.EventSandboxStarted, m.EventSandboxStopped, m.EventLog,
 	"events", m.EventDropped,
-	m.EventWarning,
+	m.EventWarning, m.EventDenied,
 }
 
 // checkTypes reports a type that no event has: nothing would ever be printed.
@@ -71,8 +71,9 @@ func checkTypes(types []string) error {
 }
 
 // eachEvent calls do with the events of a sandbox that the filter wants: those
-// that are there, and with follow those to come.
-func eachEvent(ctx context.Context, args []string, filter m.EventFilter, follow bool, do func(m.Event) error) error {
+// that are there, and with follow those to come, as long as somebody reads the
+// console's out.
+func eachEvent(ctx context.Context, c *console, args []string, filter m.EventFilter, follow bool, do func(m.Event) error) error {
 	name, err := theOnly(ctx, args)
 	if err != nil {
 		return err
@@ -89,6 +90,8 @@ func eachEvent(ctx context.Context, args []string, filter m.EventFilter, follow 
 		return err
 	}
 	filter.Past = !follow
+	ctx, stop := c.whileRead(ctx)
+	defer stop()
 	return errors.Join(eachOf(sb.Events(ctx, filter), do), sb.Close())
 }
 
@@ -230,7 +233,7 @@ func (f *flowFlags) decisions(ctx context.Context, c *console, args []string) er
 	default:
 		return fmt.Errorf("--verdict %q: want allow or deny", f.verdict)
 	}
-	return eachEvent(ctx, args, filter, f.follow, func(e m.Event) error {
+	return eachEvent(ctx, c, args, filter, f.follow, func(e m.Event) error {
 		if e.Type == m.EventDNSQuery && !e.Denies() {
 			return nil // that a name was resolved is no flow
 		}

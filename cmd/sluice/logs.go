@@ -87,6 +87,8 @@ func (f *logFlags) followLog(ctx context.Context, c *console, h *m.SandboxHandle
 		return err
 	}
 	defer stream.Close() // only read
+	ctx, stop := c.whileRead(ctx)
+	defer stop()
 	for {
 		e, err := stream.Recv(ctx)
 		if err != nil || e == nil {
