@@ -40,6 +40,7 @@ var allowed = map[string]map[string]string{
 	"vnet": {
 		"policy":                       "decides",
 		"vnet/link":                    "carries the frames",
+		"internal/holder":              "says who holds a port",
 		"internal/lru":                 "finds the oldest in its tables",
 		"internal/sniff":               "finds a name in first bytes",
 		"gvisor.dev/gvisor/pkg/buffer": "packets of the stack",
@@ -128,7 +129,8 @@ var allowed = map[string]map[string]string{
 		"internal/guest/machine": "what it tells then",
 		"github.com/Code-Hex/vz": "Virtualization.framework, and nobody else's business",
 	},
-	"internal/lru": {},
+	"internal/holder": {},
+	"internal/lru":    {},
 	"internal/sniff": {
 		"golang.org/x/crypto/cryptobyte": "length-prefixed bytes, read without a slip",
 		"golang.org/x/net/http2":         "HPACK, of an HTTP/2 head",
@@ -204,6 +206,7 @@ var allowed = map[string]map[string]string{
 		"internal/control":         "talks to a running sandbox",
 		"internal/guest":           "exec and files in it",
 		"internal/guest/kernel":    "how a kernel in an image is named",
+		"internal/holder":          "says who holds a port, which a confined sandbox can't",
 		"internal/image":           "WithImage",
 		"internal/sandbox":         "starts one",
 		"github.com/goccy/go-yaml": "files that people write",
@@ -217,6 +220,7 @@ var allowed = map[string]map[string]string{
 		"github.com/spf13/cobra":   "the command line",
 		"github.com/spf13/pflag":   "the command line",
 		"github.com/goccy/go-yaml": "the line that an error is about",
+		"golang.org/x/sys":         "polls standard output",
 		"golang.org/x/term":        "the caller's terminal",
 	},
 	"cmd/sluice-agent": {

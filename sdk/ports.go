@@ -2,8 +2,11 @@ package sdk
 
 import (
 	"context"
+	"errors"
+	"strings"
 
 	"github.com/sluicenet/sluice/internal/control"
+	"github.com/sluicenet/sluice/internal/holder"
 )
 
 // SandboxPorts is what a sandbox publishes on its host. Its methods may be
@@ -35,12 +38,29 @@ func (p *SandboxPorts) Add(ctx context.Context, b PortBinding) (PortBinding, err
 		return PortBinding{}, p.s.failure("publish port of", err)
 	}
 	bound, err := ask(ctx, p.s, "publish port of", func(ctx context.Context) (control.Port, error) {
-		return p.s.client.Publish(ctx, b.port())
+		bound, err := p.s.client.Publish(ctx, b.port())
+		return bound, withHolder(err, b.port())
 	})
 	if err != nil {
 		return PortBinding{}, err
 	}
 	return bindingOf(bound), nil
+}
+
+// withHolder adds to a port that could not be bound which process holds it: the
+// sandbox's own, which is confined, doesn't see others.
+func withHolder(err error, p control.Port) error {
+	var f *control.Failure
+	if !errors.As(err, &f) || f.Kind != control.KindIO {
+		return err
+	}
+	who := holder.Of(p.Host, p.Protocol == string(PortProtocolUDP))
+	if who == "" || strings.Contains(f.Message, who) { // a sandbox in this process has said so
+		return err
+	}
+	told := *f
+	told.Message += ": held by " + who
+	return &told
 }
 
 // Remove ends the publication on the binding's address, port and protocol, and

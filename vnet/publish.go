@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -16,6 +17,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
+	"github.com/sluicenet/sluice/internal/holder"
 	"github.com/sluicenet/sluice/policy"
 )
 
@@ -107,6 +109,18 @@ func (p *published) listen(b Binding) error {
 		return fmt.Errorf("%v port: %w", b.Protocol, errors.ErrUnsupported)
 	}
 	return nil
+}
+
+// withHolder adds to a failed bind of addr which process holds the port, where that
+// can be told.
+func withHolder(err error, addr netip.AddrPort, proto policy.Protocol) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	if who := holder.Of(addr, proto == policy.UDP); who != "" {
+		return fmt.Errorf("%w: held by %s", err, who)
+	}
+	return err
 }
 
 // close closes the socket.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/sluicenet/sluice/internal/control"
@@ -46,10 +47,21 @@ func (s *Sandbox) publish(b vnet.Binding) (vnet.Binding, error) {
 		return vnet.Binding{}, &control.Failure{Kind: control.KindUnsupported, Message: err.Error()}
 	}
 	if err != nil {
-		return vnet.Binding{}, &control.Failure{Kind: control.KindIO, Message: err.Error(), Hint: "choose another port of the host, or 0 for a free one"}
+		return vnet.Binding{}, &control.Failure{Kind: control.KindIO, Message: err.Error(), Hint: bindHint(err)}
 	}
 	s.tellPort(typePublish, bound)
 	return bound, nil
+}
+
+// bindHint returns what helps against a failed bind.
+func bindHint(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "choose one of this host's addresses, or 0.0.0.0 for all of them"
+	case errors.Is(err, syscall.EACCES):
+		return "choose a port of the host from 1024 on, or 0 for a free one"
+	}
+	return "choose another port of the host, or 0 for a free one"
 }
 
 // Unpublish implements control.Sandbox.
@@ -60,7 +72,7 @@ func (s *Sandbox) Unpublish(p control.Port) error {
 	}
 	err = s.network.Unpublish(b.Protocol, b.Host)
 	if errors.Is(err, net.ErrClosed) {
-		return &control.Failure{Kind: control.KindArgument, Message: fmt.Sprintf("%s %v: is not published", b.Protocol, b.Host)}
+		return &control.Failure{Kind: control.KindArgument, Message: fmt.Sprintf("%s %v: is not published", b.Protocol, b.Host), Hint: "sluice port ls shows what is"}
 	}
 	if err != nil {
 		return ioFailure(err)

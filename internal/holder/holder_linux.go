@@ -1,38 +1,30 @@
-package vnet
+package holder
 
 import (
 	"bufio"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
-
-	"github.com/sluicenet/sluice/policy"
 )
 
-// withHolder adds to a failed bind of addr which process holds the port, where
-// /proc shows it: processes of other users keep their descriptors to themselves.
-func withHolder(err error, addr netip.AddrPort, proto policy.Protocol) error {
-	if !errors.Is(err, syscall.EADDRINUSE) {
-		return err
-	}
+// See holder.go.
+func of(addr netip.AddrPort, udp bool) string {
 	tables, state := []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"}, "0A" // TCP_LISTEN
-	if proto == policy.UDP {
+	if udp {
 		tables, state = []string{"/proc/self/net/udp", "/proc/self/net/udp6"}, "07" // TCP_CLOSE: not connected
 	}
 	for _, table := range tables {
 		if inode, ok := boundInode(table, state, addr); ok {
 			if who := inodeHolder(inode); who != "" {
-				return fmt.Errorf("%w: held by %s", err, who)
+				return who
 			}
 		}
 	}
-	return err
+	return ""
 }
 
 // boundInode finds the socket in the given state that is bound to addr's port,
