@@ -74,7 +74,7 @@ func TestCloseAnywhere(t *testing.T) {
 		if err := n.Close(); err != nil {
 			t.Error(err)
 		}
-		if d := time.Since(start); d > 2*time.Second {
+		if d := time.Since(start); d > patience/4 {
 			t.Errorf("Close took %v", d)
 		}
 		n.guestStack.Close() // what the guest's side still waits for
@@ -87,9 +87,9 @@ func TestCloseAnywhere(t *testing.T) {
 }
 
 // TestFlood sends many SYNs, from many ports, to addresses of every kind. What it
-// costs is bounded, and afterwards the network works as before.
+// costs is bounded, and afterwards the network works as before. No other test runs
+// beside it: goroutines are counted.
 func TestFlood(t *testing.T) {
-	t.Parallel()
 	const syns = 3000
 	for _, family := range []struct{ guest, dst string }{{guest4 + ":%d", "93.184.%d.%d:80"}, {"[" + guest6 + "]:%d", "[2606:2800:220::%d:%d]:80"}} {
 		for _, kind := range []string{"denied", "blackholed", "allowed"} {

@@ -98,7 +98,7 @@ func TestDirectHandshake(t *testing.T) {
 		}
 		g.send("A", 0, 0, "")
 		g.eventually("open", func() bool { return g.Stats().HeldFlows == 0 })
-		if d := g.flowOf().timeout(); d != firstTimeout {
+		if d := g.timeout(); d != firstTimeout {
 			t.Errorf("the next loss would be found after %v", d)
 		}
 	})
@@ -166,10 +166,10 @@ func TestDirectHandshake(t *testing.T) {
 }
 
 // timeout returns how long the flow would wait for an acknowledgement now.
-func (c *directFlow) timeout() time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.toGuest.timeout
+func (g *directGuest) timeout() (d time.Duration) {
+	c := g.flowOf()
+	g.inLoop(func() { d = c.toGuest.timeout })
+	return d
 }
 
 // TestDirectSYNInOpenFlow asks whether the guest means it (RFC 5961, section 4).
@@ -307,8 +307,8 @@ func (g *directGuest) stall() (sent int) {
 	host := g.accept()
 	host.SetReadBuffer(256 << 10)
 	piece := strings.Repeat("0123456789abcdef", 80)
-	in := &g.flowOf().fromGuest
-	for in.queued.Load() < directWindow/2 {
+	c := g.flowOf()
+	for g.whether(func() bool { return c.fromGuest.waiting() < directWindow/2 }) {
 		for range 32 {
 			g.send("A", sent, 0, piece)
 			sent += len(piece)

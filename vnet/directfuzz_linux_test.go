@@ -1,7 +1,7 @@
 package vnet
 
 import (
-	"io"
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -62,28 +62,32 @@ func hostByte(i int) byte  { return byte(i*11 + 5) }
 // A playLink gives the reader one frame at a time. It is asked for the next when the
 // last is dealt with.
 type playLink struct {
-	link.Link // nil: all methods that are used are here
+	event
 	in, ready chan link.Frame
-	closed    chan struct{}
-	once      sync.Once
+	busy      bool       // a frame is being dealt with; owned by the reader
 	mu        sync.Mutex // guards the following field
 	check     func(seenSegment)
 }
 
-func (l *playLink) ReadFrames(frames []link.Frame) (int, error) {
-	select {
-	case l.ready <- link.Frame{}:
-	case <-l.closed:
-		return 0, io.EOF
+func (l *playLink) ReadReady(frames []link.Frame) (int, error) {
+	if l.busy {
+		l.busy = false
+		l.reset()
+		l.ready <- link.Frame{}
+		return 0, nil
 	}
-	select {
-	case f := <-l.in:
-		frames[0].Data = append(frames[0].Data[:0], f.Data...)
-		frames[0].Offload = f.Offload
-		return 1, nil
-	case <-l.closed:
-		return 0, io.EOF
-	}
+	l.busy = true
+	f := <-l.in
+	frames[0].Data = append(frames[0].Data[:0], f.Data...)
+	frames[0].Offload = f.Offload
+	return 1, nil
+}
+
+// play has a frame dealt with.
+func (l *playLink) play(f link.Frame) {
+	l.set()
+	l.in <- f
+	<-l.ready
 }
 
 func (l *playLink) WriteFrames(frames []link.Frame) (int, error) {
@@ -97,7 +101,9 @@ func (l *playLink) WriteFrames(frames []link.Frame) (int, error) {
 	return len(frames), nil
 }
 
-func (l *playLink) Close() error { l.once.Do(func() { close(l.closed) }); return nil }
+func (l *playLink) ReadFrames([]link.Frame) (int, error) { return 0, errors.ErrUnsupported }
+func (l *playLink) Dropped() uint64                      { return 0 }
+func (l *playLink) Close() error                         { return nil }
 
 // startPlay opens the flow.
 func startPlay(t *testing.T) *play {
@@ -111,7 +117,8 @@ func startPlay(t *testing.T) *play {
 	lab.add(remote4+":80", host.Addr().String())
 	p := &play{t: t, fin: -1, hostOpen: true}
 	answered := make(chan uint32, 64)
-	p.link = &playLink{in: make(chan link.Frame), ready: make(chan link.Frame), closed: make(chan struct{})}
+	p.link = &playLink{in: make(chan link.Frame), ready: make(chan link.Frame)}
+	p.link.open(t)
 	p.link.check = func(s seenSegment) {
 		if s.flags&flagSYN != 0 {
 			select {
@@ -120,12 +127,11 @@ func startPlay(t *testing.T) *play {
 			}
 		}
 	}
-	n, err := New(Config{Link: p.link, Block: testBlock(t), Policy: playPolicies(t)[0], Dialer: lab, direct: true})
+	n, err := New(Config{Link: p.link, Block: testBlock(t), Policy: playPolicies(t)[0], Dialer: lab})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.n = n
-	<-p.link.ready
 	p.send("S", -1, 0, 0)
 	p.irs = <-answered
 	c, err := host.Accept()
@@ -136,7 +142,9 @@ func startPlay(t *testing.T) *play {
 	p.link.mu.Lock()
 	p.link.check = p.check
 	p.link.mu.Unlock()
-	p.flow = n.direct.lookup(flowKey{netip.MustParseAddrPort(guest4 + ":1000"), netip.MustParseAddrPort(remote4 + ":80")})
+	n.inLoop(func() {
+		p.flow = n.direct.flows[flowKey{netip.MustParseAddrPort(guest4 + ":1000"), netip.MustParseAddrPort(remote4 + ":80")}]
+	})
 	p.send("A", 0, 0, 0)
 	return p
 }
@@ -151,11 +159,10 @@ func (p *play) send(flags string, seq, n, ack int) {
 	for i := range data {
 		data[i] = guestByte(seq + i)
 	}
-	p.link.in <- tcpSegment(guest4+":1000", remote4+":80", flags, func(w *wire) {
+	p.link.play(tcpSegment(guest4+":1000", remote4+":80", flags, func(w *wire) {
 		w.tcp.Seq, w.tcp.Ack, w.tcp.Window = playISS+1+uint32(seq), p.irs+1+uint32(ack), 60000
 		w.payload = data
-	})
-	<-p.link.ready
+	}))
 }
 
 // check checks a segment to the guest.
@@ -243,11 +250,7 @@ func (p *play) step(what byte, near, far int) {
 		p.readHost()
 	case 8:
 		p.now += time.Duration(far) * 100 * time.Millisecond
-		var out batch
-		p.n.direct.timers.turn.Lock()
-		p.flow.tick(&out, time.Now().Add(p.now))
-		p.n.direct.timers.turn.Unlock()
-		p.n.direct.send(&out)
+		p.n.inLoop(func() { p.flow.tick(time.Now().Add(p.now)) })
 	case 9:
 		p.send("S", near, 0, 0)
 	case 10:
@@ -282,8 +285,6 @@ func (p *play) end() {
 	if used := p.n.budget.used(); used != 0 {
 		p.t.Errorf("%d bytes of memory are left", used)
 	}
-	p.flow.mu.Lock()
-	defer p.flow.mu.Unlock()
 	if flows, held := p.n.tcp.counts(); flows != 0 || held != 0 || p.flow.socket.open || p.flow.state != directOver {
 		p.t.Errorf("left: %d flows, %d held, socket open: %v", flows, held, p.flow.socket.open)
 	}

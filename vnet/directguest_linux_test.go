@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -78,7 +81,7 @@ func (g *directGuest) accept() *net.TCPConn {
 	select {
 	case c := <-g.host:
 		return c
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		g.t.Fatal("nothing was dialled")
 		return nil
 	}
@@ -101,7 +104,7 @@ func (g *directGuest) next() seenSegment {
 	select {
 	case f := <-g.tcpSeen:
 		return parseSeen(f)
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		g.t.Fatal("the guest got nothing")
 		return seenSegment{}
 	}
@@ -186,21 +189,37 @@ func (g *directGuest) flowOf() *directFlow {
 }
 
 func (n *testNet) directFlows() (all []*directFlow) {
-	n.direct.mu.RLock()
-	defer n.direct.mu.RUnlock()
-	for _, c := range n.direct.flows {
-		all = append(all, c)
-	}
+	n.inLoop(func() { all = slices.Collect(maps.Values(n.direct.flows)) })
 	return all
+}
+
+// inLoop has the goroutine that owns direct flows do something, and waits for that.
+// If it has ended, nobody owns them.
+func (n *Network) inLoop(fn func()) {
+	done := make(chan struct{})
+	n.direct.do(func() { fn(); close(done) })
+	select {
+	case <-done:
+		return
+	case <-n.failed:
+	}
+	select {
+	case <-done:
+	default:
+		fn()
+	}
+}
+
+// whether asks in the loop.
+func (n *Network) whether(ok func() bool) (is bool) {
+	n.inLoop(func() { is = ok() })
+	return is
 }
 
 // tickAt has the flow's timers believe that it is later.
 func (g *directGuest) tickAt(later time.Duration) {
-	var out batch
-	g.direct.timers.turn.Lock()
-	g.flowOf().tick(&out, time.Now().Add(later))
-	g.direct.timers.turn.Unlock()
-	g.direct.send(&out)
+	c := g.flowOf()
+	g.inLoop(func() { c.tick(time.Now().Add(later)) })
 }
 
 // ended waits for the flow's end, and checks how it is recorded and that nothing is
@@ -220,7 +239,7 @@ func (g *directGuest) ended(how string) {
 func readHost(t *testing.T, c net.Conn, n int) string {
 	t.Helper()
 	b := make([]byte, n)
-	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	k, err := io.ReadFull(c, b)
 	if err != nil {
 		t.Fatalf("the host got %q and %v, want %d bytes", b[:k], err, n)
@@ -231,7 +250,7 @@ func readHost(t *testing.T, c net.Conn, n int) string {
 // hostEnds waits for the end of the stream at the host's, and returns what came
 // before, and the error: nil for an end, else a reset.
 func hostEnds(c net.Conn) (string, error) {
-	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	b, err := io.ReadAll(c)
 	return string(b), err
 }
@@ -252,7 +271,7 @@ func listenFull(t *testing.T) (closeAll func(), addr string) {
 	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
 		t.Fatal(err)
 	}
-	sa, err := unix.Getsockname(fd)
+	sa, err := syscall.Getsockname(fd)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +281,7 @@ func listenFull(t *testing.T) (closeAll func(), addr string) {
 			t.Fatal(err)
 		}
 		all = append(all, c)
-		unix.Connect(c, sa)
+		syscall.Connect(c, sa)
 	}
 	return closeAll, addrPortOfSockaddr(sa).String()
 }

@@ -1,10 +1,6 @@
 package vnet
 
-import (
-	"sync"
-	"sync/atomic"
-	"time"
-)
+import "time"
 
 const (
 	// ackDelay is how long an acknowledgement waits for bytes to travel with (RFC
@@ -23,73 +19,63 @@ const (
 // frame straight into the socket. What it has no room for, and what the gate
 // holds, waits in a queue.
 type directIn struct {
-	touched bool        // owned by the reader: the flow is in direct.touched
-	ackNow  atomic.Bool // an acknowledgement is due at once
-	review  atomic.Bool // the gate is to look again
-	shut    atomic.Bool // the host was sent the end of the stream
+	next   uint32 // RCV.NXT: what the guest is to send next
+	told   uint32 // next, as the guest was told last
+	window int    // likewise
 
-	next    atomic.Uint32 // RCV.NXT: what the guest is to send next; written under mu
-	told    atomic.Uint32 // next, as the guest was told last
-	queued  atomic.Int64  // bytes in queue; written under mu
-	window  atomic.Int64  // that the guest was told last
-	starved atomic.Bool   // the budget is spent: the window is closed
+	touched bool  // the flow is in direct.touched
+	ackNow  bool  // an acknowledgement is due at once
+	starved bool  // the budget is spent: the window is closed
+	watched bool  // the poller tells when the socket has room
+	ended   bool  // the guest's end of stream has come
+	shut    bool  // the host was sent it
+	gate    *gate // nil once open
 
-	mu      sync.Mutex // guards the following fields
-	gate    *gate      // nil once open
 	queue   []byte
 	head    int   // bytes of queue that the socket has
 	passed  int   // bytes of queue that the gate let pass
-	ended   bool  // the guest's end of stream has come
-	watched bool  // the poller tells when the socket has room
-	dropped bool  // the flow is over
 	charged int64 // taken from the budget
 }
 
 func (in *directIn) begin(next uint32, g *gate) {
-	in.next.Store(next)
-	in.told.Store(next)
-	in.window.Store(directWindow)
-	in.gate = g
+	in.next, in.told, in.window, in.gate = next, next, directWindow, g
 }
 
 // tell returns what a segment to the guest says: the acknowledgement and the
 // window.
 func (in *directIn) tell(scaled bool) (next uint32, window uint16) {
-	next = in.next.Load()
-	room := in.room()
-	in.told.Store(next)
-	in.window.Store(room)
+	in.told, in.window = in.next, in.room()
+	room := in.window
 	if scaled {
 		room >>= directScale
 	}
-	return next, uint16(min(room, 0xffff))
+	return in.next, uint16(min(room, 0xffff))
 }
 
 // room is the window. Each byte that comes makes it smaller by no more than one, so
 // what was promised stays so, unless the budget is spent.
-func (in *directIn) room() int64 {
-	if in.starved.Load() {
+func (in *directIn) room() int {
+	if in.starved {
 		return 0
 	}
-	return max(directWindow-in.queued.Load(), 0)
+	return max(directWindow-in.waiting(), 0)
 }
 
+// waiting returns how many bytes the socket has yet to take.
+func (in *directIn) waiting() int { return len(in.queue) - in.head }
+
 // acknowledge sends an acknowledgement if one is due, or has it sent in time.
-func (c *directFlow) acknowledge(out *batch, now time.Time) {
+func (c *directFlow) acknowledge(now time.Time) {
 	in := &c.fromGuest
-	due := in.next.Load() - in.told.Load()
-	at := in.ackNow.Swap(false) || int(due) >= 2*c.mss
-	if !at && due == 0 {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	due := int(in.next - in.told)
+	at := in.ackNow || due >= 2*c.mss
+	in.ackNow = false
 	switch {
 	case c.state != directAnswered && c.state != directOpen:
 	case at:
-		c.appendACK(out)
-	default:
-		c.timer.set(c, now.Add(ackDelay))
+		c.appendACK()
+	case due > 0:
+		c.wakeBy(now.Add(ackDelay))
 	}
 }
 
@@ -102,35 +88,28 @@ func (in *directIn) receive(c *directFlow, s *guestSegment, now time.Time) (how 
 		total++
 	}
 	if total == 0 {
-		if s.seq != in.next.Load() {
-			in.ackNow.Store(true) // it asks whether we are there
-		}
+		in.ackNow = in.ackNow || s.seq != in.next // it asks whether we are there
 		return ""
 	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	known := int(int32(in.next.Load() - s.seq))
-	switch {
-	case in.dropped:
-		return ""
-	case known < 0 || known >= total || in.ended:
+	known := int(int32(in.next - s.seq))
+	if known < 0 || known >= total || in.ended {
 		if known < 0 {
 			c.d.n.counters.drop(dropSequence)
 		}
-		in.ackNow.Store(true)
+		in.ackNow = true
 		return ""
 	}
 	data := s.data[min(known, len(s.data)):]
 	n, how := in.take(c, data, fin, now)
-	in.next.Add(uint32(n))
+	in.next += uint32(n)
 	if n < len(data) {
-		in.ackNow.Store(true) // the guest keeps the rest, and sends it again
+		in.ackNow = true // the guest keeps the rest, and sends it again
 		return how
 	}
 	if fin && how == "" {
 		in.ended = true
-		in.next.Add(1) // which our own end of stream may soon acknowledge
-		how = in.finishLocked(c)
+		in.next++ // which our own end of stream may soon acknowledge
+		how = in.finish(c)
 	}
 	return how
 }
@@ -175,15 +154,14 @@ func (in *directIn) write(c *directFlow, b []byte) (n int, how string) {
 // enqueue keeps bytes for later, and returns how many: those that the window has
 // promised, if there is memory.
 func (in *directIn) enqueue(c *directFlow, b []byte, now time.Time) int {
-	b = b[:min(len(b), directWindow-len(in.queue)+in.head)]
+	b = b[:min(len(b), directWindow-in.waiting())]
 	if len(in.queue)+len(b) > cap(in.queue) && !in.makeRoom(c, len(b)) {
-		in.starved.Store(true)
+		in.starved = true
 		c.d.n.limitHit("BufferBytes", c.flow, now)
-		c.timer.set(c, now.Add(starvedPause))
+		c.wakeBy(now.Add(starvedPause))
 		b = b[:min(len(b), cap(in.queue)-len(in.queue))]
 	}
 	in.queue = append(in.queue, b...)
-	in.queued.Store(int64(len(in.queue) - in.head))
 	return len(b)
 }
 
@@ -213,11 +191,11 @@ func (in *directIn) makeRoom(c *directFlow, n int) bool {
 // recover opens a window that was closed for want of memory, if there is some again.
 func (in *directIn) recover(c *directFlow, now time.Time) {
 	switch b := c.d.n.budget; {
-	case !in.starved.Load():
+	case !in.starved:
 	case b.take(0, b.limit/8):
-		in.starved.Store(false)
+		in.starved = false
 	default:
-		c.timer.set(c, now.Add(starvedPause))
+		c.wakeBy(now.Add(starvedPause))
 	}
 }
 
@@ -235,15 +213,13 @@ func (in *directIn) ask(c *directFlow, closed bool, now time.Time) (how string) 
 	if in.gate.open() {
 		in.gate, in.passed = nil, len(in.queue)
 	} else if by := in.gate.until(); !by.IsZero() {
-		c.timer.set(c, by)
+		c.wakeBy(by)
 	}
 	return ""
 }
 
 // expired reports whether the gate holds bytes that are to be given up.
 func (in *directIn) expired(c *directFlow, now time.Time) bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
 	if in.gate == nil {
 		return false
 	}
@@ -252,7 +228,7 @@ func (in *directIn) expired(c *directFlow, now time.Time) bool {
 		return false
 	}
 	if now.Before(by) {
-		c.timer.set(c, by)
+		c.wakeBy(by)
 		return false
 	}
 	return true
@@ -260,9 +236,7 @@ func (in *directIn) expired(c *directFlow, now time.Time) bool {
 
 // again asks the gate once more: rules were replaced, or its time may be over.
 func (in *directIn) again(c *directFlow, now time.Time) (how string) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.gate == nil || in.dropped {
+	if in.gate == nil {
 		return ""
 	}
 	if how = in.ask(c, in.ended, now); how == "" {
@@ -271,60 +245,36 @@ func (in *directIn) again(c *directFlow, now time.Time) (how string) {
 	return how
 }
 
-// writable goes on with what waits for room in the socket.
-func (in *directIn) writable(c *directFlow) (how string) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.dropped {
-		return ""
-	}
-	return in.flush(c)
-}
-
 // flush writes what has passed the gate.
 func (in *directIn) flush(c *directFlow) (how string) {
 	n, how := in.write(c, in.queue[in.head:in.passed])
-	in.head += n
-	in.queued.Store(int64(len(in.queue) - in.head))
-	if in.head == len(in.queue) {
+	if in.head += n; in.waiting() == 0 {
 		in.release(c)
 	}
 	if how == "" && in.ended {
-		how = in.finishLocked(c)
+		how = in.finish(c)
 	}
 	return how
 }
 
-// finishLocked passes the guest's end of stream on when the host has all before
-// it.
-func (in *directIn) finishLocked(c *directFlow) (how string) {
-	if len(in.queue) > 0 || in.shut.Load() {
+// finish passes the guest's end of stream on when the host has all before it.
+func (in *directIn) finish(c *directFlow) (how string) {
+	if len(in.queue) > 0 || in.shut {
 		return ""
 	}
 	if c.socket.closeWrite() != nil {
 		return endReset
 	}
-	in.shut.Store(true)
+	in.shut = true
 	return ""
 }
 
-// release gives an empty queue's memory back.
+// release gives the queue's memory back.
 func (in *directIn) release(c *directFlow) {
-	in.queue, in.head, in.passed = nil, 0, 0
-	in.queued.Store(0)
-	in.starved.Store(false)
 	c.d.n.budget.give(in.charged)
-	in.charged = 0
+	in.queue, in.head, in.passed, in.charged, in.starved = nil, 0, 0, 0, false
 }
 
 // opened reports whether the window has opened so far that the guest should know:
 // far enough that it doesn't send in crumbs (RFC 9293, section 3.8.6.2.2).
-func (in *directIn) opened() bool { return in.room()-in.window.Load() >= directWindow/4 }
-
-// drop ends the direction.
-func (in *directIn) drop(c *directFlow) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.dropped, in.gate = true, nil
-	in.release(c)
-}
+func (in *directIn) opened() bool { return in.room()-in.window >= directWindow/4 }

@@ -113,7 +113,9 @@ func TestDirectWindow(t *testing.T) {
 		})
 		sent = int(last.ack - g.iss - 1)
 	}
-	if queued, used := c.fromGuest.queued.Load(), g.budget.used(); queued > directWindow || used > 3*directWindow {
+	queued := 0
+	g.inLoop(func() { queued = c.fromGuest.waiting() })
+	if used := g.budget.used(); queued > directWindow || used > 3*directWindow {
 		t.Errorf("%d bytes wait, in %d", queued, used)
 	}
 	host := g.accept()
@@ -282,15 +284,16 @@ func TestDirectBudgetFromGuest(t *testing.T) {
 	host := g.accept()
 	host.SetReadBuffer(256 << 10)
 	pattern := strings.Repeat("0123456789abcdef", 81)
-	sent, starve := 0, &g.flowOf().fromGuest.starved
-	for !starve.Load() {
+	sent := 0
+	for starved := false; !starved; {
 		piece := pattern[sent%16:][:1280]
 		for i := range 32 {
 			g.send("A", sent+i*len(piece), 0, piece)
 		}
 		last := g.iss + 1 + uint32(sent+32*len(piece))
 		sent = int(g.until("answer", func(s seenSegment) bool {
-			return s.flags == flagACK && (s.ack == last || starve.Load())
+			starved = s.window == 0
+			return s.flags == flagACK && (s.ack == last || starved)
 		}).ack - g.iss - 1)
 	}
 	if e := g.waitEvent("limit.hit"); e.Limit != "BufferBytes" {

@@ -3,7 +3,6 @@ package vnet
 import (
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,6 +33,7 @@ const (
 	maxChunks = 1024
 )
 
+// chunks is the memory of whole chunks, of all networks of the process.
 var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
 // A chunk is bytes that were sent to the guest in one frame, and are kept until it
@@ -63,23 +63,14 @@ func (k *chunk) size() int64 {
 
 // directOut is a direct flow's way from the host to the guest: what RFC 9293,
 // section 3.3.1, calls the send sequence, and the bytes that the guest has not
-// acknowledged. Its fields are guarded by directFlow.mu unless they say otherwise.
+// acknowledged.
 type directOut struct {
-	seq atomic.Uint32 // nxt, for acknowledgements
-
 	una, nxt uint32  // SND.UNA, SND.NXT
 	window   uint32  // SND.WND
 	chunks   []chunk // from una to nxt
 	readable bool    // the socket may have something
 	drain    bool    // a read that brings little doesn't say that there is no more
 	ended    bool    // the guest was sent the end of the stream, which is before nxt
-
-	// One goroutine at a time reads the socket and sends frames with bytes. It
-	// alone frees chunks, which a frame under way refers to.
-	pumping bool
-	acked   []chunk       // to be freed
-	frame   [1]link.Frame // owned by who pumps
-	control batch         // likewise, of frames without bytes
 
 	// Loss, which takes a link whose queue is full: the window halves, and what
 	// is missing is sent again, one frame for each acknowledgement that shows
@@ -101,12 +92,11 @@ type directOut struct {
 
 func (o *directOut) begin(iss uint32) {
 	o.una, o.nxt, o.congestion, o.timeout = iss+1, iss+1, directWindow, firstTimeout
-	o.seq.Store(o.nxt)
 }
 
-// ackedLocked takes a segment's acknowledgement and window. sound is false if it
+// acked takes a segment's acknowledgement and window. sound is false if it
 // acknowledges what was never sent; pump says that there may be something to send.
-func (c *directFlow) ackedLocked(s *guestSegment, now time.Time) (sound, pump bool) {
+func (c *directFlow) acked(s *guestSegment, now time.Time) (sound, pump bool) {
 	o := &c.toGuest
 	if int32(s.ack-o.nxt) > 0 {
 		return false, false
@@ -119,17 +109,17 @@ func (c *directFlow) ackedLocked(s *guestSegment, now time.Time) (sound, pump bo
 	switch {
 	case progress > 0:
 		o.una = s.ack
-		o.freeLocked(c)
+		o.freeAcked(c)
 		o.repeats, o.tries, o.timeout, o.deadline = 0, 0, firstTimeout, time.Time{}
 		o.congestion = min(o.congestion+uint32(progress)/2, directWindow)
 		if o.recovering {
 			o.recovering = int32(o.recover-s.ack) > 0
 			o.resend = o.recovering
 		}
-		o.expectLocked(c, now)
+		o.expect(c, now)
 	case o.una != o.nxt && len(s.data) == 0 && window == o.window && s.flags&flagFIN == 0:
 		if o.repeats++; o.repeats == 3 && !o.recovering {
-			o.loseLocked()
+			o.lose()
 		}
 	}
 	if o.una == o.nxt { // the handshake's, or an answer to a probe
@@ -145,30 +135,36 @@ func (c *directFlow) ackedLocked(s *guestSegment, now time.Time) (sound, pump bo
 	return true, o.resend || o.readable
 }
 
-// loseLocked deals with the loss of the first chunk.
-func (o *directOut) loseLocked() {
+// lose deals with the loss of the first chunk.
+func (o *directOut) lose() {
 	o.congestion = max((o.nxt-o.una)/2, 4*minMSS)
 	o.recover, o.recovering, o.resend = o.nxt, true, true
 }
 
-// expectLocked waits for an acknowledgement if one is due.
-func (o *directOut) expectLocked(c *directFlow, now time.Time) {
+// expect waits for an acknowledgement if one is due.
+func (o *directOut) expect(c *directFlow, now time.Time) {
 	if o.una != o.nxt && o.deadline.IsZero() {
 		o.deadline = now.Add(o.timeout)
-		c.timer.set(c, o.deadline)
+		c.wakeBy(o.deadline)
 	}
 }
 
-// freeLocked lets go of chunks that the guest has.
-func (o *directOut) freeLocked(c *directFlow) {
+// freeAcked lets go of chunks that the guest has.
+func (o *directOut) freeAcked(c *directFlow) {
 	k := 0
 	for k < len(o.chunks) && int32(o.una-o.chunks[k].seq) >= int32(o.chunks[k].n) {
 		k++
 	}
-	if o.pumping {
-		o.acked = append(o.acked, o.chunks[:k]...)
-	} else {
-		freeChunks(c, o.chunks[:k])
+	o.free(c, k)
+}
+
+// free lets go of the first k chunks.
+func (o *directOut) free(c *directFlow, k int) {
+	for _, old := range o.chunks[:k] {
+		c.d.n.budget.give(old.size())
+		if old.whole != nil {
+			chunks.Put(old.whole)
+		}
 	}
 	if k == len(o.chunks) && cap(o.chunks) > 4 {
 		o.chunks = nil
@@ -177,28 +173,8 @@ func (o *directOut) freeLocked(c *directFlow) {
 	o.chunks = slices.Delete(o.chunks, 0, k)
 }
 
-func freeChunks(c *directFlow, all []chunk) {
-	for i := range all {
-		c.d.n.budget.give(all[i].size())
-		if all[i].whole != nil {
-			chunks.Put(all[i].whole)
-		}
-		all[i] = chunk{}
-	}
-}
-
-// dropLocked ends the direction.
-func (o *directOut) dropLocked(c *directFlow) {
-	if o.pumping {
-		o.acked = append(o.acked, o.chunks...)
-	} else {
-		freeChunks(c, o.chunks)
-	}
-	o.chunks = nil
-}
-
-// roomLocked returns how many bytes the guest takes in a frame now.
-func (o *directOut) roomLocked(mss int) int {
+// room returns how many bytes the guest takes in a frame now.
+func (o *directOut) room(mss int) int {
 	limit, flight := min(o.window, o.congestion), o.nxt-o.una
 	if flight >= limit || len(o.chunks) >= maxChunks {
 		return 0
@@ -217,96 +193,55 @@ func (o *directOut) roomLocked(mss int) int {
 // more.
 func (c *directFlow) pump(now time.Time) (more bool) {
 	o := &c.toGuest
-	c.mu.Lock()
-	if o.pumping {
-		c.mu.Unlock()
-		return false // who pumps looks again before it stops
-	}
-	o.pumping = true
-	how, turns := "", 0
-	for ; how == "" && c.state == directOpen && turns < pumpTurns; turns++ {
+	for range pumpTurns {
+		if c.state != directOpen {
+			return false
+		}
 		if o.resend {
 			o.resend = false
-			c.repeatLocked(now)
-		} else if room := o.roomLocked(c.mss); o.readable && !o.ended && room > 0 {
-			how = c.carryLocked(room, now)
-		} else {
-			break
-		}
-		if len(o.frame[0].Data)+len(o.control.frames) == 0 {
+			c.repeat(now)
 			continue
 		}
-		c.mu.Unlock()
-		c.writePumped()
-		c.mu.Lock()
-		freeChunks(c, o.acked)
-		o.acked = o.acked[:0]
-	}
-	o.pumping = false
-	freeChunks(c, o.acked)
-	o.acked = nil
-	switch {
-	case c.state == directOver:
-		c.releaseLocked()
-	case o.readable && !o.ended && o.una == o.nxt && o.deadline.IsZero() && turns < pumpTurns:
-		// The window is closed: ask for it, should its opening be lost.
-		o.deadline = now.Add(o.timeout)
-		c.timer.set(c, o.deadline)
-	}
-	c.mu.Unlock()
-	if how != "" {
-		var out batch
-		c.finish(&out, how, true, now)
-		c.d.send(&out)
-		return false
-	}
-	return turns == pumpTurns
-}
-
-// writePumped writes the frame of who pumps, or its control frames.
-func (c *directFlow) writePumped() {
-	o, n := &c.toGuest, c.d.n
-	if len(o.control.frames) > 0 {
-		c.d.send(&o.control)
-	}
-	if len(o.frame[0].Data) == 0 {
-		return
-	}
-	_ = n.write(o.frame[:])
-	o.frame[0] = link.Frame{}
-}
-
-// carryLocked reads from the host what fits into one frame, and makes that. It
-// lets go of the lock meanwhile.
-func (c *directFlow) carryLocked(room int, now time.Time) (how string) {
-	o, b := &c.toGuest, c.d.n.budget
-	taken, leave := int64(chunkSize), b.limit/4
-	if !b.take(taken, leave) {
-		taken, room = chunkHead+smallChunk, min(room, smallChunk)
-		if leave /= 2; len(o.chunks) == 0 {
-			leave = 0 // so that no flow stands still for others
+		if !o.readable || o.ended {
+			return false
+		}
+		room := o.room(c.mss)
+		if room == 0 {
+			if o.una == o.nxt && o.deadline.IsZero() {
+				// The window is closed: ask for it, should its opening be lost.
+				o.deadline = now.Add(o.timeout)
+				c.wakeBy(o.deadline)
+			}
+			return false
+		}
+		if how := c.carry(room, now); how != "" {
+			c.finish(how, true, now)
+			return false
 		}
 	}
-	if taken < chunkSize && !b.take(taken, leave) {
+	return true
+}
+
+// carry reads from the host what fits into one frame, and sends that.
+func (c *directFlow) carry(room int, now time.Time) (how string) {
+	o, b := &c.toGuest, c.d.n.budget
+	taken, room := o.reserve(b, room)
+	o.readable = false
+	if taken == 0 { // until tick says otherwise
 		if !o.starved {
 			o.starved = true
 			c.d.n.limitHit("BufferBytes", c.flow, now)
 		}
-		o.readable = false // until tick says otherwise
-		c.timer.set(c, now.Add(starvedPause))
+		c.wakeBy(now.Add(starvedPause))
 		return ""
 	}
-	o.readable = false
-	c.mu.Unlock()
 	whole := chunks.Get().(*[chunkSize]byte)
 	n, err := c.socket.read(whole[chunkHead : chunkHead+room])
-	c.mu.Lock()
-	if n <= 0 || c.state == directOver {
+	if n <= 0 {
 		chunks.Put(whole)
 		b.give(taken)
 	}
 	switch {
-	case c.state == directOver:
 	case err == unix.EAGAIN:
 		o.drain = false
 	case err != nil:
@@ -314,12 +249,11 @@ func (c *directFlow) carryLocked(room int, now time.Time) (how string) {
 	case n == 0:
 		o.ended = true
 		c.flow.ended.Store(true)
-		c.append(&o.control, o.nxt, flagFIN|flagACK, nil)
+		c.append(o.nxt, flagFIN|flagACK, nil)
 		o.nxt++
-		o.seq.Store(o.nxt)
-		o.expectLocked(c, now)
+		o.expect(c, now)
 	default:
-		o.readable = o.readable || n == room || o.drain
+		o.readable = n == room || o.drain
 		k := chunk{seq: o.nxt, n: n, whole: whole}
 		if n <= smallChunk {
 			k = chunk{seq: o.nxt, n: n, own: append(make([]byte, 0, chunkHead+n), whole[:chunkHead+n]...)}
@@ -332,30 +266,45 @@ func (c *directFlow) carryLocked(room int, now time.Time) (how string) {
 		}
 		o.chunks = append(o.chunks, k)
 		o.nxt += uint32(n)
-		o.seq.Store(o.nxt)
 		c.flow.bytesIn.Add(uint64(n))
-		c.frameLocked(&k, 0, flags)
-		o.expectLocked(c, now)
+		c.write(c.frameOf(&k, 0, flags))
+		o.expect(c, now)
 	}
 	return ""
 }
 
-// frameLocked makes the frame of a chunk, less its first skip bytes, where it lies.
-func (c *directFlow) frameLocked(k *chunk, skip int, flags uint8) {
+// reserve takes memory for a frame of room bytes from the budget, or for fewer where
+// that has little, and returns how much; 0 if it has none.
+func (o *directOut) reserve(b *budget, room int) (taken int64, fits int) {
+	leave := b.limit / 4
+	if b.take(chunkSize, leave) {
+		return chunkSize, room
+	}
+	if leave /= 2; len(o.chunks) == 0 {
+		leave = 0 // so that no flow stands still for others
+	}
+	if b.take(chunkHead+smallChunk, leave) {
+		return chunkHead + smallChunk, min(room, smallChunk)
+	}
+	return 0, 0
+}
+
+// frameOf makes the frame of a chunk, less its first skip bytes, where it lies.
+func (c *directFlow) frameOf(k *chunk, skip int, flags uint8) link.Frame {
 	headers := c.ipOffset() + tcpLen
 	f := k.memory()[chunkHead+skip-headers:]
 	o := c.putHeaders(f, k.seq+uint32(skip), flags, tcpLen, k.n-skip)
-	c.toGuest.frame[0] = link.Frame{Data: f, Offload: o}
+	return link.Frame{Data: f, Offload: o}
 }
 
-// repeatLocked makes the frame that the guest lacks first.
-func (c *directFlow) repeatLocked(now time.Time) {
+// repeat sends what the guest lacks first.
+func (c *directFlow) repeat(now time.Time) {
 	o := &c.toGuest
 	switch {
 	case len(o.chunks) > 0:
-		c.frameLocked(&o.chunks[0], int(o.una-o.chunks[0].seq), flagACK|flagPSH)
+		c.write(c.frameOf(&o.chunks[0], int(o.una-o.chunks[0].seq), flagACK|flagPSH))
 	case o.ended && o.una != o.nxt:
-		c.append(&o.control, o.una, flagFIN|flagACK, nil)
+		c.append(o.una, flagFIN|flagACK, nil)
 	}
-	o.expectLocked(c, now)
+	o.expect(c, now)
 }

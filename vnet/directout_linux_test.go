@@ -106,7 +106,7 @@ func TestDirectClosedWindow(t *testing.T) {
 	g.acked(1)
 	host.Write([]byte("hello"))
 	for i := range 2 * maxRepeats {
-		g.eventually("waiting", func() bool { c := g.flowOf(); c.mu.Lock(); defer c.mu.Unlock(); return !c.toGuest.deadline.IsZero() })
+		g.eventually("waiting", func() bool { c := g.flowOf(); return g.whether(func() bool { return !c.toGuest.deadline.IsZero() }) })
 		g.tickAt(time.Duration(i+1) * time.Minute)
 		g.until("question", func(s seenSegment) bool {
 			if s.data != "" {
@@ -115,13 +115,13 @@ func TestDirectClosedWindow(t *testing.T) {
 			return s.flags == flagACK && s.seq == g.irs
 		})
 		g.send("A", 1, 0, "", window(0))
-		g.eventually("answered", func() bool { c := g.flowOf(); c.mu.Lock(); defer c.mu.Unlock(); return c.toGuest.tries == 0 })
+		g.eventually("answered", func() bool { c := g.flowOf(); return g.whether(func() bool { return c.toGuest.tries == 0 }) })
 	}
 	g.send("A", 1, 0, "", window(512))
 	if s := g.bytesAt(0); s.data != "hello" {
 		t.Errorf("got %v", s)
 	}
-	if d := g.flowOf().timeout(); d != firstTimeout {
+	if d := g.timeout(); d != firstTimeout {
 		t.Errorf("a loss would be found after %v", d)
 	}
 }
@@ -137,7 +137,7 @@ func TestDirectClosedWindowAtBytes(t *testing.T) {
 	for i := range 2 * maxRepeats {
 		g.bytesAt(0)
 		g.send("A", 0, 0, "", window(0))
-		g.eventually("answered", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.toGuest.window == 0 && c.toGuest.tries == 0 })
+		g.eventually("answered", func() bool { return g.whether(func() bool { return c.toGuest.window == 0 && c.toGuest.tries == 0 }) })
 		g.tickAt(time.Duration(i+1) * time.Minute)
 	}
 	if g.count("flow.close") != 0 {
@@ -221,9 +221,7 @@ func TestDirectCrumbs(t *testing.T) {
 	c := g.flowOf()
 	most := 0
 	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		c.mu.Lock()
-		most = max(most, len(c.toGuest.chunks))
-		c.mu.Unlock()
+		g.inLoop(func() { most = max(most, len(c.toGuest.chunks)) })
 	}
 	if most > maxChunks {
 		t.Errorf("%d frames were kept", most)
@@ -247,7 +245,7 @@ func TestDirectKeepAlive(t *testing.T) {
 	}
 	g.send("A", 0, 0, "") // it is
 	c := g.flowOf()
-	g.eventually("answered", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.toGuest.probes == 0 })
+	g.eventually("answered", func() bool { return g.whether(func() bool { return c.toGuest.probes == 0 }) })
 	for i := range keepAliveCount {
 		g.direct.keepAlive(now.Add(keepAliveIdle + time.Minute + time.Duration(i)*keepAliveInterval))
 		if s := g.next(); s.seq != g.irs {

@@ -1,28 +1,34 @@
 package vnet
 
 import (
+	"encoding/binary"
 	"errors"
-	"net"
-	"net/netip"
+	"fmt"
 	"os"
-	"sync"
-	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluicenet/sluice/vnet/link"
 )
 
-// A poller tells which sockets of direct flows have something new, edge by edge
-// (epoll(7), EPOLLET), to one goroutine.
+// A poller waits for the guest's card, for the sockets of direct flows, and for
+// calls from other goroutines, all in one system call (epoll(7)) that blocks its
+// thread: by Go's own poller each of them would wake a thread that wakes another.
+// All methods but wake belong to one goroutine.
 type poller struct {
-	file *os.File // its place in the runtime's own poller
-	raw  syscall.RawConn
-	fd   int
-
-	mu     sync.Mutex // guards the following fields
+	fd     int
+	calls  int // eventfd(2)
+	events [128]unix.EpollEvent
 	slots  []pollSlot
 	free   []int32 // slots that nobody has
-	closed bool    // fd is somebody else's
 }
+
+// What an event's number stands for, if not for a flow's socket.
+const (
+	slotCard  = -1 // the guest's card
+	slotCalls = -2 // wake was called
+)
 
 // A pollSlot is what an event's number stands for. An event that was fetched just
 // before its socket was closed has an earlier turn's.
@@ -41,75 +47,77 @@ const (
 	hostEnded    hostEvents = unix.EPOLLRDHUP | unix.EPOLLHUP // the end is among what can be read
 	hostFailed   hostEvents = unix.EPOLLERR
 
+	// Of sockets only what is new is told.
 	pollAlways = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
 )
 
-func newPoller() (*poller, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+// newPoller returns a poller that waits for card.
+func newPoller(card link.Kernel) (*poller, error) {
+	p := &poller{fd: -1, calls: -1}
+	err := p.open(card)
 	if err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	p := &poller{file: os.NewFile(uintptr(fd), "epoll"), fd: fd}
-	if p.raw, err = p.file.SyscallConn(); err != nil {
-		return nil, errors.Join(err, p.file.Close())
+		p.close()
+		return nil, err
 	}
 	return p, nil
 }
 
-// run calls handle with every event until the poller is closed, and idle behind
-// each round of them. handle reports whether the flow wants to be called again,
-// behind the others.
-func (p *poller) run(handle func(*directFlow, hostEvents) bool, idle func()) {
-	var events [128]unix.EpollEvent
-	var again, next []*directFlow
-	turn := func(c *directFlow, e hostEvents) {
-		if handle(c, e) && !c.again {
-			c.again = true
-			next = append(next, c)
+func (p *poller) open(card link.Kernel) (err error) {
+	if p.fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return os.NewSyscallError("epoll_create1", err)
+	}
+	if p.calls, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return os.NewSyscallError("eventfd", err)
+	}
+	err = p.control(unix.EPOLL_CTL_ADD, p.calls, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: slotCalls})
+	var cardErr error
+	cerr := card.Control(func(fd uintptr) {
+		cardErr = p.control(unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{Events: unix.EPOLLIN, Fd: slotCard})
+	})
+	return errors.Join(err, cerr, cardErr)
+}
+
+func (p *poller) control(op, fd int, e *unix.EpollEvent) error {
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, op, fd, e))
+}
+
+// wait returns what is new. It waits for that as long as it is told, or for ever if
+// that is negative. What it returns is valid until the next call.
+func (p *poller) wait(patience time.Duration) ([]unix.EpollEvent, error) {
+	ms := -1
+	if patience >= 0 {
+		ms = int((patience + time.Millisecond - 1) / time.Millisecond)
+	}
+	n, err := unix.EpollWait(p.fd, p.events[:], ms)
+	if err != nil && err != unix.EINTR {
+		return nil, os.NewSyscallError("epoll_wait", err)
+	}
+	return p.events[:max(n, 0)], nil
+}
+
+// wake has wait return an event of slotCalls. Any goroutine may call it, but not
+// behind close.
+func (p *poller) wake() {
+	unix.Write(p.calls, binary.NativeEndian.AppendUint64(nil, 1))
+}
+
+// woken takes what wake has left.
+func (p *poller) woken() {
+	var count [8]byte
+	unix.Read(p.calls, count[:])
+}
+
+// close closes what the poller has opened.
+func (p *poller) close() {
+	for _, fd := range []int{p.fd, p.calls} {
+		if fd >= 0 {
+			unix.Close(fd)
 		}
 	}
-	// This read of the runtime's never succeeds: what is new while events are dealt
-	// with ends its next wait, so that nobody has to look whether the list is empty.
-	p.raw.Read(func(fd uintptr) bool {
-		for {
-			n, err := unix.EpollWait(int(fd), events[:], 0)
-			if err != nil && err != unix.EINTR {
-				return true
-			}
-			for _, e := range events[:max(n, 0)] {
-				if c := p.flow(e.Fd, e.Pad); c != nil {
-					turn(c, hostEvents(e.Events))
-				}
-			}
-			for _, c := range again {
-				c.again = false
-				turn(c, 0)
-			}
-			clear(again)
-			again, next = next, again[:0]
-			idle()
-			if n >= 0 && n < len(events) && len(again) == 0 {
-				return false
-			}
-		}
-	})
 }
 
-// close ends run.
-func (p *poller) close() error {
-	p.mu.Lock()
-	p.closed = true
-	p.mu.Unlock()
-	return p.file.Close() // waits for run, which may want the lock
-}
-
+// flow returns whose event it is, or nil if that flow is over.
 func (p *poller) flow(slot, turn int32) *directFlow {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if s := &p.slots[slot]; s.turn == turn {
 		return s.flow
 	}
@@ -119,11 +127,6 @@ func (p *poller) flow(slot, turn int32) *directFlow {
 // add has the poller tell c about fd, and returns the slot; -1, which is none, beside
 // an error.
 func (p *poller) add(c *directFlow, fd int, events uint32) (slot int32, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return -1, net.ErrClosed
-	}
 	if k := len(p.free); k > 0 {
 		slot, p.free = p.free[k-1], p.free[:k-1]
 	} else {
@@ -131,10 +134,9 @@ func (p *poller) add(c *directFlow, fd int, events uint32) (slot int32, err erro
 	}
 	s := &p.slots[slot]
 	s.flow = c
-	err = unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: slot, Pad: s.turn})
-	if err != nil {
-		p.removeLocked(slot)
-		return -1, os.NewSyscallError("epoll_ctl", err)
+	if err := p.control(unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: slot, Pad: s.turn}); err != nil {
+		p.remove(slot)
+		return -1, fmt.Errorf("watch socket: %w", err)
 	}
 	return slot, nil
 }
@@ -142,12 +144,6 @@ func (p *poller) add(c *directFlow, fd int, events uint32) (slot int32, err erro
 // remove frees a slot whose socket is closed, which took it out of the kernel's
 // list.
 func (p *poller) remove(slot int32) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.removeLocked(slot)
-}
-
-func (p *poller) removeLocked(slot int32) {
 	s := &p.slots[slot]
 	s.flow = nil
 	s.turn++
@@ -157,121 +153,5 @@ func (p *poller) removeLocked(slot int32) {
 // watchWrites has the poller tell about room in fd's send buffer, at once if there
 // is some already.
 func (p *poller) watchWrites(slot int32, fd int) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return net.ErrClosed
-	}
-	e := unix.EpollEvent{Events: pollAlways | unix.EPOLLOUT, Fd: slot, Pad: p.slots[slot].turn}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_MOD, fd, &e))
-}
-
-// A directSocket is the host's side of a direct flow. Its owner says who may call
-// what when; see directFlow.
-type directSocket struct {
-	fd   int // valid iff open
-	slot int32
-	poll *poller
-	to   netip.AddrPort // where it goes
-	open bool
-}
-
-// dial begins to connect, and reports whether that is done already.
-func (s *directSocket) dial(p *poller, c *directFlow, to netip.AddrPort) (connected bool, err error) {
-	fd, err := openSocket(to.Addr())
-	if err != nil {
-		return false, err
-	}
-	*s = directSocket{fd: fd, slot: -1, poll: p, to: to, open: true}
-	// Urgent data is plain data.
-	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
-	events := uint32(pollAlways)
-	switch err = connect(fd, sockaddrOf(to)); {
-	case err == nil:
-		connected = true
-	case err == unix.EINPROGRESS:
-		// A server on this machine has answered by now.
-		if connected, err = s.reached(); !connected {
-			events |= unix.EPOLLOUT
-		}
-	default:
-		err = os.NewSyscallError("connect", err)
-	}
-	if err == nil {
-		s.slot, err = p.add(c, fd, events)
-	}
-	if err != nil {
-		s.close(false)
-		return false, err
-	}
-	return connected, nil
-}
-
-// reached reports whether the socket is connected, and checks to whom.
-func (s *directSocket) reached() (bool, error) {
-	sa, err := unix.Getpeername(s.fd)
-	if err != nil {
-		return false, nil
-	}
-	err = checkPeer(s.fd, addrPortOfSockaddr(sa), s.to)
-	return err == nil, err
-}
-
-// connected says how far the connect is.
-func (s *directSocket) connected() (bool, error) {
-	if err := s.failure(); err != nil {
-		return false, os.NewSyscallError("connect", err)
-	}
-	return s.reached()
-}
-
-// failure returns the error that waits at the socket, and takes it.
-func (s *directSocket) failure() error {
-	errno, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	if err == nil && errno != 0 {
-		err = syscall.Errno(errno)
-	}
-	return err
-}
-
-// read reads what is there: 0 bytes without an error are the end of the stream.
-// unix.EAGAIN says that nothing is.
-func (s *directSocket) read(b []byte) (int, error) { return read(s.fd, b) }
-
-// write writes what there is room for.
-func (s *directSocket) write(b []byte) (int, error) {
-	for {
-		n, err := unix.Write(s.fd, b)
-		switch err {
-		case unix.EINTR:
-		case unix.EAGAIN:
-			return 0, nil
-		default:
-			return max(n, 0), err
-		}
-	}
-}
-
-// keepAlive has the kernel find out that the peer has vanished.
-func (s *directSocket) keepAlive() { keepAlive(s.fd) }
-
-// closeWrite sends the end of the stream.
-func (s *directSocket) closeWrite() error { return unix.Shutdown(s.fd, unix.SHUT_WR) }
-
-// watchWrites asks for an event when write has room again.
-func (s *directSocket) watchWrites() error { return s.poll.watchWrites(s.slot, s.fd) }
-
-// close closes the socket, with a reset if that is wanted. It is idempotent.
-func (s *directSocket) close(reset bool) {
-	if !s.open {
-		return
-	}
-	s.open = false
-	if reset {
-		unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	}
-	unix.Close(s.fd)
-	if s.slot >= 0 {
-		s.poll.remove(s.slot)
-	}
+	return p.control(unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: pollAlways | unix.EPOLLOUT, Fd: slot, Pad: p.slots[slot].turn})
 }

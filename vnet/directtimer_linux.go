@@ -1,8 +1,6 @@
 package vnet
 
 import (
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -11,158 +9,127 @@ import (
 // together.
 const timerTick = 4 * time.Millisecond
 
-// directTimers call flows whose deadline has come. Nothing runs until the first of
-// them.
+// directTimers call flows whose deadline has come. They belong to the goroutine of
+// direct.run.
 type directTimers struct {
-	d     *direct
-	timer *time.Timer
-
-	turn sync.Mutex // held while flows are called
-
-	mu      sync.Mutex    // guards the following fields
 	waiting []*directFlow // that have a deadline
-	next    int64         // when the timer fires, in nanoseconds of Unix time; 0 if it doesn't
-	closed  bool
+	next    int64         // the first of them, or earlier, in nanoseconds of Unix time; 0 if there is none
+	last    int64         // tick
+	due     []*directFlow // of the current tick
 }
 
-// directTimer is a flow's part.
-type directTimer struct {
-	at atomic.Int64 // the next deadline, in nanoseconds of Unix time; 0 if there is none
-}
-
-func (t *directTimers) init(d *direct) {
-	t.d = d
-	t.timer = time.AfterFunc(time.Hour, t.tick)
-	t.timer.Stop()
-}
-
-// set has c called at the given time, or before.
-func (t *directTimer) set(c *directFlow, at time.Time) {
-	want := at.UnixNano()
-	for {
-		have := t.at.Load()
-		if have != 0 && have <= want {
-			return
-		}
-		if t.at.CompareAndSwap(have, want) {
-			c.d.timers.schedule(c, have == 0, want)
-			return
-		}
-	}
-}
-
-// schedule has the timer fire for c's deadline; c is new if it had none.
-func (t *directTimers) schedule(c *directFlow, isNew bool, at int64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if isNew {
+// wakeBy has the flow called at the given time, or before.
+func (c *directFlow) wakeBy(at time.Time) {
+	t, ns := &c.d.timers, at.UnixNano()
+	switch {
+	case c.due == 0:
+		c.place = len(t.waiting)
 		t.waiting = append(t.waiting, c)
-	}
-	t.startLocked(at)
-}
-
-func (t *directTimers) startLocked(at int64) {
-	if t.closed || t.next != 0 && t.next <= at {
+	case c.due <= ns:
 		return
 	}
-	t.next = at
-	t.timer.Reset(max(time.Until(time.Unix(0, at)), timerTick))
+	c.due = ns
+	if t.next == 0 || ns < t.next {
+		t.next = ns
+	}
 }
+
+// remove forgets the flow's deadline.
+func (t *directTimers) remove(c *directFlow) {
+	if c.due == 0 {
+		return
+	}
+	last := len(t.waiting) - 1
+	t.waiting[c.place] = t.waiting[last]
+	t.waiting[c.place].place = c.place
+	t.waiting[last] = nil
+	t.waiting = t.waiting[:last]
+	c.due = 0
+}
+
+// wait returns how long it is to the next tick that has something to do; negative if
+// there is none.
+func (t *directTimers) wait(now time.Time) time.Duration {
+	if t.next == 0 {
+		return -1
+	}
+	return max(time.Duration(t.at()-now.UnixNano()), 0)
+}
+
+// at returns when the next tick is due; valid iff next is.
+func (t *directTimers) at() int64 { return max(t.next, t.last+int64(timerTick)) }
 
 // tick calls the flows that are due.
-func (t *directTimers) tick() {
-	t.turn.Lock()
-	defer t.turn.Unlock()
-	now := time.Now()
-	t.mu.Lock()
-	t.next = 0
-	var due []*directFlow
-	rest := t.waiting[:0]
+func (t *directTimers) tick(now time.Time) {
+	ns := now.UnixNano()
+	if t.next == 0 || ns < t.at() {
+		return
+	}
+	t.last, t.next = ns, 0
 	for _, c := range t.waiting {
-		if c.timer.at.Load() > now.UnixNano() {
-			rest = append(rest, c)
-		} else {
-			due = append(due, c)
+		if c.due <= ns {
+			t.due = append(t.due, c)
+		} else if t.next == 0 || c.due < t.next {
+			t.next = c.due
 		}
 	}
-	clear(t.waiting[len(rest):])
-	t.waiting = rest
-	t.mu.Unlock()
-	var out batch
-	for _, c := range due {
-		c.timer.at.Store(0)
-		c.tick(&out, now)
+	for _, c := range t.due {
+		t.remove(c)
 	}
-	t.d.send(&out)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, c := range t.waiting {
-		t.startLocked(c.timer.at.Load())
+	for i, c := range t.due {
+		c.tick(now)
+		t.due[i] = nil
 	}
-}
-
-// close returns when no flow is called any more.
-func (t *directTimers) close() {
-	t.mu.Lock()
-	t.closed = true
-	t.mu.Unlock()
-	t.timer.Stop()
-	t.turn.Lock()
-	defer t.turn.Unlock()
+	t.due = t.due[:0]
 }
 
 // tick does what is due, and sets the next deadline.
-func (c *directFlow) tick(out *batch, now time.Time) {
+func (c *directFlow) tick(now time.Time) {
 	in := &c.fromGuest
-	if in.review.Swap(false) || in.expired(c, now) {
-		if how := in.again(c, now); c.settle(out, how, now) {
-			return
-		}
+	if in.expired(c, now) && c.askGate(now) {
+		return
 	}
 	in.recover(c, now)
-	c.mu.Lock()
 	how := ""
 	switch c.state {
 	case directDialing:
 		if !now.Before(c.dialBy) {
-			c.mu.Unlock()
-			c.dialFailed(out, syscall.ETIMEDOUT, now)
+			c.dialFailed(syscall.ETIMEDOUT, now)
 			return
 		}
-		c.timer.set(c, c.dialBy)
+		c.wakeBy(c.dialBy)
 	case directAnswered:
-		how = c.answeredTickLocked(out, now)
+		how = c.tickAnswered(now)
 	case directOpen:
-		how = c.openTickLocked(out, now)
+		how = c.tickOpen(now)
 	}
-	c.mu.Unlock()
 	if how != "" {
-		c.finish(out, how, true, now)
+		c.finish(how, true, now)
 	} else if c.pump(now) {
-		c.timer.set(c, now)
+		c.wakeBy(now)
 	}
 }
 
-// answeredTickLocked repeats the SYN-ACK.
-func (c *directFlow) answeredTickLocked(out *batch, now time.Time) (how string) {
+// tickAnswered repeats the SYN-ACK.
+func (c *directFlow) tickAnswered(now time.Time) (how string) {
 	o := &c.toGuest
 	if !now.Before(c.dialBy) {
 		return endReset
 	}
 	if at := o.synSent.Add(o.timeout); !now.Before(at) {
-		c.appendSYN(out)
+		c.appendSYN()
 		o.synSent, o.timeout = now, 2*o.timeout
 	}
-	c.timer.set(c, o.synSent.Add(o.timeout))
+	c.wakeBy(o.synSent.Add(o.timeout))
 	return ""
 }
 
-// openTickLocked sends the acknowledgement that was delayed, and has pump send what
-// the guest didn't acknowledge.
-func (c *directFlow) openTickLocked(out *batch, now time.Time) (how string) {
+// tickOpen sends the acknowledgement that was delayed, and has pump send what the
+// guest didn't acknowledge.
+func (c *directFlow) tickOpen(now time.Time) (how string) {
 	in, o := &c.fromGuest, &c.toGuest
-	if in.next.Load() != in.told.Load() || in.opened() {
-		c.appendACK(out)
+	if in.next != in.told || in.opened() {
+		c.appendACK()
 	}
 	if o.starved {
 		o.starved, o.readable = false, true
@@ -170,7 +137,7 @@ func (c *directFlow) openTickLocked(out *batch, now time.Time) (how string) {
 	switch {
 	case o.deadline.IsZero():
 	case now.Before(o.deadline):
-		c.timer.set(c, o.deadline)
+		c.wakeBy(o.deadline)
 	default:
 		if o.tries++; o.tries > maxRepeats {
 			return endTimeout
@@ -178,47 +145,12 @@ func (c *directFlow) openTickLocked(out *batch, now time.Time) (how string) {
 		o.timeout = min(2*o.timeout, lastTimeout)
 		o.deadline = time.Time{}
 		if o.una != o.nxt {
-			o.loseLocked()
-		} else if o.readable && o.roomLocked(c.mss) == 0 {
-			c.append(out, o.una-1, flagACK, nil) // is the window still closed?
+			o.lose()
+		} else if o.readable && o.room(c.mss) == 0 {
+			c.append(o.una-1, flagACK, nil) // is the window still closed?
 			o.deadline = now.Add(o.timeout)
-			c.timer.set(c, o.deadline)
+			c.wakeBy(o.deadline)
 		}
 	}
 	return ""
-}
-
-// keepAlive asks guests that have been silent for long whether they are there, and
-// ends the flows of those that don't answer. The kernel asks the hosts of flows that
-// live so long that this sees them: four system calls less for those that don't.
-func (d *direct) keepAlive(now time.Time) {
-	if d == nil {
-		return
-	}
-	var out batch
-	d.mu.RLock()
-	all := make([]*directFlow, 0, len(d.flows))
-	for _, c := range d.flows {
-		all = append(all, c)
-	}
-	d.mu.RUnlock()
-	for _, c := range all {
-		c.mu.Lock()
-		o := &c.toGuest
-		due := c.state == directOpen && now.Sub(o.heard) > keepAliveIdle+time.Duration(o.probes)*keepAliveInterval
-		gone := due && o.probes >= keepAliveCount
-		if c.state == directOpen && !c.kept {
-			c.kept = true
-			c.socket.keepAlive()
-		}
-		if due && !gone {
-			o.probes++
-			c.append(&out, o.una-1, flagACK, nil)
-		}
-		c.mu.Unlock()
-		if gone {
-			c.finish(&out, endTimeout, true, now)
-		}
-	}
-	d.send(&out)
 }

@@ -60,9 +60,12 @@ func startNet(t *testing.T, rules string, change ...func(*Config)) *testNet {
 		t.Fatal(err)
 	}
 	n := &testNet{t: t, block: block, icmpSeen: make(chan []byte, 16), udpSeen: make(chan []byte, 16), tcpSeen: make(chan []byte, 1024), lab: newLab()}
-	cfg := Config{Link: l, Block: block, Policy: policyOf(t, rules), Dialer: n.lab, Events: n.record, direct: true}
+	cfg := Config{Link: l, Block: block, Policy: policyOf(t, rules), Dialer: n.lab, Events: n.record}
 	for _, c := range change {
 		c(&cfg)
+	}
+	if lab, ok := cfg.Dialer.(*labDialer); ok && !lab.stack {
+		cfg.Link = withoutStack(t, cfg.Link)
 	}
 	if n.Network, err = New(cfg); err != nil {
 		t.Fatal(err)
@@ -184,7 +187,7 @@ func (n *testNet) readGuest(l link.Link) {
 }
 
 // patience bounds what must happen: a busy machine has to do other things too.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // dial connects from the guest, or takes two seconds of silence for an answer.
 func (n *testNet) dial(to string) (*gonet.TCPConn, error) {

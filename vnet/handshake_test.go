@@ -140,7 +140,7 @@ func TestReusedEarly(t *testing.T) {
 
 // dialFrom connects from a port of the guest's.
 func (n *testNet) dialFrom(port uint16, to string) (*gonet.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(n.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
 	defer cancel()
 	a := netip.MustParseAddrPort(to)
 	from, proto := n.block.Guest4, header.IPv4ProtocolNumber

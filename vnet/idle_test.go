@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"net/netip"
 	"runtime"
 	"testing"
 )
@@ -54,8 +55,12 @@ func memory() uint64 {
 func (n *testNet) handshake(src, dst string) uint32 {
 	n.t.Helper()
 	n.write(tcpSegment(src, dst, "S"))
+	port := netip.MustParseAddrPort(src).Port()
 	synAck := <-n.tcpSeen
-	theirs := binary.BigEndian.Uint32(synAck[etherLen+20+4:]) + 1
+	for binary.BigEndian.Uint16(synAck[etherLen+ipv4Len+2:]) != port {
+		synAck = <-n.tcpSeen // a busy machine has one sent twice
+	}
+	theirs := binary.BigEndian.Uint32(synAck[etherLen+ipv4Len+4:]) + 1
 	n.write(tcpSegment(src, dst, "A", func(w *wire) { w.tcp.Seq, w.tcp.Ack = 1001, theirs }))
 	return theirs
 }

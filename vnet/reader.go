@@ -52,19 +52,38 @@ func (r *reader) run() error {
 	for {
 		k, err := r.n.cfg.Link.ReadFrames(r.frames[:])
 		if err != nil {
-			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			return err
+			return linkEnd(err)
 		}
-		now := time.Now()
-		for i := range k {
-			r.frame(i, now)
-			r.frames[i].Data = r.views[i].AsSlice()[:0]
-		}
-		r.n.direct.flush(now)
-		r.n.udp.flush(now)
+		r.pass(k, time.Now())
 	}
+}
+
+// ready reads what is there, without waiting.
+func (r *reader) ready(l link.Kernel, now time.Time) error {
+	k, err := l.ReadReady(r.frames[:])
+	if err != nil {
+		return linkEnd(err)
+	}
+	r.pass(k, now)
+	return nil
+}
+
+// linkEnd returns what was wrong with a link that err has ended: nil if it was closed,
+// here or there.
+func linkEnd(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// pass passes the first k frames on.
+func (r *reader) pass(k int, now time.Time) {
+	for i := range k {
+		r.frame(i, now)
+		r.frames[i].Data = r.views[i].AsSlice()[:0]
+	}
+	r.n.udp.flush(now)
 }
 
 func (r *reader) release() {
@@ -93,10 +112,11 @@ func (r *reader) frame(i int, now time.Time) {
 		if n.direct.segment(p, now) {
 			return
 		}
-		if p.tcpFlags&(flagSYN|flagACK) == flagSYN {
-			n.reopen(p)
+		if p.tcpFlags&(flagSYN|flagACK|flagRST|flagFIN) == flagSYN && r.begin(now) {
+			return
 		}
 		n.endpoint.inject(p.v6, r.take(i))
+		r.unanswered(now)
 	case kindFragment:
 		if whole, d := n.fragments.add(p, now); d != dropNone {
 			n.counters.drop(d)

@@ -17,39 +17,61 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
+// begin decides about the SYN that the reader has in hand, and reports whether it
+// is dealt with. The stack gets those of flows that are left in Network.admitted,
+// and those to an endpoint of its own.
+func (r *reader) begin(now time.Time) bool {
+	n, p := r.n, &r.packet
+	if n.reopen(p) {
+		return false
+	}
+	f, a := n.admitTCP(p.source(), p.dest(), now)
+	switch {
+	case a == answerNothing:
+	case a == answerReset:
+		r.out.reset()
+		n.builder.appendRST(&r.out, p)
+		n.send(&r.out)
+	default:
+		f.syn = p.frame[etherLen:p.payload]
+		n.flows.Add(1)
+		if n.direct.takes(f) {
+			n.direct.open(f, p, now)
+			return true
+		}
+		f.syn = slices.Clone(f.syn)
+		n.admitted = f
+		return false
+	}
+	return true
+}
+
+// unanswered ends the flow whose SYN the stack didn't take.
+func (r *reader) unanswered(now time.Time) {
+	if f := r.n.admitted; f != nil {
+		r.n.admitted = nil
+		r.n.endTCP(f, endFailed, now)
+		r.n.flows.Done()
+	}
+}
+
 // onTCP is called by gVisor, on the reader's goroutine, for a segment that
 // belongs to no endpoint. It reports whether the segment is dealt with; gVisor
 // answers others with a reset.
 func (n *Network) onTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
-	flags := header.TCP(pkt.TransportHeader().Slice()).Flags()
-	if flags&(header.TCPFlagSyn|header.TCPFlagAck|header.TCPFlagRst|header.TCPFlagFin) != header.TCPFlagSyn {
+	f := n.admitted
+	if f == nil {
 		return false
-	}
-	guest, dst := addrPortOf(id.RemoteAddress, id.RemotePort), addrPortOf(id.LocalAddress, id.LocalPort)
-	now := time.Now()
-	f, a := n.admitTCP(guest, dst, now)
-	switch a {
-	case answerNothing:
-		return true
-	case answerReset:
-		return false
-	}
-	f.syn = append(append(f.syn, pkt.NetworkHeader().Slice()...), pkt.TransportHeader().Slice()...)
-	n.flows.Add(1)
-	if n.direct.takes(f) {
-		n.direct.open(f, header.TCP(pkt.TransportHeader().Slice()), now)
-		return true
 	}
 	forwarder := n.forwarder
 	if f.buffers.tight() {
 		forwarder = n.tight
 	}
-	if !forwarder.HandlePacket(id, pkt) {
-		n.flows.Done()
-		n.endTCP(f, endFailed, now)
-		return false
+	taken := forwarder.HandlePacket(id, pkt)
+	if taken {
+		n.admitted = nil
 	}
-	return true
+	return taken
 }
 
 // answerSYN is called by gVisor, on a goroutine of its own, for a SYN that onTCP has
@@ -240,8 +262,8 @@ const abortInterval = 5 * time.Millisecond
 // gVisor would keep the address and port for timeWait, against segments that are
 // still under way; between the guest and us there are none (RFC 6191). A flow whose
 // last bytes are still on their way to the host keeps it: the guest repeats its SYN.
-// Only the reader calls it.
-func (n *Network) reopen(p *packet) {
+// It reports whether an endpoint is there and stays. Only the reader calls it.
+func (n *Network) reopen(p *packet) (stays bool) {
 	id := stack.TransportEndpointID{
 		LocalPort: p.dstPort, LocalAddress: tcpip.AddrFromSlice(p.dst.AsSlice()),
 		RemotePort: p.srcPort, RemoteAddress: tcpip.AddrFromSlice(p.src.AsSlice()),
@@ -251,9 +273,11 @@ func (n *Network) reopen(p *packet) {
 		proto = header.IPv6ProtocolNumber
 	}
 	ep, ok := n.stack.FindTransportEndpoint(proto, tcp.ProtocolNumber, id, nicID).(*tcp.Endpoint)
-	if ok && ep.EndpointState() == tcp.StateTimeWait && !n.tcp.has(flowKey{p.source(), p.dest()}) {
-		ep.Abort()
+	if !ok || ep.EndpointState() != tcp.StateTimeWait || n.tcp.has(flowKey{p.source(), p.dest()}) {
+		return ok
 	}
+	ep.Abort()
+	return false
 }
 
 // tune sets what every endpoint towards the guest has.

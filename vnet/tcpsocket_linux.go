@@ -135,7 +135,7 @@ func checkPeer(fd int, peer, to netip.AddrPort) error {
 	if !to.Addr().IsLoopback() {
 		return nil
 	}
-	if self, err := unix.Getsockname(fd); err == nil && addrPortOfSockaddr(self) == peer {
+	if self, err := syscall.Getsockname(fd); err == nil && addrPortOfSockaddr(self) == peer {
 		return os.NewSyscallError("connect", unix.ECONNREFUSED)
 	}
 	return nil
@@ -168,12 +168,12 @@ func (s *tcpSocket) wait(ctx context.Context, to unix.Sockaddr) error {
 
 // peerName returns the address that the socket is connected to.
 func (s *tcpSocket) peerName() (netip.AddrPort, error) {
-	return s.name(unix.Getpeername)
+	return s.name(syscall.Getpeername)
 }
 
-func (s *tcpSocket) name(get func(int) (unix.Sockaddr, error)) (addr netip.AddrPort, err error) {
+func (s *tcpSocket) name(get func(int) (syscall.Sockaddr, error)) (addr netip.AddrPort, err error) {
 	cerr := s.raw.Control(func(fd uintptr) {
-		var sa unix.Sockaddr
+		var sa syscall.Sockaddr
 		if sa, err = get(int(fd)); err == nil {
 			addr = addrPortOfSockaddr(sa)
 		}
@@ -290,7 +290,7 @@ func (s *tcpSocket) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(s.pee
 
 // LocalAddr returns the socket's own address, the zero one behind the close.
 func (s *tcpSocket) LocalAddr() net.Addr {
-	addr, _ := s.name(unix.Getsockname)
+	addr, _ := s.name(syscall.Getsockname)
 	return net.TCPAddrFromAddrPort(addr)
 }
 
@@ -311,12 +311,13 @@ func sockaddrOf(addr netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16()}
 }
 
-// addrPortOfSockaddr is its inverse.
-func addrPortOfSockaddr(sa unix.Sockaddr) netip.AddrPort {
+// addrPortOfSockaddr is its inverse, for package syscall, which asks the kernel for
+// an address in one system call, where package unix takes two.
+func addrPortOfSockaddr(sa syscall.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
+	case *syscall.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6:
+	case *syscall.SockaddrInet6:
 		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
 	}
 	return netip.AddrPort{}

@@ -83,7 +83,7 @@ func TestTCPSocketDialErrors(t *testing.T) {
 	if err := errors.Join(unix.Bind(silent, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(silent, 0)); err != nil {
 		t.Fatal(err)
 	}
-	sa, err := unix.Getsockname(silent)
+	sa, err := syscall.Getsockname(silent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,11 +182,11 @@ func TestCheckPeer(t *testing.T) {
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Fatal(err)
 	}
-	sa, err := unix.Getsockname(fd)
+	sa, err := syscall.Getsockname(fd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Connect(fd, sa); err != nil {
+	if err := syscall.Connect(fd, sa); err != nil {
 		t.Fatal(err)
 	}
 	self, other := addrPortOfSockaddr(sa), netip.MustParseAddrPort("127.0.0.1:1")

@@ -59,7 +59,6 @@ type Config struct {
 	Logger *slog.Logger
 
 	holdTimeout time.Duration // 0 means holdTimeout; tests have less time
-	direct      bool          // flows may go without the stack on any card; tests have no TAP
 }
 
 // A Dialer opens the host's side of flows. addr is where to go: the gateway is
@@ -159,6 +158,7 @@ type Network struct {
 	hits      limitHits
 	tcp       *tcpTable
 	direct    *direct  // nil where every flow goes through the stack
+	admitted  *tcpFlow // whose SYN the stack is to answer; owned by the reader's goroutine
 	builder   *builder // immutable
 	neighbour *neighbour
 	autoconf  *autoconf
@@ -195,7 +195,6 @@ func New(cfg Config) (*Network, error) {
 	}
 	n.reader.Go(n.read)
 	n.reader.Go(func() { n.endpoint.writeSynAcks(n.ctx.Done()) })
-	n.reader.Go(n.direct.run)
 	n.reader.Go(n.sweep)
 	n.reader.Go(n.reclaim)
 	n.reader.Go(func() { n.advertise(time.Tick(advertiseInterval)) })
@@ -265,7 +264,11 @@ func (n *Network) startNATs() {
 
 // read is the reader's goroutine.
 func (n *Network) read() {
-	n.err = newReader(n).run()
+	if r := newReader(n); n.direct != nil {
+		n.err = n.direct.run(r)
+	} else {
+		n.err = r.run()
+	}
 	close(n.failed)
 }
 
@@ -301,7 +304,8 @@ func (n *Network) Close() error {
 	var err error
 	n.close.Do(func() {
 		n.cancel(cutError(endClosed))
-		err = errors.Join(n.cfg.Link.Close(), n.direct.close())
+		n.direct.close()
+		err = n.cfg.Link.Close()
 		n.reader.Wait()
 		err = errors.Join(err, n.retireAll())
 		n.flows.Wait()

@@ -30,13 +30,19 @@ func (e *end) err() error {
 // file, which wakes the other goroutines, and returns the reason, which is an
 // earlier one if there is.
 func (e *end) fail(file io.Closer, op string, cause error) error {
+	e.mark(op, cause)
+	e.once.Do(func() { e.closed = file.Close() })
+	return e.err()
+}
+
+// mark is fail where the file stays open until close.
+func (e *end) mark(op string, cause error) error {
 	if isGone(cause) && cause != io.EOF {
 		// One error for all the ways to learn that the guest's end is closed.
 		cause = fmt.Errorf("%w (%v)", io.EOF, cause)
 	}
 	cause = fmt.Errorf("%s: %w", op, cause)
 	e.reason.CompareAndSwap(nil, &cause)
-	e.once.Do(func() { e.closed = file.Close() })
 	return e.err()
 }
 

@@ -163,11 +163,17 @@ type Plain interface {
 }
 
 // A Kernel link is one whose other end is the network stack of this machine's
-// kernel: it takes whole segments as fast as they are written.
+// kernel: it takes whole segments as fast as they are written. Who reads it may
+// wait for frames and for other files at once.
 type Kernel interface {
 	Link
-	// Kernel marks the type.
-	Kernel()
+	// ReadReady is ReadFrames without the wait: where no frame is there, it returns
+	// 0 and no error.
+	ReadReady(frames []Frame) (int, error)
+	// Control calls f with a descriptor that is readable while ReadReady has a
+	// frame or an error to return. It is good until the link is closed, and f must
+	// not do anything but have it watched (epoll(7), poll(2)).
+	Control(f func(fd uintptr)) error
 }
 
 // Config bounds a link. Its zero value means the defaults.

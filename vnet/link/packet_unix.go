@@ -23,6 +23,7 @@ type packetReader struct {
 	n      int     // how many of them are read
 	err    error
 	call   func(fd uintptr) bool // made once, since it would be allocated at each use
+	look   func(fd uintptr)      // likewise
 	iov    [3][]byte
 	spill  []byte // what does not fit in a frame's memory; made when first needed
 }
@@ -34,16 +35,30 @@ func newPacketReader(f *os.File, headerLen int, d *drops) (*packetReader, error)
 	}
 	r := &packetReader{raw: raw, drops: d, header: make([]byte, headerLen)}
 	r.call = r.fill
+	r.look = func(fd uintptr) { r.fill(fd) }
 	return r, nil
 }
 
 // read reads at least one frame, waiting for it. After an error there are none.
 func (r *packetReader) read(frames []Frame) (int, error) {
+	r.begin(frames)
+	return r.end(r.raw.Read(r.call))
+}
+
+// ready is read without the wait: it may read none.
+func (r *packetReader) ready(frames []Frame) (int, error) {
+	r.begin(frames)
+	return r.end(r.raw.Control(r.look))
+}
+
+func (r *packetReader) begin(frames []Frame) {
 	r.frames, r.n, r.err = frames, 0, nil
 	if r.merge != nil {
 		r.merge.begin(frames)
 	}
-	err := r.raw.Read(r.call)
+}
+
+func (r *packetReader) end(err error) (int, error) {
 	r.frames = nil // the caller's
 	if r.merge != nil {
 		r.merge.end()

@@ -13,13 +13,19 @@ import (
 // A tap is a link over a TAP descriptor. See TAP.
 //
 // Its writers do not meet: the kernel takes each frame by one system call, from
-// any number of threads.
+// any number of threads. Go's poller knows the descriptor only where ReadFrames is
+// used: it would be woken by every frame, and who waits with ReadReady is woken by
+// the kernel.
 type tap struct {
 	end
 	drops
-	file    *os.File
-	in      *packetReader // owned by the reader
+	file    *os.File      // unknown to Go's poller
+	in      *packetReader // over file; owned by the reader
 	writers sync.Pool     // of *tapWriter
+
+	mu      sync.Mutex    // guards the following fields
+	polled  *os.File      // the same, known to the poller; nil until ReadFrames
+	waiting *packetReader // over polled; used by the reader
 }
 
 var (
@@ -30,7 +36,8 @@ var (
 // openTAP returns the link over f: a TAP, or a packet socket whose other end
 // speaks the same format.
 func openTAP(f *os.File, _ Config) (Link, error) {
-	f, err := adopt(f)
+	defer f.Close()
+	f, err := duplicate(f, false)
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +45,7 @@ func openTAP(f *os.File, _ Config) (Link, error) {
 	t.writers.New = func() any { return &tapWriter{vec: newVectorWriter(f)} }
 	if t.in, err = newPacketReader(f, TAPHeaderLen, &t.drops); err == nil {
 		var checkErr error
-		err = t.in.raw.Control(func(fd uintptr) { checkErr = checkTAP(int(fd)) })
+		err = t.Control(func(fd uintptr) { checkErr = checkTAP(int(fd)) })
 		err = errors.Join(err, checkErr)
 	}
 	if err != nil {
@@ -82,20 +89,54 @@ func checkTAP(fd int) error {
 	return nil
 }
 
-// Kernel implements [Kernel].
-func (*tap) Kernel() {}
-
 // ReadFrames implements Link.
 func (t *tap) ReadFrames(frames []Frame) (int, error) {
 	if err := t.err(); err != nil || len(frames) == 0 {
 		return 0, err
 	}
-	n, err := t.in.read(frames)
+	in, err := t.waiter()
+	n := 0
+	if err == nil {
+		n, err = in.read(frames)
+	}
 	if err != nil {
-		return 0, t.fail(t.file, "read frames", cardError(err))
+		return 0, t.mark("read frames", cardError(err))
 	}
 	return n, nil
 }
+
+// waiter returns a reader that can wait.
+func (t *tap) waiter() (*packetReader, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.waiting != nil {
+		return t.waiting, nil
+	}
+	f, err := duplicate(t.file, true)
+	if err != nil {
+		return nil, err
+	}
+	if t.waiting, err = newPacketReader(f, TAPHeaderLen, &t.drops); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	t.polled = f
+	return t.waiting, nil
+}
+
+// ReadReady implements [Kernel].
+func (t *tap) ReadReady(frames []Frame) (int, error) {
+	if err := t.err(); err != nil || len(frames) == 0 {
+		return 0, err
+	}
+	n, err := t.in.ready(frames)
+	if err != nil {
+		return 0, t.mark("read frames", cardError(err))
+	}
+	return n, nil
+}
+
+// Control implements [Kernel].
+func (t *tap) Control(f func(fd uintptr)) error { return t.in.raw.Control(f) }
 
 // WriteFrames implements Link.
 func (t *tap) WriteFrames(frames []Frame) (int, error) {
@@ -106,7 +147,7 @@ func (t *tap) WriteFrames(frames []Frame) (int, error) {
 	defer t.writers.Put(w)
 	for i := range frames {
 		if err := w.write(&frames[i], &t.drops); err != nil {
-			return i, t.fail(t.file, "write frames", cardError(err))
+			return i, t.mark("write frames", cardError(err)) // the reader hears of it from the card
 		}
 	}
 	return len(frames), nil
@@ -154,4 +195,17 @@ func cardError(err error) error {
 }
 
 // Close implements Link.
-func (t *tap) Close() error { return t.close(t.file) }
+func (t *tap) Close() error { return t.close(tapFiles{t}) }
+
+// tapFiles closes a tap's files.
+type tapFiles struct{ t *tap }
+
+// Close implements io.Closer.
+func (f tapFiles) Close() error {
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	if f.t.polled == nil {
+		return f.t.file.Close()
+	}
+	return errors.Join(f.t.file.Close(), f.t.polled.Close())
+}
