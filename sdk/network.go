@@ -90,8 +90,8 @@ type DNSConfig struct {
 	QueryTimeoutMs *uint64 `json:"query_timeout_ms,omitempty"`
 }
 
-// A TLSConfig describes the interception of the guest's TLS. Setting any field
-// but BlockQUIC switches it on.
+// A TLSConfig describes the interception of the guest's TLS, and switches it on,
+// the zero TLSConfig too; one that says nothing but BlockQUIC doesn't.
 type TLSConfig struct {
 	// Bypass names hosts whose TLS is passed on untouched: example.com, or
 	// *.example.com for its subdomains.

@@ -60,7 +60,7 @@ func (f *interceptionFlags) apply(n *m.NetworkConfig) error {
 			t.CACert, t.CAKey = f.caCert, f.caKey
 		}
 		if len(t.InterceptedPorts) == 0 {
-			t.InterceptedPorts = []uint16{443} // an empty TLSConfig switches nothing on
+			t.InterceptedPorts = []uint16{443} // BlockQUIC, if the file has only that, switches nothing on
 		}
 		n.TLS = &t
 	}
