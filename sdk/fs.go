@@ -26,10 +26,20 @@ import (
 //
 // An error has kind ErrPathNotFound for a path that isn't there, else
 // ErrFilesystem, and matches fs.ErrNotExist, fs.ErrPermission and fs.ErrExist.
-type SandboxFSOps struct{ s *Sandbox }
+type SandboxFSOps struct {
+	s      *Sandbox
+	copied func(bytes int) // see WithProgress; nil tells nobody
+}
 
 // FS returns the guest's files.
-func (s *Sandbox) FS() *SandboxFSOps { return &SandboxFSOps{s} }
+func (s *Sandbox) FS() *SandboxFSOps { return &SandboxFSOps{s: s} }
+
+// WithProgress returns the same files, of which CopyFromHost and CopyToHost call
+// copied with the length of each piece of a file, in bytes, when it is on its way. They
+// wait for it, and call it from one goroutine at a time.
+func (f *SandboxFSOps) WithProgress(copied func(bytes int)) *SandboxFSOps {
+	return &SandboxFSOps{s: f.s, copied: copied}
+}
 
 // An FsEntryKind says what an entry of a directory is.
 type FsEntryKind string
@@ -256,6 +266,7 @@ type session struct {
 	*sftp.Client
 	release func() bool // lets go of the context that would end it
 	stream  *metered
+	copied  func(bytes int) // not nil
 }
 
 // list returns what is in a directory, which the guest's server may make up.
@@ -312,7 +323,11 @@ func (f *SandboxFSOps) open(ctx context.Context, verb, p string) (*session, erro
 		release()
 		return nil, f.failure(ctx, verb, p, errors.Join(err, stream.Close()))
 	}
-	return &session{client, release, stream}, nil
+	copied := f.copied
+	if copied == nil {
+		copied = func(int) {}
+	}
+	return &session{client, release, stream, copied}, nil
 }
 
 // close ends the session. What it was used for has had its answers.

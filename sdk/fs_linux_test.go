@@ -153,8 +153,13 @@ func TestFSCopy(t *testing.T) {
 		t.Errorf("the empty directory is %v, %v", info, err)
 	}
 	one := filepath.Join(dst, "one")
-	if err := f.CopyToHost(ctx, "/tmp/tree/big", one); err != nil {
-		t.Fatal(err)
+	copied := 0
+	told := f.WithProgress(func(n int) { copied += n })
+	if err := told.CopyToHost(ctx, "/tmp/tree/big", one); err != nil || copied != len(big) {
+		t.Fatalf("%d of %d bytes copied: %v", copied, len(big), err)
+	}
+	if err := told.CopyFromHost(ctx, one, "/tmp/one"); err != nil || copied != 2*len(big) {
+		t.Fatalf("%d of %d bytes copied, there and back: %v", copied, 2*len(big), err)
 	}
 	if got, err := os.ReadFile(one); err != nil || !bytes.Equal(got, big) {
 		t.Errorf("one file differs: %d bytes: %v", len(got), err)

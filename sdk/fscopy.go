@@ -22,7 +22,7 @@ func (f *SandboxFSOps) CopyFromHost(ctx context.Context, host, guest string) err
 	}
 	return f.do(ctx, "copy to", guest, func(c *session) error {
 		if !info.IsDir() {
-			return sendFile(c.Client, host, guest)
+			return sendFile(c, host, guest)
 		}
 		return filepath.WalkDir(host, func(p string, e fs.DirEntry, err error) error {
 			if err != nil {
@@ -35,13 +35,13 @@ func (f *SandboxFSOps) CopyFromHost(ctx context.Context, host, guest string) err
 			if err != nil {
 				return err
 			}
-			return sendEntry(c.Client, p, path.Join(guest, filepath.ToSlash(rel)), e)
+			return sendEntry(c, p, path.Join(guest, filepath.ToSlash(rel)), e)
 		})
 	})
 }
 
 // sendEntry copies one entry of a directory of the host.
-func sendEntry(c *sftp.Client, host, guest string, e fs.DirEntry) error {
+func sendEntry(c *session, host, guest string, e fs.DirEntry) error {
 	switch {
 	case e.IsDir():
 		return c.MkdirAll(guest)
@@ -61,7 +61,7 @@ func sendEntry(c *sftp.Client, host, guest string, e fs.DirEntry) error {
 }
 
 // sendFile copies a file of the host.
-func sendFile(c *sftp.Client, host, guest string) error {
+func sendFile(c *session, host, guest string) error {
 	in, err := os.Open(host)
 	if err != nil {
 		return hostError(err)
@@ -71,10 +71,31 @@ func sendFile(c *sftp.Client, host, guest string) error {
 	if err != nil {
 		return hostError(err)
 	}
-	return writeGuestFile(c, guest, info.Mode().Perm(), func(w io.Writer) (int64, error) {
+	return writeGuestFile(c.Client, guest, info.Mode().Perm(), func(w io.Writer) (int64, error) {
 		// The guest's file reads, and so has many writes under way.
-		return w.(io.ReaderFrom).ReadFrom(in)
+		return w.(io.ReaderFrom).ReadFrom(countedFile{in, c.copied})
 	})
+}
+
+// A countedFile tells of what is read from, or written to, a file. Package sftp asks it
+// for the file's size, by which it chooses how many pieces are under way at once.
+type countedFile struct {
+	*os.File
+	copied func(bytes int)
+}
+
+// Read implements io.Reader.
+func (f countedFile) Read(p []byte) (int, error) {
+	n, err := f.File.Read(p)
+	f.copied(n)
+	return n, err
+}
+
+// Write implements io.Writer.
+func (f countedFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	f.copied(n)
+	return n, err
 }
 
 // CopyToHost copies a file of the guest to the path host, with its permissions;
@@ -93,7 +114,7 @@ func (f *SandboxFSOps) CopyToHost(ctx context.Context, guest, host string) error
 			if dir == "" {
 				dir = "."
 			}
-			return inHostDir(dir, func(root *os.Root) error { return receiveFile(c.Client, guest, root, name, info) })
+			return inHostDir(dir, func(root *os.Root) error { return receiveFile(c, guest, root, name, info) })
 		default: // a FIFO would be waited for
 			return fmt.Errorf("%q is neither file nor directory", guest)
 		}
@@ -136,7 +157,7 @@ func receiveTree(ctx context.Context, c *session, guest string, root *os.Root, d
 			}
 			err = receiveTree(ctx, c, from, root, to, depth+1)
 		case FsEntryKindFile:
-			err = receiveFile(c.Client, from, root, to, e)
+			err = receiveFile(c, from, root, to, e)
 		case FsEntryKindSymlink:
 			err = receiveLink(c.Client, from, root, to)
 		default:
@@ -162,7 +183,7 @@ func receiveLink(c *sftp.Client, guest string, root *os.Root, host string) error
 }
 
 // receiveFile copies a file of the guest, without its set-id bits.
-func receiveFile(c *sftp.Client, guest string, root *os.Root, host string, info fs.FileInfo) error {
+func receiveFile(c *session, guest string, root *os.Root, host string, info fs.FileInfo) error {
 	in, err := c.Open(guest)
 	if err != nil {
 		return err
@@ -172,7 +193,7 @@ func receiveFile(c *sftp.Client, guest string, root *os.Root, host string, info 
 	if err != nil {
 		return hostError(err)
 	}
-	if _, err := in.WriteTo(out); err != nil {
+	if _, err := in.WriteTo(countedFile{out, c.copied}); err != nil {
 		return errors.Join(err, out.Close())
 	}
 	if err := out.Close(); err != nil {

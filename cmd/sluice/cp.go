@@ -7,13 +7,14 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	m "github.com/sluicenet/sluice/sdk"
 )
 
-func newCopy(*console) *cobra.Command {
+func newCopy(c *console) *cobra.Command {
 	return &cobra.Command{
 		Use:   "cp SANDBOX:PATH DEST | cp SOURCE SANDBOX:PATH",
 		Short: "Copy files or directories between this host and a running sandbox",
@@ -24,7 +25,7 @@ into it.`,
   sluice cp src worker:/work`,
 		Args: takes(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return copyBetween(cmd.Context(), args[0], args[1])
+			return copyBetween(cmd.Context(), c, args[0], args[1])
 		},
 		ValidArgsFunction: completeCopy,
 	}
@@ -46,7 +47,7 @@ func completeCopy(cmd *cobra.Command, _ []string, typed string) ([]string, cobra
 }
 
 // copyBetween copies from one place to another, one of them in a sandbox.
-func copyBetween(ctx context.Context, from, to string) error {
+func copyBetween(ctx context.Context, c *console, from, to string) error {
 	fromName, fromPath, fromGuest := splitPlace(from)
 	toName, toPath, toGuest := splitPlace(to)
 	switch {
@@ -56,7 +57,9 @@ func copyBetween(ctx context.Context, from, to string) error {
 		return errors.New("one of the two is in a sandbox, written SANDBOX:PATH; a path of this host with a colon begins with ./")
 	case fromGuest:
 		return withSandbox(ctx, fromName, func(sb *m.Sandbox) error {
-			return sb.FS().CopyToHost(ctx, fromPath, intoHostDir(toPath, fromPath))
+			p := newCopyProgress(c, from, time.Now())
+			defer p.end()
+			return sb.FS().WithProgress(p.copied).CopyToHost(ctx, fromPath, intoHostDir(toPath, fromPath))
 		})
 	}
 	return withSandbox(ctx, toName, func(sb *m.Sandbox) error {
@@ -64,7 +67,9 @@ func copyBetween(ctx context.Context, from, to string) error {
 		if err != nil {
 			return err
 		}
-		return sb.FS().CopyFromHost(ctx, fromPath, dest)
+		p := newCopyProgress(c, from, time.Now())
+		defer p.end()
+		return sb.FS().WithProgress(p.copied).CopyFromHost(ctx, fromPath, dest)
 	})
 }
 
