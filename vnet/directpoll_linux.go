@@ -18,7 +18,8 @@ import (
 // All methods but wake belong to one goroutine.
 type poller struct {
 	fd     int
-	calls  int // eventfd(2)
+	calls  int  // eventfd(2)
+	brief  bool // the last sleep was shorter than briefSleep
 	events [128]unix.EpollEvent
 	slots  []pollSlot
 	free   []int32 // slots that nobody has
@@ -81,13 +82,41 @@ func (p *poller) control(op, fd int, e *unix.EpollEvent) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, op, fd, e))
 }
 
+const (
+	// spinTime is how long wait looks again and again before it sleeps, if that is
+	// likely to be enough. To fall asleep and be woken takes as long, and in a virtual
+	// machine longer; who exchanges small messages with a neighbour waits for little
+	// else.
+	spinTime = 10 * time.Microsecond
+	// briefSleep is the sleep that makes it likely the next time: spinTime, and what
+	// it takes to be woken.
+	briefSleep = 3 * spinTime
+)
+
 // wait returns what is new. It waits for that as long as it is told, or for ever if
 // that is negative. What it returns is valid until the next call.
 func (p *poller) wait(patience time.Duration) ([]unix.EpollEvent, error) {
+	start := time.Now()
+	for p.brief && patience != 0 {
+		if events, err := p.look(0); len(events) > 0 || err != nil {
+			return events, err
+		}
+		if time.Since(start) > spinTime {
+			break
+		}
+	}
 	ms := -1
 	if patience >= 0 {
 		ms = int((patience + time.Millisecond - 1) / time.Millisecond)
 	}
+	start = time.Now()
+	events, err := p.look(ms)
+	p.brief = time.Since(start) < briefSleep
+	return events, err
+}
+
+// look is epoll_wait(2).
+func (p *poller) look(ms int) ([]unix.EpollEvent, error) {
 	n, err := unix.EpollWait(p.fd, p.events[:], ms)
 	if err != nil && err != unix.EINTR {
 		return nil, os.NewSyscallError("epoll_wait", err)
