@@ -19,8 +19,11 @@ type acceleratorError struct {
 
 func (e *acceleratorError) Error() string { return e.name + ": " + e.cause.Error() }
 
-// Help returns what would help. Emulation always works.
+// Help returns what would help, which is emulation if nothing better is known.
 func (e *acceleratorError) Help() string {
+	if e.name == tcg {
+		return e.fix
+	}
 	return cmp.Or(e.fix, acceleratorsVariable+"=tcg emulates the processor, which is slow")
 }
 

@@ -59,7 +59,7 @@ func (l *launcher) launch(h *Hypervisor, p plan, accelerator string) (*vm, error
 	}
 	v.PutAgent(agent)
 	i.agent = n
-	s := streams{reader: p.cfg.Console}
+	s := streams{also: p.cfg.Console}
 	if s.status, i.status, err = l.stream(); err != nil {
 		return nil, err
 	}

@@ -71,6 +71,7 @@ func TestHelp(t *testing.T) {
 		{&missingError{fix: "install"}, "install"},
 		{errors.Join(errors.New("x"), &kernel.MissingError{Fix: "a kernel"}), "a kernel"},
 		{&acceleratorError{name: kvm, fix: "modprobe"}, "modprobe"},
+		{&acceleratorError{name: tcg}, ""},
 		{&acceleratorError{name: kvm}, "SLUICE_QEMU_ACCEL=tcg emulates the processor, which is slow"},
 		{errors.New("other"), ""},
 	} {

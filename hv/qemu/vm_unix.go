@@ -49,7 +49,7 @@ type vm struct {
 type streams struct {
 	status         net.Conn
 	console, words *os.File  // the read ends of pipes
-	reader         io.Writer // gets all that comes from console; nil if nobody wants it
+	also           io.Writer // gets all that comes from console; nil if nobody wants it
 }
 
 // run starts the supervisor and waits until it has ended and all that it and QEMU
@@ -67,7 +67,7 @@ func (v *vm) run(s streams, started chan<- error) {
 		return
 	}
 	var readers sync.WaitGroup
-	readers.Go(func() { v.console.Drain(s.console, s.reader) })
+	readers.Go(func() { v.console.Drain(s.console, s.also) })
 	readers.Go(func() { v.words.Drain(s.words, nil) })
 	readers.Go(func() { v.follow(s.status) })
 	readers.Go(func() { v.readPID(v.lifeline) })
