@@ -51,7 +51,13 @@ func run(args []string, out io.Writer) error {
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
-	c.address = flags.Arg(0)
+	// Resolved once: some peers are given by name, and no lookup is part of a
+	// connection.
+	server, err := net.ResolveTCPAddr("tcp", flags.Arg(0))
+	if err != nil {
+		return err
+	}
+	c.address = server.String()
 	start := time.Now()
 	n, err := kinds[args[0]](c, func() bool { return time.Since(start) < c.duration })
 	if err != nil {
