@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"testing"
@@ -141,25 +142,82 @@ func TestTAPDown(t *testing.T) {
 	}
 }
 
-// TestTAPGone has the guest delete its card while a reader waits.
+// TestTAPGone has the guest delete its card while a reader waits, in either way.
 func TestTAPGone(t *testing.T) {
 	t.Parallel()
-	l := startGuest(t, -1)
-	blocked := make(chan error)
-	go func() {
-		for {
-			if _, err := l.ReadFrames(room(1, 1<<16)); err != nil {
-				blocked <- err
-				return
+	for name, read := range map[string]func(l Link, frames []Frame) (int, error){"wait": Link.ReadFrames, "ready": awaitReady} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := startGuest(t, -1)
+			blocked := make(chan error)
+			go func() {
+				for {
+					if _, err := read(l, room(1, 1<<16)); err != nil {
+						blocked <- err
+						return
+					}
+				}
+			}()
+			if err := <-blocked; !errors.Is(err, io.EOF) {
+				t.Errorf("reading returned %v", err)
 			}
+			if _, err := l.WriteFrames([]Frame{{Data: pattern(60)}}); !errors.Is(err, io.EOF) {
+				t.Errorf("WriteFrames returned %v", err)
+			}
+		})
+	}
+}
+
+// awaitReady is ReadFrames by Control and ReadReady.
+func awaitReady(l Link, frames []Frame) (int, error) {
+	k := l.(Kernel)
+	for {
+		if n, err := k.ReadReady(frames); n > 0 || err != nil {
+			return n, err
 		}
-	}()
-	if err := <-blocked; !errors.Is(err, io.EOF) {
-		t.Errorf("ReadFrames returned %v", err)
+		k.Control(func(fd uintptr) {
+			unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+		})
 	}
-	if _, err := l.WriteFrames([]Frame{{Data: pattern(60)}}); !errors.Is(err, io.EOF) {
-		t.Errorf("WriteFrames returned %v", err)
+}
+
+// TestTAPReady reads what is there and doesn't wait for more, up to the link's end.
+// Both ways to read may be used.
+func TestTAPReady(t *testing.T) {
+	t.Parallel()
+	fds, err := socketpair(unix.SOCK_SEQPACKET)
+	must(t, err)
+	guest := os.NewFile(uintptr(fds[1]), "guest")
+	defer guest.Close()
+	opened, err := Open(os.NewFile(uintptr(fds[0]), "ours"), TAP)
+	must(t, err)
+	defer opened.Close()
+	l, frames := opened.(Kernel), room(4, 100)
+	if n, err := l.ReadReady(frames); n != 0 || err != nil {
+		t.Fatalf("ReadReady = %d, %v where nothing is", n, err)
 	}
+	for _, name := range []string{"one", "two", "three"} {
+		_, err := guest.Write(append(make([]byte, TAPHeaderLen), name...))
+		must(t, err)
+	}
+	if n, err := l.ReadReady(frames[:2]); n != 2 || err != nil || string(frames[0].Data) != "one" || string(frames[1].Data) != "two" {
+		t.Errorf("ReadReady = %d, %v: %q, %q", n, err, frames[0].Data, frames[1].Data)
+	}
+	if n, err := l.ReadFrames(frames); n != 1 || err != nil || string(frames[0].Data) != "three" {
+		t.Errorf("ReadFrames = %d, %v: %q", n, err, frames[0].Data)
+	}
+	must(t, guest.Close())
+	if n, err := awaitReady(l, frames); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("ReadReady = %d, %v where the guest is gone", n, err)
+	}
+	must(t, l.Close())
+	if n, err := l.ReadReady(frames); n != 0 || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("ReadReady = %d, %v behind Close", n, err)
+	}
+	if err := l.Control(func(uintptr) { t.Error("a closed descriptor") }); err == nil {
+		t.Error("Control returned no error behind Close")
+	}
+	must(t, l.Close())
 }
 
 // TestOpenTAPRefuses lists files whose frames would be read at the wrong place.
