@@ -79,7 +79,7 @@ func newDirect(n *Network) (*direct, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &direct{n: n, link: card, dialer: dialer, poll: poll, flows: make(map[flowKey]*directFlow)}, nil
+	return &direct{n: n, link: card, dialer: dialer, poll: poll, timers: directTimers{start: time.Now()}, flows: make(map[flowKey]*directFlow)}, nil
 }
 
 // run reads the guest's card and serves the flows until the link ends, or close is

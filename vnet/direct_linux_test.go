@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -376,5 +377,86 @@ func TestDirectManyFlows(t *testing.T) {
 	}
 	if want := uint64(7 * flows * (flows - 1) / 2); out != want || in != want {
 		t.Errorf("recorded %d bytes out and %d in, want %d", out, in, want)
+	}
+}
+
+// TestDirectCardEnds has the guest's card vanish under an open flow: the network says
+// so, and the host is told.
+func TestDirectCardEnds(t *testing.T) {
+	t.Parallel()
+	g := startDirect(t, "allow egress public")
+	g.open()
+	host := g.accept()
+	g.guest.link.Close()
+	select {
+	case <-g.Done():
+	case <-time.After(patience):
+		t.Fatal("the network goes on")
+	}
+	if err := g.Err(); err != nil {
+		t.Errorf("ended by %v", err)
+	}
+	if b, err := hostEnds(host); b != "" || err == nil {
+		t.Errorf("the host got %q, %v, want a reset", b, err)
+	}
+	g.ended(endClosed)
+}
+
+// TestDirectReviewedAtAdmission replaces the rules between the decision about a flow
+// and its first step. The new ones want a name, and a guest that shows none is cut.
+func TestDirectReviewedAtAdmission(t *testing.T) {
+	t.Parallel()
+	next := policyOf(t, "allow egress good.example")
+	network := make(chan *Network, 1)
+	g := startDirect(t, "allow egress public", func(c *Config) {
+		record := c.Events
+		c.Events = func(e Event) {
+			if e.Type == "flow.open" {
+				(<-network).SetPolicy(next)
+			}
+			record(e)
+		}
+		c.Names = tableOfNames{netip.MustParseAddr(remote4): {"good.example", "bad.example"}}
+		c.holdTimeout = 50 * time.Millisecond
+	})
+	network <- g.Network
+	g.send("S", -1, -1, "")
+	g.irs = g.next().seq
+	g.send("A", 0, 0, "")
+	g.reset()
+	g.ended(endDenied)
+}
+
+// TestDirectLastACK loses our acknowledgement of the guest's end of stream behind our
+// own: the guest says it again, and hears that it was heard.
+func TestDirectLastACK(t *testing.T) {
+	t.Parallel()
+	g := startDirect(t, "allow egress public")
+	g.open()
+	host := g.accept()
+	host.CloseWrite()
+	g.until("end", func(s seenSegment) bool { return s.flags&flagFIN != 0 })
+	g.send("FA", 0, 0, "")
+	g.acked(1)
+	g.send("FA", 0, 1, "")
+	if s := g.acked(1); s.flags != flagACK {
+		t.Errorf("answered by %v", s)
+	}
+	g.ended(endFIN)
+}
+
+// TestDirectTimersCount keeps deadlines when the host's clock is set back.
+func TestDirectTimersCount(t *testing.T) {
+	t.Parallel()
+	timers := directTimers{start: time.Now()}
+	now := time.Now()
+	c := &directFlow{d: &direct{timers: timers}}
+	c.d.timers.last = c.d.timers.count(now)
+	c.wakeBy(now.Add(timerTick))
+	if wait := c.d.timers.wait(now); wait > timerTick {
+		t.Errorf("waits for %v", wait)
+	}
+	if a, b := timers.count(now), timers.count(now.Round(0)); a == 0 || b == 0 {
+		t.Errorf("0 stands for no deadline: %d, %d", a, b)
 	}
 }

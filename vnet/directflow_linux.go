@@ -56,7 +56,7 @@ type directFlow struct {
 	toGuest   directOut
 
 	again bool  // it is in direct.again
-	due   int64 // its next deadline, in nanoseconds of Unix time; 0 if there is none
+	due   int64 // its next deadline, as directTimers count; 0 if there is none
 	place int   // in directTimers.waiting; valid iff due
 }
 
@@ -70,6 +70,11 @@ func (d *direct) open(f *tcpFlow, p *packet, now time.Time) {
 	c.toGuest.begin(c.iss)
 	d.flows[f.key] = c
 	f.direct.Store(c)
+	select {
+	case <-f.reviewed: // since it was admitted
+		c.reviewed()
+	default:
+	}
 	c.stop = context.AfterFunc(f.ctx, func() { d.do(c.cut) })
 	if c.dial(f.dialed, now); c.state == directDialing {
 		f.syn = slices.Clone(f.syn) // the frame's memory is the reader's
@@ -232,6 +237,9 @@ func (c *directFlow) receive(s *guestSegment, now time.Time) {
 		c.fromGuest.ackNow = true
 		return
 	case c.over():
+		if s.flags&flagFIN != 0 {
+			c.appendACK() // once more: the first was lost
+		}
 		c.finish(endFIN, false, now)
 		return
 	}

@@ -12,15 +12,17 @@ const timerTick = 4 * time.Millisecond
 // directTimers call flows whose deadline has come. They belong to the goroutine of
 // direct.run.
 type directTimers struct {
+	start   time.Time     // since when times are counted, in nanoseconds of the monotonic clock
 	waiting []*directFlow // that have a deadline
-	next    int64         // the first of them, or earlier, in nanoseconds of Unix time; 0 if there is none
+	next    int64         // the first of them, or earlier; 0 if there is none
 	last    int64         // tick
 	due     []*directFlow // of the current tick
 }
 
 // wakeBy has the flow called at the given time, or before.
 func (c *directFlow) wakeBy(at time.Time) {
-	t, ns := &c.d.timers, at.UnixNano()
+	t := &c.d.timers
+	ns := t.count(at)
 	switch {
 	case c.due == 0:
 		c.place = len(t.waiting)
@@ -33,6 +35,9 @@ func (c *directFlow) wakeBy(at time.Time) {
 		t.next = ns
 	}
 }
+
+// count returns a time as deadlines are counted: never 0.
+func (t *directTimers) count(at time.Time) int64 { return max(int64(at.Sub(t.start)), 1) }
 
 // remove forgets the flow's deadline.
 func (t *directTimers) remove(c *directFlow) {
@@ -53,7 +58,7 @@ func (t *directTimers) wait(now time.Time) time.Duration {
 	if t.next == 0 {
 		return -1
 	}
-	return max(time.Duration(t.at()-now.UnixNano()), 0)
+	return max(time.Duration(t.at()-t.count(now)), 0)
 }
 
 // at returns when the next tick is due; valid iff next is.
@@ -61,7 +66,7 @@ func (t *directTimers) at() int64 { return max(t.next, t.last+int64(timerTick)) 
 
 // tick calls the flows that are due.
 func (t *directTimers) tick(now time.Time) {
-	ns := now.UnixNano()
+	ns := t.count(now)
 	if t.next == 0 || ns < t.at() {
 		return
 	}

@@ -433,7 +433,8 @@ func (n *Network) endTCP(f *tcpFlow, how string, now time.Time) {
 
 // limitHit records that f found a bound.
 func (n *Network) limitHit(limit string, f *tcpFlow, now time.Time) {
-	n.hit(Event{Type: "limit.hit", Time: now, Generation: f.generation, Flow: f.info(), Limit: limit})
+	_, generation := f.verdict()
+	n.hit(Event{Type: "limit.hit", Time: now, Generation: generation, Flow: f.info(), Limit: limit})
 }
 
 // slowed records that a flow moves its bytes more slowly than it could, since the

@@ -58,14 +58,11 @@ func (r *reader) run() error {
 	}
 }
 
-// ready reads what is there, without waiting.
+// ready passes on what is there, without waiting. It returns what has ended the link.
 func (r *reader) ready(l link.Kernel, now time.Time) error {
 	k, err := l.ReadReady(r.frames[:])
-	if err != nil {
-		return linkEnd(err)
-	}
 	r.pass(k, now)
-	return nil
+	return err
 }
 
 // linkEnd returns what was wrong with a link that err has ended: nil if it was closed,
@@ -112,7 +109,7 @@ func (r *reader) frame(i int, now time.Time) {
 		if n.direct.segment(p, now) {
 			return
 		}
-		if p.tcpFlags&(flagSYN|flagACK|flagRST|flagFIN) == flagSYN && r.begin(now) {
+		if isSYN(p.tcpFlags) && r.begin(now) {
 			return
 		}
 		n.endpoint.inject(p.v6, r.take(i))

@@ -46,6 +46,9 @@ func (r *reader) begin(now time.Time) bool {
 	return true
 }
 
+// isSYN reports whether a segment with these flags begins a flow.
+func isSYN(flags uint8) bool { return flags&(flagSYN|flagACK|flagRST|flagFIN) == flagSYN }
+
 // unanswered ends the flow whose SYN the stack didn't take.
 func (r *reader) unanswered(now time.Time) {
 	if f := r.n.admitted; f != nil {
@@ -61,7 +64,9 @@ func (r *reader) unanswered(now time.Time) {
 func (n *Network) onTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	f := n.admitted
 	if f == nil {
-		return false
+		// A SYN was meant for an endpoint that has gone in this moment: the guest
+		// repeats it.
+		return isSYN(uint8(header.TCP(pkt.TransportHeader().Slice()).Flags()))
 	}
 	forwarder := n.forwarder
 	if f.buffers.tight() {

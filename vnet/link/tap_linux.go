@@ -59,8 +59,8 @@ func openTAP(f *os.File, _ Config) (Link, error) {
 // length, or none, every frame would be read at the wrong place.
 func checkTAP(fd int) error {
 	if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err == nil {
-		if kind != unix.SOCK_DGRAM && kind != unix.SOCK_SEQPACKET {
-			return errors.New("socket without message boundaries")
+		if kind != unix.SOCK_SEQPACKET { // datagrams don't tell that the other end is gone
+			return errors.New("socket that isn't of sequenced packets")
 		}
 		return nil
 	}
