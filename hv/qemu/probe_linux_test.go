@@ -29,7 +29,7 @@ func TestProbe(t *testing.T) {
 		{"no kernel", Config{Kernel: "/nowhere/kernel"}, "no such file", ""},
 		{"no accelerator", Config{Accelerators: []string{}}, "no accelerator is allowed", acceleratorsVariable},
 		{"unknown", Config{Accelerators: []string{"xen"}}, "there is no such accelerator", "set SLUICE_QEMU_ACCEL to kvm, hvf or tcg"},
-		{"QEMU that fails", Config{Program: "/bin/false", Accelerators: []string{tcg}}, "QEMU ended before the guest was ready", "tcg"},
+		{"QEMU that fails", Config{Program: "/bin/false", Accelerators: []string{tcg}}, "tcg: QEMU ended before the guest was ready", ""},
 	} {
 		row.cfg.Memory = t.TempDir()
 		report := New(row.cfg).Probe(t.Context())
