@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // A program is what a fakeProcess runs. It should return when its stdin ends or
@@ -147,20 +145,7 @@ func hang(ctx context.Context, _ *fakeProcess) Exit {
 func serveGuestStub(t *testing.T, programs map[string]program) (*guestStub, *Client) {
 	t.Helper()
 	sb := &guestStub{stub: newStub(), programs: programs}
-	socket := filepath.Join(t.TempDir(), "s")
-	l, err := Listen(socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := Serve(l, sb)
-	c := NewClient(socket)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		s.Shutdown(ctx)
-		c.Close()
-	})
-	return sb, c
+	return sb, serve(t, sb)
 }
 
 // start starts a command and receives its first message.

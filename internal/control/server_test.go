@@ -132,9 +132,9 @@ func (s *stub) Events(ctx context.Context, q EventQuery, write func([]byte) erro
 	}
 }
 
-// serve serves the stub on a socket and returns a client; both end with the
+// serve serves a sandbox on a socket and returns a client; both end with the
 // test.
-func serve(t *testing.T, sb *stub) *Client {
+func serve(t *testing.T, sb Sandbox) *Client {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := Listen(socket)
