@@ -223,16 +223,19 @@ func TestTAPReady(t *testing.T) {
 // TestOpenTAPRefuses lists files whose frames would be read at the wrong place.
 func TestOpenTAPRefuses(t *testing.T) {
 	t.Parallel()
-	stream := func() (*os.File, error) {
-		fds, err := socketpair(unix.SOCK_STREAM)
-		unix.Close(fds[1])
-		return os.NewFile(uintptr(fds[0]), "stream"), err
+	half := func(kind int) func() (*os.File, error) {
+		return func() (*os.File, error) {
+			fds, err := socketpair(kind)
+			unix.Close(fds[1])
+			return os.NewFile(uintptr(fds[0]), "half of a pair"), err
+		}
 	}
 	for _, tt := range []struct {
 		name string
 		open func() (*os.File, error)
 	}{
-		{"a stream socket", stream},
+		{"a stream socket", half(unix.SOCK_STREAM)},
+		{"a datagram socket, which doesn't tell that the other end is gone", half(unix.SOCK_DGRAM)},
 		{"a device that is no TAP", func() (*os.File, error) { return os.Open("/dev/null") }},
 		{"a file", func() (*os.File, error) { return os.Open("/proc/self/exe") }},
 		{"a TAP that no card belongs to", func() (*os.File, error) { return os.OpenFile("/dev/net/tun", os.O_RDWR, 0) }},
